@@ -1,0 +1,115 @@
+"""The command line: one sub-command a module of `edge_far.commands`, imported only when it is called.
+
+stdout carries the result alone (text, or one JSON document with --json); everything else goes to stderr. A
+failure ends with one line, or with `{"error": ...}` under --json, and the exit code of edge_far.errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from edge_far import __version__
+from edge_far.console import Console
+from edge_far.errors import EdgeFarError, Interrupted, StorageError, UsageError
+
+__all__ = ["main"]
+
+# Sub-command -> (module of edge_far.commands, one line of help). The order is that of a user's day.
+COMMANDS = {
+    "export": ("export", "workstation: apply FAR to a model and compile a bundle"),
+    "plan": ("plan", "will this bundle train inside a memory budget, and how"),
+    "train": ("train", "train a bundle on this machine, inside the budget of a profile"),
+    "eval": ("evaluate", "measure a bundle, or a bundle plus a run, on labelled data"),
+    "predict": ("predict", "classify texts with a bundle, or a bundle plus a run"),
+    "merge": ("merge", "write the trained model as a plain inference ONNX model"),
+    "profiles": ("profiles", "list, show or check device profiles"),
+    "report": ("report", "draw loss and memory of a run as a picture"),
+    "demo": ("demo", "generate the demo's smart-home intent data"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that raises UsageError instead of exiting with 2."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(message, where=self.prog, hint=f"see '{self.prog} --help'")
+
+
+def _build_parser(command: str | None) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="edge-far",
+        description="Fine-tune BERT-like models on edge devices, inside a memory budget.",
+        epilog="Each command has its own help with examples: edge-far train --help",
+    )
+    parser.add_argument("--version", action="version", version=f"edge-far {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for name, (module_name, summary) in COMMANDS.items():
+        if name != command:
+            subparsers.add_parser(name, help=summary, add_help=False)
+            continue
+        module = _module(module_name)
+        sub = subparsers.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(sub)
+        sub.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+        sub.add_argument("-q", "--quiet", action="store_true", help="no messages but warnings")
+        sub.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
+    return parser
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"edge_far.commands.{name}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    try:
+        return _run(arguments)
+    except EdgeFarError as error:
+        return _fail(error, as_json)
+    except KeyboardInterrupt:
+        return _fail(Interrupted("interrupted"), as_json)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        where = str(error.filename) if error.filename else None
+        return _fail(StorageError(error.strerror or str(error), where=where), as_json)
+
+
+def _run(arguments: list[str]) -> int:
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    parser = _build_parser(command if command in COMMANDS else None)
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return UsageError.exit_code
+    module = _module(COMMANDS[options.command][0])
+    console = Console(quiet=options.quiet, verbose=options.verbose)
+    document = module.run(options, console)
+    print(json.dumps(document, indent=2) if options.json else module.render(document), flush=True)
+    return 0
+
+
+def _fail(error: EdgeFarError, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": error.as_document()}, indent=2), flush=True)
+    print(f"edge-far: error: {error}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
