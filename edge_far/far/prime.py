@@ -1,0 +1,289 @@
+"""Priming: the first steps of fine-tuning, run to see which FFN nodes move most.
+
+All FFN nodes train, with the set-up and the schedule of the whole planned run, so that priming is its true
+beginning. Source: arXiv 2205.01541, section III. This file measures; the choice of learners is select.py's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edge_far.console import Console
+from edge_far.errors import ConfigError, DataError, UsageError
+from edge_far.far.nodes import FfnBlock, find_ffn_blocks, node_l1
+from edge_far.far.reconfigure import trained_parameters
+from edge_far.far.select import learner_count, top_nodes
+
+__all__ = [
+    "LOW_AGREEMENT",
+    "MIN_PRIMING_STEPS",
+    "PrimingResult",
+    "PrimingSettings",
+    "linear_schedule",
+    "prime",
+    "priming_steps",
+    "top_overlap",
+]
+
+MIN_PRIMING_STEPS = 50
+LOW_AGREEMENT = 0.1
+
+Batch = Mapping[str, Any]
+Snapshot = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class PrimingSettings:
+    """How to prime.
+
+    `steps` are run out of `planned_steps`, the length of the whole training; `warmup` is the share of the
+    planned steps in which the learning rate rises. `retention` only sets how many top nodes the split-half
+    overlap compares. `start` is what the weights are afterwards: 'continue' keeps the primed ones, 'reset'
+    puts the pretrained ones back. `embeddings` is 'frozen' or 'train'.
+    """
+
+    steps: int
+    planned_steps: int
+    learning_rate: float
+    retention: float = 0.1
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip_norm: float = 1.0
+    seed: int = 0
+    embeddings: str = "frozen"
+    start: str = "continue"
+
+
+@dataclass(frozen=True, eq=False)
+class PrimingResult:
+    """What priming found.
+
+    `metrics` holds float64 [ffn] per block: the L1 norm of the change of each node's parameters. `overlap` is
+    the split-half overlap (see `prime`) and `chance` what two random choices would give; both are None where
+    nothing is chosen (retention 0 or 1). Losses are those of the first and the last step.
+    """
+
+    metrics: tuple[np.ndarray, ...]
+    overlap: float | None
+    chance: float | None
+    steps: int
+    seconds: float
+    first_loss: float
+    last_loss: float
+
+
+def priming_steps(planned_steps: int, fraction: float) -> int:
+    """Return the number of priming steps: `fraction` of the planned ones, rounded up, and at least 50.
+
+    Below about 50 steps the metric is mostly noise, because Adam's first updates are sign-like.
+    """
+    if not (math.isfinite(fraction) and 0 <= fraction <= 1):
+        raise ConfigError(
+            f"the priming fraction is {fraction}", where="priming", hint="give a number from 0 to 1"
+        )
+    return max(math.ceil(fraction * planned_steps), MIN_PRIMING_STEPS)
+
+
+def linear_schedule(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Return the factor of the learning rate at 0-based `step`: linear warm-up, then linear decay to 0."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+
+
+def top_overlap(a: Sequence[np.ndarray], b: Sequence[np.ndarray], retention: float) -> float | None:
+    """Return the share of top nodes that two measurements agree on, mean over the blocks, from 0 to 1.
+
+    None when no block leaves a choice (retention 0 or 1).
+    """
+    shares = []
+    for one, other in zip(a, b, strict=True):
+        count = learner_count(retention, len(one))
+        if 0 < count < len(one):
+            common = np.intersect1d(top_nodes(one, count), top_nodes(other, count))
+            shares.append(len(common) / count)
+    return float(np.mean(shares)) if shares else None
+
+
+def prime(
+    model: nn.Module, batches: Iterable[Batch], settings: PrimingSettings, console: Console
+) -> PrimingResult:
+    """Fine-tune `model` in place for `settings.steps` steps and measure how far every FFN node moved.
+
+    A batch is a mapping with `input_ids` [B, S], `attention_mask` [B, S], `labels` [B] and, where the model
+    has them, `token_type_ids` [B, S] (or None), as NumPy arrays or tensors; `batches` must yield
+    `settings.steps`.
+
+    The split-half overlap says how far the choice is signal: nodes are measured twice, once by their change
+    over the first half of the steps and once over the second half. The halves see different batches, so noise
+    of the batches agrees only by chance, and no step is spent twice. It understates the agreement of two
+    whole primings, each of which has twice the steps.
+
+    Raises UsageError for a model without a classification head, DataError for too few batches or a label the
+    model has no output for, ConfigError for wrong settings or a loss that is no longer finite.
+    """
+    _check(settings)
+    blocks = find_ffn_blocks(model)
+    started = time.monotonic()
+    with _restored_flags(model), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model.train()
+        parameters = trained_parameters(model, settings.embeddings)
+        pretrained = _copy(parameters) if settings.start == "reset" else {}
+        start = _snapshot(blocks)
+        middle, losses = _run(model, parameters, iter(batches), blocks, settings, console)
+        end = _snapshot(blocks)
+        with torch.no_grad():
+            for name, value in pretrained.items():
+                parameters[name].copy_(value)
+    overlap = top_overlap(_changes(start, middle), _changes(middle, end), settings.retention)
+    chance = None if overlap is None else _chance(blocks, settings.retention)
+    if overlap is not None and chance is not None:
+        _report_overlap(overlap, chance, settings.steps, console)
+    return PrimingResult(
+        metrics=tuple(_changes(start, end)),
+        overlap=overlap,
+        chance=chance,
+        steps=settings.steps,
+        seconds=time.monotonic() - started,
+        first_loss=losses[0],
+        last_loss=losses[-1],
+    )
+
+
+def _run(
+    model: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    batches: Iterator[Batch],
+    blocks: Sequence[FfnBlock],
+    settings: PrimingSettings,
+    console: Console,
+) -> tuple[Snapshot, list[float]]:
+    """Run the steps; return the FFN parameters after the first half, and the loss of every step."""
+    optimizer = _optimizer(model, parameters, settings)
+    total = max(settings.planned_steps, settings.steps)
+    warmup = round(settings.warmup * total)
+    losses: list[float] = []
+    middle: Snapshot = []
+    with console.progress(settings.steps, "priming") as progress:
+        for step in range(settings.steps):
+            if step == settings.steps // 2:
+                middle = _snapshot(blocks)
+            batch = next(batches, None)
+            if batch is None:
+                raise DataError(f"priming needs {settings.steps} batches, the data gave {step}")
+            rate = settings.learning_rate * linear_schedule(step, warmup, total)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = _loss(model, batch)
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise ConfigError(
+                    f"the loss is {losses[-1]} at priming step {step + 1}",
+                    where="learning_rate",
+                    hint=f"lower it from {settings.learning_rate:g}",
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters.values(), settings.clip_norm)
+            optimizer.step()
+            progress.update(step + 1, f"loss {losses[-1]:.4f}")
+    return middle, losses
+
+
+def _loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+    device = next(model.parameters()).device
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    inputs = {n: torch.as_tensor(batch[n]).long().to(device) for n in names if batch.get(n) is not None}
+    labels = torch.as_tensor(batch["labels"]).long().to(device)
+    logits = getattr(model(**inputs), "logits", None)
+    if logits is None:
+        raise UsageError(f"{type(model).__name__} has no classification head to prime with")
+    if labels.min() < 0 or labels.max() >= logits.shape[-1]:
+        raise DataError(f"a label is not within 0 to {logits.shape[-1] - 1}, the model's outputs")
+    return nn.functional.cross_entropy(logits, labels)
+
+
+def _optimizer(
+    model: nn.Module, parameters: dict[str, nn.Parameter], settings: PrimingSettings
+) -> torch.optim.Optimizer:
+    """Return AdamW without decay on biases and LayerNorms."""
+    norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
+    plain = {n for n, p in parameters.items() if n.endswith("bias") or id(p) in norms}
+    return torch.optim.AdamW(
+        [
+            {
+                "params": [p for n, p in parameters.items() if n not in plain],
+                "weight_decay": settings.weight_decay,
+            },
+            {"params": [p for n, p in parameters.items() if n in plain], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+    )
+
+
+def _snapshot(blocks: Sequence[FfnBlock]) -> Snapshot:
+    return [
+        (b.first.weight.detach().clone(), b.first.bias.detach().clone(), b.second.weight.detach().clone())
+        for b in blocks
+    ]
+
+
+def _changes(before: Snapshot, after: Snapshot) -> list[np.ndarray]:
+    return [
+        node_l1(*(new - old for old, new in zip(was, now, strict=True)))
+        for was, now in zip(before, after, strict=True)
+    ]
+
+
+def _copy(parameters: dict[str, nn.Parameter]) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+
+def _chance(blocks: Sequence[FfnBlock], retention: float) -> float:
+    return float(np.mean([learner_count(retention, b.ffn_size) / b.ffn_size for b in blocks]))
+
+
+def _report_overlap(overlap: float, chance: float, steps: int, console: Console) -> None:
+    console.info(f"priming: split-half overlap of the chosen nodes {overlap:.2f} (chance {chance:.2f})")
+    if (overlap - chance) / (1 - chance) < LOW_AGREEMENT:
+        console.warn(
+            f"the halves of the {steps} priming steps hardly agree on which nodes learn most (overlap "
+            f"{overlap:.2f}, chance {chance:.2f}): little better than random; prime for more steps"
+        )
+
+
+def _check(settings: PrimingSettings) -> None:
+    if settings.steps < 2:
+        raise ConfigError(f"priming steps is {settings.steps}", where="steps", hint="at least 2")
+    if not (math.isfinite(settings.learning_rate) and settings.learning_rate > 0):
+        raise ConfigError(
+            f"the learning rate is {settings.learning_rate}", where="learning_rate", hint="above 0"
+        )
+    if not 0 <= settings.warmup <= 1:
+        raise ConfigError(f"warmup is {settings.warmup}", where="warmup", hint="a share from 0 to 1")
+    if settings.start not in ("continue", "reset"):
+        raise ConfigError(f"start is '{settings.start}'", where="start", hint="one of continue, reset")
+
+
+@contextmanager
+def _restored_flags(model: nn.Module) -> Iterator[None]:
+    """Put training mode and requires_grad back as they were."""
+    training = model.training
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        yield
+    finally:
+        model.train(training)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+            parameter.grad = None

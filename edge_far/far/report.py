@@ -1,0 +1,91 @@
+"""The report of a selection: what was measured, what was chosen, and how reliable the choice is."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_far.errors import StorageError
+from edge_far.far.prime import PrimingResult
+from edge_far.far.select import Selection
+
+__all__ = ["REPORT_VERSION", "selection_report", "write_selection_report"]
+
+REPORT_VERSION = 1
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+def selection_report(selection: Selection, priming: PrimingResult | None = None) -> dict[str, Any]:
+    """Return the report as a JSON document.
+
+    Keys: `version, method, retention, priming, blocks`. `priming` is null or `{steps, seconds, first_loss,
+    last_loss, split_half_overlap, chance}`. A block is `{block, learners, count, metric, quantiles,
+    threshold, captured}`: the chosen indices, their number, the metric of every node (7 significant digits),
+    its quantiles, the smallest metric chosen, and the learners' share of the block's whole metric; null where
+    nothing was measured or chosen.
+    """
+    return {
+        "version": REPORT_VERSION,
+        "method": selection.method,
+        "retention": selection.retention,
+        "priming": None if priming is None else _priming(priming),
+        "blocks": [
+            _block(index, learners, metric)
+            for index, (learners, metric) in enumerate(
+                zip(selection.learners, selection.metrics, strict=True)
+            )
+        ],
+    }
+
+
+def write_selection_report(
+    path: Path, selection: Selection, priming: PrimingResult | None = None
+) -> dict[str, Any]:
+    """Write the report to `path` as JSON, whole or not at all, and return it. Raises StorageError."""
+    report = selection_report(selection, priming)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(report, file, separators=(",", ":"))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"cannot write: {error.strerror}", where=str(path)) from error
+    return report
+
+
+def _priming(priming: PrimingResult) -> dict[str, Any]:
+    return {
+        "steps": priming.steps,
+        "seconds": round(priming.seconds, 3),
+        "first_loss": priming.first_loss,
+        "last_loss": priming.last_loss,
+        "split_half_overlap": priming.overlap,
+        "chance": priming.chance,
+    }
+
+
+def _block(index: int, learners: np.ndarray, metric: np.ndarray | None) -> dict[str, Any]:
+    chosen = None if metric is None else metric[learners]
+    total = 0.0 if metric is None else float(metric.sum())
+    return {
+        "block": index,
+        "count": len(learners),
+        "learners": learners.tolist(),
+        "metric": None if metric is None else [_rounded(value) for value in metric],
+        "quantiles": None
+        if metric is None
+        else {f"{q:g}": _rounded(np.quantile(metric, q)) for q in QUANTILES},
+        "threshold": None if chosen is None or not len(chosen) else _rounded(chosen.min()),
+        "captured": None if chosen is None or not total else _rounded(chosen.sum() / total),
+    }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.7g}")
