@@ -1,0 +1,124 @@
+"""Exports a reconfigured torch model as a forward ONNX graph; the only file of the compiler that knows torch.
+
+The graph's inputs are input_ids, attention_mask, (token_type_ids) of shape [batch, sequence], int64, padded on the
+right, and then every trained parameter under its torch name. Its output is `logits` [batch, labels]. Frozen
+parameters are initializers. Dropout stands in the graph as in the model's configuration.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Collection
+
+import onnx_ir as ir
+import torch
+
+from edge_far.errors import Unavailable
+
+__all__ = ["export_forward", "takes_token_types"]
+
+OPSET = 20
+# Added to the attention scores of padding: exp() of it is exactly zero in fp32, and it is far from overflow.
+MASKED_SCORE = -1e9
+
+
+class _Classifier(torch.nn.Module):
+    """The model with explicit mask arithmetic and positions, so that the graph holds no shape puzzles."""
+
+    def __init__(self, model: torch.nn.Module, architecture: str) -> None:
+        super().__init__()
+        self.model = model
+        self.architecture = architecture
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        scores = ((1.0 - attention_mask.to(torch.float32)) * MASKED_SCORE)[:, None, None, :]
+        arguments = {"input_ids": input_ids, "attention_mask": scores}
+        if token_type_ids is not None:
+            arguments["token_type_ids"] = token_type_ids
+        if self.architecture != "distilbert":
+            # RoBERTa counts positions from padding_idx + 1; padding on the right never needs other positions.
+            first = self.model.config.pad_token_id + 1 if self.architecture == "roberta" else 0
+            arguments["position_ids"] = torch.arange(input_ids.shape[1])[None] + first
+        if self.architecture == "roberta":
+            arguments["token_type_ids"] = torch.zeros_like(input_ids)
+        logits: torch.Tensor = self.model(**arguments).logits
+        return logits
+
+
+def takes_token_types(architecture: str) -> bool:
+    """Say whether bundles of this architecture have the input token_type_ids (text pairs of BERT)."""
+    return architecture == "bert"
+
+
+def export_forward(model: torch.nn.Module, architecture: str, trained: Collection[str]) -> ir.Model:
+    """Return the forward graph of a sequence classifier in training mode.
+
+    `trained` names the parameters that become graph inputs. Raises Unavailable when torch cannot export the model.
+    """
+    names = ["input_ids", "attention_mask"] + (["token_type_ids"] if takes_token_types(architecture) else [])
+    example = [torch.ones((2, 16), dtype=torch.int64) for _ in names]
+    dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
+    was_training = model.training
+    # Tracing wants plain tensors: the caller's requires_grad marks stay with the caller's model.
+    with warnings.catch_warnings(), _quiet_exporter():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                _Classifier(model, architecture).train(),
+                tuple(example),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=tuple(dims for _ in names),
+                input_names=names,
+                output_names=["logits"],
+                optimize=False,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise Unavailable(
+                f"torch.onnx cannot export this model: {str(error).splitlines()[0]}",
+                where=type(model).__name__,
+                hint="supported are BERT, DistilBERT and RoBERTa classifiers",
+            ) from error
+        finally:
+            model.train(was_training)
+    assert program is not None
+    graph_model = program.model
+    _name_parameters(graph_model.graph, trained)
+    return graph_model
+
+
+def _name_parameters(graph: ir.Graph, trained: Collection[str]) -> None:
+    """Give parameters their torch names and turn the trained ones into inputs."""
+    for name in list(graph.initializers):
+        value = graph.initializers.pop(name)
+        value.name = name.removeprefix("model.")
+        if value.name not in trained:
+            graph.initializers[value.name] = value
+    missing = set(trained)
+    for node in graph:
+        for value in node.inputs:
+            if value is not None and value.name in missing and value.producer() is None:
+                missing.discard(value.name)
+                value.const_value = None
+                graph.inputs.append(value)
+    if missing:
+        raise Unavailable(f"trained parameters that the forward pass never reads: {', '.join(sorted(missing))}")
+
+
+class _quiet_exporter:
+    """Keeps the exporter's remarks on optional packages out of the user's terminal."""
+
+    def __enter__(self) -> None:
+        self.logger = logging.getLogger("torch.onnx")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        self.logger.setLevel(self.level)

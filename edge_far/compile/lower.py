@@ -1,0 +1,145 @@
+"""Expands the operators of the domain `edge_far` into operators that stock onnxruntime has CPU kernels for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from edge_far.compile.builder import INTERNAL, Builder
+from edge_far.compile.graphs import insert_before, remove_dead_nodes, replace_value
+from edge_far.compile.notes import PassNote
+from edge_far.compile.sizes import BATCH, SEQUENCE, TOKENS, dims_of
+
+__all__ = ["lower_internal_operators"]
+
+Lowering = Callable[[ir.Node, Builder], list[ir.Value | None]]
+
+
+def lower_internal_operators(model: ir.Model) -> PassNote:
+    """Replace every operator of ours; afterwards the graph holds standard and com.microsoft operators only."""
+    note = PassNote("lower_internal_operators")
+    graph = model.graph
+    for node in [node for node in graph if node.domain == INTERNAL]:
+        builder = Builder(graph, "low")
+        results = _LOWERINGS[node.op_type](node, builder)
+        insert_before(graph, node, builder.nodes)
+        for old, new in zip(node.outputs, results, strict=True):
+            if new is not None:
+                replace_value(old, new)
+        graph.remove(node, safe=True)
+        note.changed(node.op_type)
+    remove_dead_nodes(model)
+    return note
+
+
+def _values(node: ir.Node) -> list[ir.Value]:
+    return [value for value in node.inputs if value is not None]
+
+
+def _used(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def _layer_norm_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """With n = (x - mean) * r and w = gamma / width: dx = r * (dy*gamma - dy.w - n * (dy*n).w).
+
+    The two row means are matrix-vector products, which read their operand once and write a column.
+    """
+    dy, x, gamma, mean, rate = _values(node)
+    dx, dgamma, dbeta = node.outputs
+    width = int(dims_of(gamma)[0])  # type: ignore[arg-type]
+    normal = b.mul(b.sub(x, mean), rate)
+    weighted = b.mul(dy, normal)
+    results: list[ir.Value | None] = [None, None, None]
+    if _used(dgamma):
+        results[1] = b.reduce("ReduceSum", weighted, 0, keepdims=False)
+    if _used(dbeta):
+        results[2] = b.reduce("ReduceSum", dy, 0, keepdims=False)
+    if _used(dx):
+        share = b.reshape_to(b.mul(gamma, b.scalar(1.0 / width)), (width, 1))
+        mean_product = b.gemm(weighted, share)
+        mean_gradient = b.gemm(dy, share)
+        correction = b.add(b.mul(normal, mean_product), mean_gradient)
+        results[0] = b.mul(b.sub(b.mul(dy, gamma), correction), rate)
+    return results
+
+
+def _softmax_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    dy, y = _values(node)
+    product = b.mul(dy, y)
+    total = b.reduce("ReduceSum", product, -1, keepdims=True)
+    return [b.sub(product, b.mul(y, total))]
+
+
+def _gelu_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    dy, x = _values(node)
+    return [b.mul(dy, gelu_derivative(x, b))]
+
+
+def gelu_derivative(x: ir.Value, b: Builder) -> ir.Value:
+    """Return cdf(x) + x * pdf(x), elementwise."""
+    error = b.unary("Erf", b.mul(x, b.scalar(math.sqrt(0.5))))
+    cdf = b.add(b.mul(error, b.scalar(0.5)), b.scalar(0.5))
+    density = b.unary("Exp", b.mul(b.mul(x, x), b.scalar(-0.5)))
+    return b.add(b.mul(b.mul(density, b.scalar(1.0 / math.sqrt(2.0 * math.pi))), x), cdf)
+
+
+def _masked_dropout(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """Look each byte of bits up in a table of eight factors (0 or 1 / keep), and multiply."""
+    x, bits = _values(node)
+    scale = node.attributes["keep_scale"].as_float()
+    kept = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    table = b.constant(kept.astype(np.float32) * np.float32(scale), f"dropout_factors.{scale:.6g}")
+    index = b.cast(bits, ir.DataType.INT32)
+    factors = b.op("Gather", [table, index], (*dims_of(bits), 8), axis=0)
+    rank = len(dims_of(x))
+    target = b.constant(np.array([0] * (rank - 1) + [-1], np.int64), f"join_last.{rank}")
+    joined = b.op("Reshape", [factors, target], dims_of(x))
+    return [b.mul(x, joined)]
+
+
+def _first_token(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    (x,) = _values(node)
+    width = dims_of(x)[-1]
+    tokens = b.reshape_to(x, (BATCH, SEQUENCE, width))
+    index = b.constant(np.array(0, np.int64), "first")
+    return [b.op("Gather", [tokens, index], (BATCH, width), axis=1)]
+
+
+def _first_token_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """Pad the [batch, 1, hidden] gradient with zeros to [batch, sequence, hidden]."""
+    (dy,) = _values(node)
+    width = dims_of(dy)[-1]
+    rows = b.reshape_to(dy, (BATCH, 1, width))
+    length = b.input_shape(1, 2)
+    one = b.constant(np.array([1], np.int64), "one")
+    nothing = b.constant(np.zeros(4, np.int64), "no_padding")
+    zero = b.constant(np.zeros(1, np.int64), "zero")
+    after = b.op("Sub", [length, one], (1,), dtype=ir.DataType.INT64)
+    pads = b.op("Concat", [nothing, after, zero], (6,), dtype=ir.DataType.INT64, axis=0)
+    padded = b.op("Pad", [rows, pads], (BATCH, SEQUENCE, width), mode="constant")
+    return [b.reshape_to(padded, (TOKENS, width))]
+
+
+def _embedding_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """accumulator[index] += dy, by ScatterND with addition."""
+    dy, index, accumulator = _values(node)
+    dims = dims_of(index)
+    indices = b.op(
+        "Unsqueeze", [index, b.constant(np.array([-1], np.int64), "last_axis")], (*dims, 1), dtype=ir.DataType.INT64
+    )
+    return [b.op("ScatterND", [accumulator, indices, dy], dims_of(accumulator), reduction="add")]
+
+
+_LOWERINGS: dict[str, Lowering] = {
+    "LayerNormalizationGrad": _layer_norm_grad,
+    "SoftmaxGrad": _softmax_grad,
+    "GeluGrad": _gelu_grad,
+    "MaskedDropout": _masked_dropout,
+    "FirstToken": _first_token,
+    "FirstTokenGrad": _first_token_grad,
+    "EmbeddingGrad": _embedding_grad,
+}
