@@ -6,6 +6,7 @@ beginning. Source: arXiv 2205.01541, section III. This file measures; the choice
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_far.console import Console
+from edge_far.console import Console, Progress
+from edge_far.device.schedule import WarmupLinear
 from edge_far.errors import ConfigError, DataError, UsageError
 from edge_far.far.nodes import FfnBlock, find_ffn_blocks, node_l1
 from edge_far.far.reconfigure import trained_parameters
@@ -28,7 +30,6 @@ __all__ = [
     "MIN_PRIMING_STEPS",
     "PrimingResult",
     "PrimingSettings",
-    "linear_schedule",
     "prime",
     "priming_steps",
     "top_overlap",
@@ -93,25 +94,14 @@ def priming_steps(planned_steps: int, fraction: float) -> int:
     return max(math.ceil(fraction * planned_steps), MIN_PRIMING_STEPS)
 
 
-def linear_schedule(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Return the factor of the learning rate at 0-based `step`: linear warm-up, then linear decay to 0."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
-
-
-def top_overlap(a: Sequence[np.ndarray], b: Sequence[np.ndarray], retention: float) -> float | None:
-    """Return the share of top nodes that two measurements agree on, mean over the blocks, from 0 to 1.
-
-    None when no block leaves a choice (retention 0 or 1).
-    """
+def top_overlap(a: Sequence[np.ndarray], b: Sequence[np.ndarray], retention: float) -> float:
+    """Return the share of top nodes that two measurements agree on, mean over the blocks, from 0 to 1."""
     shares = []
     for one, other in zip(a, b, strict=True):
         count = learner_count(retention, len(one))
-        if 0 < count < len(one):
-            common = np.intersect1d(top_nodes(one, count), top_nodes(other, count))
-            shares.append(len(common) / count)
-    return float(np.mean(shares)) if shares else None
+        common = np.intersect1d(top_nodes(one, count), top_nodes(other, count))
+        shares.append(len(common) / max(count, 1))
+    return float(np.mean(shares))
 
 
 def prime(
@@ -121,12 +111,14 @@ def prime(
 
     A batch is a mapping with `input_ids` [B, S], `attention_mask` [B, S], `labels` [B] and, where the model
     has them, `token_type_ids` [B, S] (or None), as NumPy arrays or tensors; `batches` must yield
-    `settings.steps`.
+    `settings.steps` of them.
 
-    The split-half overlap says how far the choice is signal: nodes are measured twice, once by their change
-    over the first half of the steps and once over the second half. The halves see different batches, so noise
-    of the batches agrees only by chance, and no step is spent twice. It understates the agreement of two
-    whole primings, each of which has twice the steps.
+    The split-half overlap says how much of the choice is signal. Nodes are measured by the first half of the
+    steps, and again by as many steps from the same start, with a new optimiser, on the batches of the second
+    half; the overlap is the share of top nodes in common. The two share no batch, no moment of Adam and no
+    dropout mask. This costs half the priming again, and understates the whole priming, which has twice the
+    steps. (To cut one run in two would cost nothing, but those halves share Adam's moments and say little
+    about the data: see docs/far.md.)
 
     Raises UsageError for a model without a classification head, DataError for too few batches or a label the
     model has no output for, ConfigError for wrong settings or a loss that is no longer finite.
@@ -134,20 +126,31 @@ def prime(
     _check(settings)
     blocks = find_ffn_blocks(model)
     started = time.monotonic()
-    with _restored_flags(model), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+    drawn = list(itertools.islice(batches, settings.steps))
+    if len(drawn) < settings.steps:
+        raise DataError(f"priming needs {settings.steps} batches, the data gave {len(drawn)}")
+    half = settings.steps // 2
+    chance = _chance(blocks, settings.retention)
+    control = drawn[-half:] if chance is not None else []
+    with (
+        _restored_flags(model),
+        torch.random.fork_rng(devices=[]),
+        console.progress(len(control) + settings.steps, "priming") as progress,
+    ):
         model.train()
-        parameters = trained_parameters(model, settings.embeddings)
-        pretrained = _copy(parameters) if settings.start == "reset" else {}
+        run = _Run(model, trained_parameters(model, settings.embeddings), blocks, settings, progress)
+        pretrained = {name: value.detach().clone() for name, value in run.parameters.items()}
         start = _snapshot(blocks)
-        middle, losses = _run(model, parameters, iter(batches), blocks, settings, console)
+        run.train(control, settings.seed + 1)
+        other_half = _snapshot(blocks)
+        _copy_back(run.parameters, pretrained)
+        losses = run.train(drawn, settings.seed, snapshot_after=half)
         end = _snapshot(blocks)
-        with torch.no_grad():
-            for name, value in pretrained.items():
-                parameters[name].copy_(value)
-    overlap = top_overlap(_changes(start, middle), _changes(middle, end), settings.retention)
-    chance = None if overlap is None else _chance(blocks, settings.retention)
-    if overlap is not None and chance is not None:
+        if settings.start == "reset":
+            _copy_back(run.parameters, pretrained)
+    overlap = None
+    if chance is not None:
+        overlap = top_overlap(_changes(start, run.snapshot), _changes(start, other_half), settings.retention)
         _report_overlap(overlap, chance, settings.steps, console)
     return PrimingResult(
         metrics=tuple(_changes(start, end)),
@@ -160,31 +163,34 @@ def prime(
     )
 
 
-def _run(
-    model: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    batches: Iterator[Batch],
-    blocks: Sequence[FfnBlock],
-    settings: PrimingSettings,
-    console: Console,
-) -> tuple[Snapshot, list[float]]:
-    """Run the steps; return the FFN parameters after the first half, and the loss of every step."""
-    optimizer = _optimizer(model, parameters, settings)
-    total = max(settings.planned_steps, settings.steps)
-    warmup = round(settings.warmup * total)
-    losses: list[float] = []
-    middle: Snapshot = []
-    with console.progress(settings.steps, "priming") as progress:
-        for step in range(settings.steps):
-            if step == settings.steps // 2:
-                middle = _snapshot(blocks)
-            batch = next(batches, None)
-            if batch is None:
-                raise DataError(f"priming needs {settings.steps} batches, the data gave {step}")
-            rate = settings.learning_rate * linear_schedule(step, warmup, total)
+class _Run:
+    """Training from the model's present weights; all calls of `train` share a progress bar."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: dict[str, nn.Parameter],
+        blocks: Sequence[FfnBlock],
+        settings: PrimingSettings,
+        progress: Progress,
+    ) -> None:
+        self.model, self.parameters, self.blocks = model, parameters, blocks
+        self.settings, self.progress = settings, progress
+        self.done = 0
+        self.snapshot: Snapshot = []
+
+    def train(self, batches: Sequence[Batch], seed: int, snapshot_after: int | None = None) -> list[float]:
+        """Train one step a batch with a new optimiser; return the losses."""
+        torch.manual_seed(seed)
+        settings = self.settings
+        optimizer = _optimizer(self.model, self.parameters, settings)
+        total = max(settings.planned_steps, settings.steps)
+        schedule = WarmupLinear(settings.learning_rate, round(settings.warmup * total), total)
+        losses: list[float] = []
+        for step, batch in enumerate(batches):
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss = _loss(model, batch)
+                group["lr"] = schedule(step)
+            loss = _loss(self.model, batch)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise ConfigError(
@@ -194,10 +200,13 @@ def _run(
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters.values(), settings.clip_norm)
+            nn.utils.clip_grad_norm_(self.parameters.values(), settings.clip_norm)
             optimizer.step()
-            progress.update(step + 1, f"loss {losses[-1]:.4f}")
-    return middle, losses
+            if step + 1 == snapshot_after:
+                self.snapshot = _snapshot(self.blocks)
+            self.done += 1
+            self.progress.update(self.done, f"loss {losses[-1]:.4f}")
+        return losses
 
 
 def _loss(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -245,12 +254,16 @@ def _changes(before: Snapshot, after: Snapshot) -> list[np.ndarray]:
     ]
 
 
-def _copy(parameters: dict[str, nn.Parameter]) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+def _copy_back(parameters: dict[str, nn.Parameter], values: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, value in values.items():
+            parameters[name].copy_(value)
 
 
-def _chance(blocks: Sequence[FfnBlock], retention: float) -> float:
-    return float(np.mean([learner_count(retention, b.ffn_size) / b.ffn_size for b in blocks]))
+def _chance(blocks: Sequence[FfnBlock], retention: float) -> float | None:
+    """Return the overlap of two random choices, or None where there is nothing to choose."""
+    shares = [learner_count(retention, block.ffn_size) / block.ffn_size for block in blocks]
+    return float(np.mean(shares)) if all(0 < share < 1 for share in shares) else None
 
 
 def _report_overlap(overlap: float, chance: float, steps: int, console: Console) -> None:
@@ -263,8 +276,8 @@ def _report_overlap(overlap: float, chance: float, steps: int, console: Console)
 
 
 def _check(settings: PrimingSettings) -> None:
-    if settings.steps < 2:
-        raise ConfigError(f"priming steps is {settings.steps}", where="steps", hint="at least 2")
+    if settings.steps < 4:  # a half must have two steps: the warm-up's first moves nothing
+        raise ConfigError(f"priming steps is {settings.steps}", where="steps", hint="at least 4")
     if not (math.isfinite(settings.learning_rate) and settings.learning_rate > 0):
         raise ConfigError(
             f"the learning rate is {settings.learning_rate}", where="learning_rate", hint="above 0"
