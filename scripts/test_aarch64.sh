@@ -1,0 +1,226 @@
+#!/usr/bin/env bash
+# Run edge-far's device side on the processor cores of the Raspberry Pis, emulated by QEMU, and compare with x86.
+#
+#   scripts/test_aarch64.sh [--rebuild] [--operators]
+#
+#   --rebuild    fetch the Debian root and the wheels again
+#   --operators  only the operator probe, no training
+#
+# Needs root (chroot, mounts), .venv and .venv-device (make setup). Exit codes: 0 all equal, 1 something differs or
+# failed, 64 usage, 77 skipped because this machine cannot run it. docs/aarch64.md says how it works.
+#
+# Nothing is registered with the kernel and nothing stays mounted: the whole script runs in a mount namespace of its
+# own, which ends with it, and every emulated program is started through the QEMU binary by name (no binfmt_misc).
+set -euo pipefail
+
+readonly SUITE=bookworm PYTHON_VERSION=3.11 # Debian bookworm is what Raspberry Pi OS 12 is made from
+readonly CORES=(cortex-a53 cortex-a72 cortex-a76)
+declare -rA BOARDS=([cortex-a53]="Zero 2 W, 3B+" [cortex-a72]="4B" [cortex-a76]="5")
+# What the boards' own /proc/cpuinfo says; ONNX Runtime chooses kernels by it.
+declare -rA PARTS=([cortex-a53]=0xd03 [cortex-a72]=0xd08 [cortex-a76]=0xd0b)
+declare -rA FEATURES=(
+  [cortex-a53]="fp asimd evtstrm crc32 cpuid"
+  [cortex-a72]="fp asimd evtstrm crc32 cpuid"
+  [cortex-a76]="fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+)
+
+REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly REPOSITORY
+readonly CACHE=$REPOSITORY/.cache/aarch64 WORK=$REPOSITORY/build/aarch64 BUNDLES=$REPOSITORY/build/test-bundles
+readonly ROOT=$CACHE/$SUITE-arm64 SCRIPTS=$REPOSITORY/tests/aarch64
+readonly HOST_PYTHON=$REPOSITORY/.venv/bin/python DEVICE_PYTHON=$REPOSITORY/.venv-device/bin/python
+
+say() { printf 'test-aarch64: %s\n' "$*" >&2; }
+fail() { say "error: $*"; exit 1; }
+skip() { say "skipped: $*"; exit 77; }
+
+# --- the emulated root -------------------------------------------------------------------------------------------
+
+install_tools() {
+  local packages=()
+  command -v debootstrap >/dev/null || packages+=(debootstrap)
+  command -v qemu-aarch64-static >/dev/null || packages+=(qemu-user-static)
+  [[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || packages+=(debian-archive-keyring)
+  [[ ${#packages[@]} -eq 0 ]] && return
+  command -v apt-get >/dev/null || skip "install ${packages[*]} first: this system has no apt-get"
+  say "installing ${packages[*]}"
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" \
+    >"$CACHE/apt.log" 2>&1 || fail "apt-get install failed, see $CACHE/apt.log (apt-get update may help)"
+}
+
+# Debootstrap's first stage downloads and verifies the packages; here they are all merely unpacked. No package
+# script runs, so nothing has to be emulated to build the root.
+build_root() {
+  [[ -e $ROOT/debian-packages.txt ]] && return
+  local partial=$ROOT.partial archive
+  say "building the Debian $SUITE arm64 root (once)"
+  rm -rf "$partial"
+  debootstrap --arch=arm64 --foreign --force-check-gpg --variant=minbase --include=python3 \
+    "$SUITE" "$partial" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$CACHE/debootstrap.log" 2>&1 ||
+    { tail -n 5 "$CACHE/debootstrap.log" >&2; fail "debootstrap failed, see $CACHE/debootstrap.log"; }
+  for archive in "$partial"/var/cache/apt/archives/*.deb; do
+    dpkg-deb --fsys-tarfile "$archive" | tar -C "$partial" -xf - --keep-directory-symlink \
+      --exclude='./usr/share/doc/*' --exclude='./usr/share/man/*' --exclude='./usr/share/locale/*'
+    dpkg-deb --show "$archive"
+  done >"$partial.txt"
+  rm -rf "$partial"/var/cache/apt/archives "$partial"/debootstrap
+  local directory
+  for directory in proc sys dev tmp work opt/edge-far opt/site; do
+    [[ ! -L $partial/$directory ]] || rm "$partial/$directory" # debootstrap may link /proc to the host's
+    mkdir -p "$partial/$directory"
+  done
+  mv "$partial.txt" "$partial/debian-packages.txt"
+  mv "$partial" "$ROOT"
+}
+
+# The device environment's own versions, as aarch64 wheels; unpacked, because an emulated pip is slow.
+build_site() {
+  local pins key wheel platforms=() minor
+  pins=$("$DEVICE_PYTHON" "$SCRIPTS/device_wheels.py")
+  key=$(printf '%s\n' "$SUITE" "$PYTHON_VERSION" "$pins" | sha256sum | cut -c 1-12)
+  SITE=$CACHE/site-$key
+  readonly SITE
+  [[ -d $SITE ]] && return
+  say "downloading the device extra's aarch64 wheels (once for these versions)"
+  for minor in $(seq 17 36); do platforms+=(--platform "manylinux_2_${minor}_aarch64"); done # 36: bookworm's glibc
+  rm -rf "$CACHE"/site-* "$CACHE/wheels"
+  "$DEVICE_PYTHON" -m pip download --quiet --no-deps --only-binary=:all: --implementation cp \
+    --python-version "$PYTHON_VERSION" "${platforms[@]}" --platform manylinux2014_aarch64 \
+    --dest "$CACHE/wheels" --requirement <(printf '%s\n' "$pins") >"$CACHE/pip.log" 2>&1 ||
+    { tail -n 3 "$CACHE/pip.log" >&2; fail "no aarch64 wheels for $DEVICE_PYTHON's versions, see $CACHE/pip.log"; }
+  for wheel in "$CACHE"/wheels/*.whl; do "$DEVICE_PYTHON" -m zipfile -e "$wheel" "$SITE.partial"; done
+  # Python 3.11's byte code is the same on every processor; another version's is merely not used.
+  "$DEVICE_PYTHON" -m compileall -q "$SITE.partial" >/dev/null || true
+  rm -rf "$CACHE/wheels"
+  mv "$SITE.partial" "$SITE"
+}
+
+mount_root() {
+  cp --update "$(command -v qemu-aarch64-static)" "$ROOT/usr/bin/qemu-aarch64-static"
+  mount -t proc proc "$ROOT/proc"
+  mount --bind /sys "$ROOT/sys"
+  mount --bind /dev "$ROOT/dev"
+  mount -t tmpfs tmpfs "$ROOT/tmp"
+  mount --bind "$SITE" "$ROOT/opt/site"
+  mount --bind "$REPOSITORY" "$ROOT/opt/edge-far"
+  mount -o remount,bind,ro "$ROOT/opt/edge-far"
+  mount --bind "$WORK" "$ROOT/work"
+}
+
+# in_root CORE ARGUMENT...: the root's python3 on that core. The checkout is /opt/edge-far, build/aarch64 is /work.
+in_root() {
+  local core=$1 cpuinfo=$WORK/cpuinfo processor
+  shift
+  for processor in $(seq 0 $(($(nproc --all) - 1))); do
+    printf '%s\t: %s\n' processor "$processor" BogoMIPS 38.40 Features "${FEATURES[$core]}" \
+      "CPU implementer" 0x41 "CPU architecture" 8 "CPU variant" 0x0 "CPU part" "${PARTS[$core]}" "CPU revision" 4
+    echo
+  done >"$cpuinfo"
+  ! mountpoint -q "$ROOT/proc/cpuinfo" || umount "$ROOT/proc/cpuinfo"
+  mount --bind "$cpuinfo" "$ROOT/proc/cpuinfo" # the host's own makes ONNX Runtime's start fail
+  env -i HOME=/tmp LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPATH=/opt/edge-far:/opt/site QEMU_CPU="$core" \
+    chroot "$ROOT" /usr/bin/qemu-aarch64-static /usr/bin/python3 "$@"
+}
+
+# --- what runs there ---------------------------------------------------------------------------------------------
+
+# The operators of a training step, one by one: which run on each core, and how far each is from x86.
+probe_operators() {
+  local core results=() before status=0
+  rm -rf "$WORK/cases" "$WORK"/operators-*
+  "$HOST_PYTHON" "$SCRIPTS/operator_cases.py" "$WORK/cases" || return 1
+  OMP_NUM_THREADS=1 "$DEVICE_PYTHON" "$SCRIPTS/operator_run.py" "$WORK/cases" "$WORK/operators-x86" >&2 || return 1
+  for core in "${CORES[@]}"; do
+    say "operators on $core (${BOARDS[$core]})"
+    results+=("$core=$WORK/operators-$core")
+    mkdir "$WORK/operators-$core"
+    # A crash ends the process; the next one goes on behind it, as long as each got further.
+    for ((before = -1; $(count_lines "$WORK/operators-$core/status.jsonl") > before; )); do
+      before=$(count_lines "$WORK/operators-$core/status.jsonl")
+      in_root "$core" /opt/edge-far/tests/aarch64/operator_run.py /work/cases "/work/operators-$core" >&2 && break
+    done
+  done
+  "$DEVICE_PYTHON" "$SCRIPTS/operator_report.py" "$WORK/cases" "$WORK/operators-x86" "${results[@]}" || status=1
+  return $status
+}
+
+count_lines() { [[ -e $1 ]] && wc -l <"$1" || echo 0; }
+
+# Leaves tiny-fp32 and tiny-int8 (bundles) and tiny.jsonl (three batches of examples) in $BUNDLES.
+# TO BE COMPLETED with edge_far/compile/pipeline.py: call the tests' helper with $HOST_PYTHON here.
+make_tiny_bundles() {
+  [[ -d $BUNDLES/tiny-fp32 && -d $BUNDLES/tiny-int8 && -e $BUNDLES/tiny.jsonl ]]
+}
+
+# train_arguments BUNDLES WORK NAME RUN: the very same command on every processor, but for the folders.
+train_arguments() {
+  echo -m edge_far.cli train "$1/$3" --train "$1/tiny.jsonl" --out "$2/$4" --profile workstation --epochs 1 --quiet
+}
+
+train_bundles() {
+  local bundle core results=("x86=$WORK/runs-x86")
+  make_tiny_bundles || { say "training is not compared yet: there are no tiny bundles in $BUNDLES"; return 0; }
+  rm -rf "$WORK"/runs-*
+  for bundle in tiny-fp32 tiny-int8; do
+    # shellcheck disable=SC2046 # the arguments hold no spaces but between them
+    (cd "$REPOSITORY" && OMP_NUM_THREADS=1 "$DEVICE_PYTHON" \
+      $(train_arguments build/test-bundles build/aarch64 "$bundle" "runs-x86/$bundle") >&2)
+    for core in "${CORES[@]}"; do
+      say "training $bundle on $core (${BOARDS[$core]})"
+      # shellcheck disable=SC2046
+      in_root "$core" $(train_arguments /opt/edge-far/build/test-bundles /work "$bundle" "runs-$core/$bundle") >&2
+    done
+  done
+  for core in "${CORES[@]}"; do results+=("$core=$WORK/runs-$core"); done
+  "$DEVICE_PYTHON" "$SCRIPTS/loss_report.py" "${results[@]}"
+}
+
+# Mounts need no undoing here: they are gone with the namespace. Under sudo, the user keeps his own folders.
+clean_up() {
+  rm -rf "$CACHE"/*.partial "$CACHE"/*.partial.txt
+  chown --reference="$REPOSITORY" "$REPOSITORY/.cache" "$REPOSITORY/build"
+  chown -R --reference="$REPOSITORY" "$WORK"
+}
+
+main() {
+  local rebuild=false operators_only=false status=0
+  local option
+  for option in "$@"; do
+    case $option in
+      --rebuild) rebuild=true ;;
+      --operators) operators_only=true ;;
+      *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 64 ;;
+    esac
+  done
+  [[ $(uname -sm) == "Linux x86_64" ]] || skip "compares Linux on x86_64 with arm64; this is $(uname -sm)"
+  [[ $EUID -eq 0 ]] || skip "needs root, for chroot and mounts: sudo make test-aarch64"
+  [[ -x $HOST_PYTHON && -x $DEVICE_PYTHON ]] || fail "no .venv or .venv-device in the checkout: make setup"
+  local namespace
+  namespace=$(readlink /proc/self/ns/mnt)
+  if [[ ${EDGE_FAR_OUTER_NAMESPACE:-$namespace} == "$namespace" ]]; then
+    unshare --mount --propagation private true 2>/dev/null ||
+      skip "may not make a mount namespace (in a container: --cap-add SYS_ADMIN)"
+    EDGE_FAR_OUTER_NAMESPACE=$namespace exec unshare --mount --propagation private -- "${BASH_SOURCE[0]}" "$@"
+  fi
+  export PYTHONDONTWRITEBYTECODE=1
+  ulimit -c 0
+  mkdir -p "$CACHE" "$WORK"
+  exec 9>"$CACHE/lock"
+  flock --nonblock 9 || fail "another run of this script holds $CACHE/lock"
+  trap clean_up EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  install_tools
+  ! $rebuild || rm -rf "$ROOT" "$CACHE"/site-*
+  build_root
+  build_site
+  mount_root
+  say "Debian $SUITE, $(awk '$1 ~ /^(python3.11|libc6)$/ { printf "%s %s, ", $1, $2 }' "$ROOT/debian-packages.txt")$(
+    "$ROOT/usr/bin/qemu-aarch64-static" --version | head -n 1)"
+  probe_operators || status=1
+  $operators_only || train_bundles || status=1
+  return $status
+}
+
+main "$@"

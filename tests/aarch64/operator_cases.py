@@ -1,0 +1,371 @@
+"""The operators of a training step as tiny ONNX models, for comparing processors (workstation: onnx, numpy).
+
+    python tests/aarch64/operator_cases.py DIRECTORY
+
+writes, for every case, STEM.onnx, STEM.npz (its inputs and, as `expected`, its first output computed here by
+NumPy in double precision) and all cases' names, tolerances and output bindings in cases.json. It knows
+nothing of edge_far: it warns early that a board's core lacks an instruction or that a kernel differs there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+FLOAT, UINT8, INT32 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT32
+MICROSOFT = "com.microsoft"
+EXACT, FP32, INT8 = 0.0, 1e-5, 1e-2  # tolerances, as parts of the largest value of the output
+ROWS, INNER, COLUMNS = 37, 128, 51  # odd sizes: the tails of the vector kernels are run too
+
+
+@dataclass(frozen=True)
+class Case:
+    """One node: its run-time inputs and stored constants in the operator's order, and its outputs' types."""
+
+    name: str
+    operator: str
+    arguments: dict[str, np.ndarray]
+    expected: np.ndarray
+    tolerance: float
+    domain: str = ""
+    constants: tuple[str, ...] = ()
+    outputs: tuple[int, ...] = (FLOAT,)
+    attributes: dict[str, object] = field(default_factory=dict)
+    in_place: str | None = None  # input whose memory the first output is bound to
+
+
+def _quantized_weight(rng: np.random.Generator, extreme: bool) -> tuple[np.ndarray, np.ndarray]:
+    """An int8 weight [INNER, COLUMNS] with a scale a column; extreme: every value is -127 or 127."""
+    values = rng.integers(-127, 128, (INNER, COLUMNS))
+    if extreme:
+        values = np.where(values > 0, 127, -127)
+    return values.astype(np.int8), rng.uniform(0.001, 0.01, COLUMNS).astype(np.float32)
+
+
+def _matrix_products(rng: np.random.Generator) -> list[Case]:
+    a = rng.standard_normal((ROWS, INNER), dtype=np.float32)
+    b = rng.standard_normal((INNER, COLUMNS), dtype=np.float32)
+    c = rng.standard_normal((ROWS, COLUMNS), dtype=np.float32)
+    exact = a.astype(np.float64) @ b
+    stored = ("b",)
+    at, bt = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)
+    return [
+        Case("MatMul", "MatMul", {"a": a, "b": b}, exact, FP32, constants=stored),
+        Case("MatMul of two inputs", "MatMul", {"a": a, "b": b}, exact, FP32),
+        Case(
+            "Gemm, C updated in place",
+            "Gemm",
+            {"a": at, "b": b, "c": c},
+            exact + c,
+            FP32,
+            attributes={"transA": 1},
+            in_place="c",
+        ),
+        Case(
+            "FusedMatMul, A transposed",
+            "FusedMatMul",
+            {"a": at, "b": b},
+            0.125 * exact,
+            FP32,
+            MICROSOFT,
+            attributes={"transA": 1, "alpha": 0.125},
+        ),
+        Case(
+            "FusedMatMul, B transposed",
+            "FusedMatMul",
+            {"a": a, "b": bt},
+            0.125 * exact,
+            FP32,
+            MICROSOFT,
+            constants=stored,
+            attributes={"transB": 1, "alpha": 0.125},
+        ),
+    ]
+
+
+def _quantized_products(rng: np.random.Generator) -> list[Case]:
+    cases = []
+    for label, extreme in (("", False), (", all weights +-127", True)):
+        a = rng.standard_normal((ROWS, INNER), dtype=np.float32)
+        if extreme:
+            a = np.where(a > 0, np.float32(2), np.float32(-2))
+        b, scale = _quantized_weight(rng, extreme)
+        exact = a.astype(np.float64) @ (b * scale.astype(np.float64))
+        cases.append(
+            Case(
+                f"DynamicQuantizeMatMul{label}",
+                "DynamicQuantizeMatMul",
+                {"a": a, "b": b, "scale": scale},
+                exact,
+                INT8,
+                MICROSOFT,
+                ("b", "scale"),
+            )
+        )
+
+        codes = rng.integers(0, 256, (ROWS, INNER)) if not extreme else np.where(a > 0, 255, 0)
+        codes = codes.astype(np.uint8)
+        a_scale, zero = np.array(0.02, np.float32), np.array(128, np.uint8)
+        product = (codes.astype(np.int64) - 128) @ b.astype(np.int64)
+        cases.append(
+            Case(
+                f"MatMulIntegerToFloat{label}",
+                "MatMulIntegerToFloat",
+                {"a": codes, "b": b, "a_scale": a_scale, "scale": scale, "zero": zero},
+                product * (float(a_scale) * scale.astype(np.float64)),
+                FP32,
+                MICROSOFT,
+                ("b", "a_scale", "scale", "zero"),
+            )
+        )
+
+        # MatMulNBits keeps B transposed in blocks along INNER, its zero point is 128.
+        unsigned = (b.T.astype(np.int16) + 128).astype(np.uint8)
+        for level, tolerance in ((4, INT8), (0, FP32)):
+            for block in (32, 128):
+                blocks = INNER // block
+                packed = unsigned.reshape(COLUMNS, blocks, block)
+                scales = np.repeat(scale, blocks).reshape(COLUMNS, blocks)
+                cases.append(
+                    Case(
+                        f"MatMulNBits 8 bit, block {block}, level {level}{label}",
+                        "MatMulNBits",
+                        {"a": a, "b": packed, "scales": scales},
+                        exact,
+                        tolerance,
+                        MICROSOFT,
+                        ("b", "scales"),
+                        attributes={
+                            "K": INNER,
+                            "N": COLUMNS,
+                            "bits": 8,
+                            "block_size": block,
+                            "accuracy_level": level,
+                        },
+                    )
+                )
+    return cases
+
+
+def _quantizers(rng: np.random.Generator) -> list[Case]:
+    x = rng.standard_normal((ROWS, INNER), dtype=np.float32)
+    scale, zero = np.array(0.03, np.float32), np.array(120, np.uint8)
+    codes = np.clip(np.rint(x / scale) + 120, 0, 255).astype(np.uint8)
+    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
+    step = np.float32((np.float32(high) - np.float32(low)) / 255)
+    dynamic_zero = np.clip(np.rint(-np.float32(low) / step), 0, 255)
+    dynamic = np.clip(np.rint(x / step) + dynamic_zero, 0, 255)
+    return [
+        Case(
+            "QuantizeLinear uint8",
+            "QuantizeLinear",
+            {"x": x, "scale": scale, "zero": zero},
+            codes,
+            EXACT,
+            constants=("scale", "zero"),
+            outputs=(UINT8,),
+        ),
+        Case(
+            "DequantizeLinear uint8",
+            "DequantizeLinear",
+            {"x": codes, "scale": scale, "zero": zero},
+            (codes.astype(np.float64) - 120) * float(scale),
+            FP32,
+            constants=("scale", "zero"),
+        ),
+        Case(
+            "DynamicQuantizeLinear",
+            "DynamicQuantizeLinear",
+            {"x": x},
+            dynamic,
+            EXACT,
+            outputs=(UINT8, FLOAT, UINT8),
+        ),
+    ]
+
+
+def _elementwise(rng: np.random.Generator) -> list[Case]:
+    x = rng.standard_normal((3, 11, 64), dtype=np.float32) * 2
+    wide = x.astype(np.float64)
+    gain = rng.standard_normal(64, dtype=np.float32)
+    bias = rng.standard_normal(64, dtype=np.float32)
+    centred = wide - wide.mean(-1, keepdims=True)
+    normalised = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    exponential = np.exp(wide - wide.max(-1, keepdims=True))
+    erf = np.vectorize(math.erf)(wide)
+    gelu = 0.5 * wide * (1 + np.vectorize(math.erf)(wide / math.sqrt(2)))
+    return [
+        Case(
+            "LayerNormalization, 3 outputs",
+            "LayerNormalization",
+            {"x": x, "gain": gain, "bias": bias},
+            normalised * gain + bias,
+            FP32,
+            outputs=(FLOAT, FLOAT, FLOAT),
+            attributes={"axis": -1},
+        ),
+        Case(
+            "Softmax",
+            "Softmax",
+            {"x": x},
+            exponential / exponential.sum(-1, keepdims=True),
+            FP32,
+            attributes={"axis": -1},
+        ),
+        Case("Exp", "Exp", {"x": x}, np.exp(wide), FP32),
+        Case(
+            "LogSoftmax",
+            "LogSoftmax",
+            {"x": x},
+            np.log(exponential / exponential.sum(-1, keepdims=True)),
+            FP32,
+            attributes={"axis": -1},
+        ),
+        Case("Erf", "Erf", {"x": x}, erf, FP32),
+        Case("Gelu", "Gelu", {"x": x}, gelu, FP32, MICROSOFT),
+        Case("Tanh", "Tanh", {"x": x}, np.tanh(wide), FP32),
+        Case(
+            "ReduceSum",
+            "ReduceSum",
+            {"x": x, "axes": np.array([0, 1])},
+            wide.sum((0, 1)),
+            FP32,
+            constants=("axes",),
+            attributes={"keepdims": 0},
+        ),
+    ]
+
+
+def _indexing(rng: np.random.Generator) -> list[Case]:
+    table = rng.integers(0, 256, (256, 64)).astype(np.uint8)
+    values = rng.standard_normal(256, dtype=np.float32)
+    factors = rng.standard_normal((256, 8), dtype=np.float32)
+    codes = rng.integers(0, 256, (3, 11)).astype(np.int32)
+    total = rng.standard_normal((29, 8), dtype=np.float32)
+    updates = rng.standard_normal((40, 8), dtype=np.float32)
+    indices = rng.integers(0, 29, (40, 1))  # repeated on purpose: a gather's gradient adds
+    added = total.astype(np.float64)
+    np.add.at(added, indices[:, 0], updates)
+    labels = rng.integers(0, 5, 7)
+    return [
+        Case(
+            "Cast uint8 to int32",
+            "Cast",
+            {"x": table},
+            table,
+            EXACT,
+            outputs=(INT32,),
+            attributes={"to": INT32},
+        ),
+        Case(
+            "Gather, rows of a uint8 table",
+            "Gather",
+            {"table": table, "codes": codes},
+            table[codes],
+            EXACT,
+            constants=("table",),
+            outputs=(UINT8,),
+        ),
+        Case(
+            "Gather, 256 floats by code",
+            "Gather",
+            {"table": values, "codes": codes},
+            values[codes],
+            EXACT,
+            constants=("table",),
+        ),
+        Case(
+            "Gather, 256 rows of 8 floats by code",
+            "Gather",
+            {"table": factors, "codes": codes},
+            factors[codes],
+            EXACT,
+            constants=("table",),
+        ),
+        Case(
+            "ScatterND add, in place",
+            "ScatterND",
+            {"x": total, "indices": indices, "updates": updates},
+            added,
+            FP32,
+            attributes={"reduction": "add"},
+            in_place="x",
+        ),
+        Case(
+            "ScatterND add, repeated rows",
+            "ScatterND",
+            {"x": total, "indices": indices, "updates": updates},
+            added,
+            FP32,
+            attributes={"reduction": "add"},
+        ),
+        Case(
+            "OneHot",
+            "OneHot",
+            {"labels": labels, "depth": np.array(5), "values": np.array([0, 1], np.float32)},
+            np.eye(5)[labels],
+            EXACT,
+            constants=("depth", "values"),
+            attributes={"axis": -1},
+        ),
+    ]
+
+
+def all_cases() -> list[Case]:
+    """Every case, with the same random values each time."""
+    rng = np.random.default_rng(7)
+    return [
+        case
+        for part in (_matrix_products, _quantized_products, _quantizers, _elementwise, _indexing)
+        for case in part(rng)
+    ]
+
+
+def build_model(case: Case) -> onnx.ModelProto:
+    """The case as a model of opset 20, IR version 10."""
+    outputs = [f"out{index}" for index in range(len(case.outputs))]
+    node = helper.make_node(
+        case.operator, list(case.arguments), outputs, domain=case.domain, **case.attributes
+    )
+    graph = helper.make_graph(
+        [node],
+        "probe",
+        [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in case.arguments.items()
+            if name not in case.constants
+        ],
+        [
+            helper.make_tensor_value_info(n, dtype, None)
+            for n, dtype in zip(outputs, case.outputs, strict=True)
+        ],
+        [numpy_helper.from_array(case.arguments[name], name) for name in case.constants],
+    )
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(MICROSOFT, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def main() -> None:
+    directory = Path(sys.argv[1])
+    directory.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for number, case in enumerate(all_cases()):
+        stem = f"{number:02d}"
+        (directory / f"{stem}.onnx").write_bytes(build_model(case).SerializeToString())
+        inputs = {name: value for name, value in case.arguments.items() if name not in case.constants}
+        np.savez(directory / f"{stem}.npz", expected=case.expected, **inputs)
+        entries.append(
+            {"name": case.name, "stem": stem, "tolerance": case.tolerance, "in_place": case.in_place}
+        )
+    (directory / "cases.json").write_text(json.dumps(entries, indent=1))
+
+
+if __name__ == "__main__":
+    main()

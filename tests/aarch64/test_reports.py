@@ -1,0 +1,73 @@
+"""The two reports of scripts/test_aarch64.sh must fail when a processor differs, crashed or stopped early."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+
+
+def run_script(name: str, *arguments: object) -> tuple[int, str]:
+    command = [sys.executable, str(HERE / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def write_runs(runs: Path, fp32: list[float], int8: list[float]) -> Path:
+    for bundle, losses in (("tiny-fp32", fp32), ("tiny-int8", int8)):
+        (runs / bundle).mkdir(parents=True)
+        events: list[dict[str, object]] = [{"event": "start"}]
+        events += [{"event": "step", "step": step, "loss": loss} for step, loss in enumerate(losses, 1)]
+        (runs / bundle / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    return runs
+
+
+def test_loss_report_judges_fp32_and_states_int8(tmp_path: Path) -> None:
+    reference = write_runs(tmp_path / "x86", [2.0, 1.9, 1.8], [2.0, 1.9, 1.8])
+    near = write_runs(tmp_path / "near", [2.0, 1.90005, 1.8], [2.0, 1.9, 1.5])
+    code, output = run_script("loss_report.py", f"x86={reference}", f"a={near}")
+    assert (code, "5.0e-05" in output, "3.0e-01" in output) == (0, True, True), output
+    far = write_runs(tmp_path / "far", [2.0, 1.9002, 1.8], [2.0, 1.9, 1.8])
+    code, output = run_script("loss_report.py", f"x86={reference}", f"a={near}", f"b={far}")
+    assert (code, "2.0e-04 TOO FAR" in output) == (1, True), output
+
+
+def test_loss_report_fails_on_a_run_that_stopped_early(tmp_path: Path) -> None:
+    reference = write_runs(tmp_path / "x86", [2.0, 1.9, 1.8], [2.0, 1.9, 1.8])
+    short = write_runs(tmp_path / "short", [2.0, 1.9], [2.0, float("nan"), 1.8])
+    code, output = run_script("loss_report.py", f"x86={reference}", f"a={short}")
+    assert (code, output.count("FAILED")) == (1, 2), output
+    code, output = run_script("loss_report.py", f"x86={tmp_path / 'none'}", f"a={tmp_path / 'none'}")
+    assert (code, output.count("FAILED: none")) == (1, 2), output
+
+
+def test_operator_report_names_crashes_and_differences(tmp_path: Path) -> None:
+    cases = tmp_path / "cases"
+    cases.mkdir()
+    names = ("Equal", "Differs", "Crashes")
+    entries = [{"name": name, "stem": name, "tolerance": 1e-5, "in_place": None} for name in names]
+    (cases / "cases.json").write_text(json.dumps(entries))
+    for folder in ("x86", "board"):
+        (tmp_path / folder).mkdir()
+    for name in names:
+        np.savez(cases / f"{name}.npz", expected=np.array([1.0, 2.0]))
+        for packing in ("packed", "mapped"):
+            np.savez(tmp_path / "x86" / f"{name}.{packing}.npz", np.array([1.0, 2.0], np.float32))
+            if name != "Crashes":
+                second = 2.0 if name == "Equal" or packing == "packed" else 2.1
+                np.savez(tmp_path / "board" / f"{name}.{packing}.npz", np.array([1.0, second], np.float32))
+    begun = {"run": "Crashes.packed", "state": "begun", "message": ""}
+    (tmp_path / "board" / "status.jsonl").write_text(json.dumps(begun) + "\n")
+    code, output = run_script("operator_report.py", cases, tmp_path / "x86", f"board={tmp_path / 'board'}")
+    rows = {line.split()[0]: line.split()[1:] for line in output.splitlines()[1:]}
+    assert code == 1, output
+    assert rows == {
+        "Equal": ["0", "0"],
+        "Differs": ["0", "1.0e-01", "TOO", "FAR"],
+        "Crashes": ["0", "CRASHED"],
+    }
