@@ -1,0 +1,1 @@
+"""Periodic adaptation: spool, store, conditions, cycle, gate, releases (docs/adaptation.md)."""
