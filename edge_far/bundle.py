@@ -1,0 +1,277 @@
+"""The bundle: one directory that carries a model from the workstation to the device.
+
+    manifest.json             everything below as data, with the SHA-256 of every other file
+    tokenizer.json            for the Rust `tokenizers` package
+    learners.safetensors      initial trained parameters
+    selection.json            which FFN nodes learn, and why
+    portable/step.onnx        one micro-batch: loss and gradients    (stock onnxruntime)
+    portable/infer.onnx       logits, with the same parameters as inputs
+    portable/release.onnx     the original architecture, parameters as external data
+    portable/release.json     where each original parameter lies in weights.bin, and how it is composed
+    portable/weights.bin      original parameters first, then folded and quantised constants; memory-mapped
+    ort/                      onnxruntime-training artifacts (optional)
+
+`open_bundle` checks the format version, every path and every hash before a byte is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edge_far.errors import BundleError, InputMissing
+
+__all__ = [
+    "FORMAT",
+    "Bundle",
+    "Defaults",
+    "FileInfo",
+    "Manifest",
+    "Mask",
+    "ModelInfo",
+    "Parameter",
+    "Portable",
+    "SelectionInfo",
+    "describe_files",
+    "open_bundle",
+]
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """Hash and size of one file of the bundle."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The original model; `architecture` is bert, distilbert or roberta."""
+
+    architecture: str
+    name: str
+    blocks: int
+    hidden: int
+    ffn: int
+    heads: int
+    vocabulary: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class SelectionInfo:
+    """How FAR chose the learners; the overlap is that of the two halves of priming, chance is the retention."""
+
+    method: str
+    retention: float
+    learners_per_block: tuple[int, ...]
+    embeddings: str
+    start: str
+    priming_steps: int
+    split_half_overlap: float | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Training settings that travel with the bundle; the command line overrides them."""
+
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    warmup_fraction: float
+    weight_decay: float
+    clip_norm: float
+    seed: int
+    max_seq_len: int
+    dropout: bool
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One trained parameter: an input of step.onnx and infer.onnx; `decay` says whether weight decay applies."""
+
+    name: str
+    shape: tuple[int, ...]
+    decay: bool
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One dropout mask input: packed bits, uint8, of a shape in 'batch', 'sequence' and their products."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    probability: float
+
+
+@dataclass(frozen=True)
+class Portable:
+    """What the device must know of the portable graphs.
+
+    Sizes are polynomials `[[power of batch, power of sequence, bytes], ...]`; the peak of activations at a shape is
+    the largest of `step_peaks` there. `*_constant_bytes` counts the constants a graph reads, embeddings apart.
+    """
+
+    token_types: bool
+    frozen_precision: str
+    parameters: tuple[Parameter, ...]
+    masks: tuple[Mask, ...]
+    step_peaks: tuple[tuple[tuple[float, ...], ...], ...]
+    infer_peaks: tuple[tuple[tuple[float, ...], ...], ...]
+    step_constant_bytes: int
+    infer_constant_bytes: int
+    embedding_bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of manifest.json."""
+
+    format: int
+    created_by: str
+    profile: str
+    model: ModelInfo
+    labels: tuple[str, ...]
+    selection: SelectionInfo
+    defaults: Defaults
+    portable: Portable
+    released_weights: str
+    ort_training: bool
+    files: Mapping[str, FileInfo]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as a JSON document."""
+        return dataclasses.asdict(self)
+
+    @property
+    def trained_parameters(self) -> int:
+        """The number of trained scalars."""
+        total = 0
+        for parameter in self.portable.parameters:
+            count = 1
+            for size in parameter.shape:
+                count *= size
+            total += count
+        return total
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened, verified bundle."""
+
+    root: Path
+    manifest: Manifest
+    fingerprint: str  # SHA-256 of manifest.json, which holds the hashes of everything else
+
+    def path(self, name: str) -> Path:
+        """Return the path of one of the bundle's files, by its name in the manifest."""
+        if name not in self.manifest.files:
+            raise BundleError(f"the bundle has no {name}", where=str(self.root))
+        return self.root / name
+
+
+def describe_files(root: Path) -> dict[str, FileInfo]:
+    """Return hash and size of every file under `root` but the manifest, by POSIX relative path."""
+    return {
+        path.relative_to(root).as_posix(): FileInfo(_sha256(path), path.stat().st_size)
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def open_bundle(root: Path) -> Bundle:
+    """Open and verify a bundle.
+
+    Raises InputMissing when there is none, BundleError when it is damaged, unsafe, or of a newer format.
+    """
+    root = Path(root)
+    path = root / MANIFEST
+    if not path.is_file():
+        raise InputMissing("no bundle here: manifest.json is missing", where=str(root), hint="name a directory made by 'edge-far export'")
+    raw = path.read_bytes()
+    try:
+        document = json.loads(raw)
+        version = document["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError("manifest.json is damaged", where=str(path), hint="copy the bundle again") from error
+    if not isinstance(version, int) or version > FORMAT:
+        raise BundleError(
+            f"bundle format {version!r} is newer than this edge-far reads ({FORMAT})",
+            where=str(path),
+            hint="upgrade edge-far on this device",
+        )
+    try:
+        manifest: Manifest = _decode(Manifest, document, "manifest")
+    except (TypeError, KeyError, ValueError) as error:
+        raise BundleError(f"manifest.json is damaged: {error}", where=str(path), hint="export it again") from error
+    for name, info in manifest.files.items():
+        _verify(root, name, info)
+    return Bundle(root, manifest, hashlib.sha256(raw).hexdigest())
+
+
+def _verify(root: Path, name: str, info: FileInfo) -> None:
+    pure = PurePosixPath(name)
+    path = root / name
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name:
+        raise BundleError(f"the path {name!r} leaves the bundle", where=str(root), hint="do not use this bundle")
+    if not path.is_file() or path.is_symlink() or not path.resolve().is_relative_to(root.resolve()):
+        raise BundleError(f"{name} is missing or not a plain file", where=str(root), hint="copy the bundle again")
+    if path.stat().st_size != info.bytes or _sha256(path) != info.sha256:
+        raise BundleError("the content does not match manifest.json", where=str(path), hint="copy the bundle again")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """Build dataclasses from JSON, strictly: no unknown key, no missing key, no wrong type."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _decode_union(kind, value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise TypeError(f"{where} is not a list")
+        item = typing.get_args(kind)[0]
+        return tuple(_decode(item, element, f"{where}[{index}]") for index, element in enumerate(value))
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise TypeError(f"{where} is not an object")
+        item = typing.get_args(kind)[1]
+        return {key: _decode(item, element, f"{where}[{key!r}]") for key, element in value.items()}
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        if not isinstance(value, dict) or set(value) != set(hints):
+            raise KeyError(f"{where} has other fields than {sorted(hints)}")
+        return kind(**{key: _decode(hint, value[key], f"{where}.{key}") for key, hint in hints.items()})  # type: ignore[operator]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError(f"{where} is not of type {kind.__name__}")
+    return value
+
+
+def _decode_union(kind: Any, value: Any, where: str) -> Any:
+    for option in typing.get_args(kind):
+        try:
+            return None if option is type(None) and value is None else _decode(option, value, where)
+        except (TypeError, KeyError):
+            continue
+    raise TypeError(f"{where} has a wrong type")

@@ -1,0 +1,74 @@
+"""One file of constants for all graphs of a bundle: equal tensors are stored once, and the device maps it.
+
+Small constants stay inside the graphs: a mapped page for four bytes is no saving.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["WeightFile", "WeightRegion"]
+
+ALIGNMENT = 4096  # a page: neighbours never share one
+SMALLEST_EXTERNAL_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class WeightRegion:
+    """Where a tensor lies in the file, in bytes."""
+
+    offset: int
+    length: int
+
+
+class WeightFile:
+    """Appends tensors to a new file; `close` fsyncs it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("xb")
+        self._known: dict[str, WeightRegion] = {}
+
+    def add(self, array: np.ndarray) -> WeightRegion:
+        """Store a tensor, or find an equal one stored before."""
+        raw = np.ascontiguousarray(array).tobytes()
+        key = f"{array.dtype.str}:{hashlib.sha256(raw).hexdigest()}"
+        if key not in self._known:
+            self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
+            self._known[key] = WeightRegion(self._file.tell(), len(raw))
+            self._file.write(raw)
+        return self._known[key]
+
+    def add_unshared(self, array: np.ndarray) -> WeightRegion:
+        """Store a tensor in a region that no other tensor shares, so that it can be overwritten alone."""
+        raw = np.ascontiguousarray(array).tobytes()
+        self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
+        region = WeightRegion(self._file.tell(), len(raw))
+        self._file.write(raw)
+        self._known.setdefault(f"{array.dtype.str}:{hashlib.sha256(raw).hexdigest()}", region)
+        return region
+
+    def externalise(self, graph: ir.Graph) -> None:
+        """Make every large initializer of a graph refer to this file."""
+        for name, value in graph.initializers.items():
+            tensor = value.const_value
+            assert tensor is not None
+            if tensor.nbytes >= SMALLEST_EXTERNAL_BYTES:
+                self.refer(name, value, self.add(tensor.numpy()))
+
+    def refer(self, name: str, value: ir.Value, region: WeightRegion) -> None:
+        """Make one initializer refer to a region of this file."""
+        assert value.dtype is not None and value.shape is not None
+        value.const_value = ir.ExternalTensor(
+            self.path.name, region.offset, region.length, value.dtype, shape=value.shape, name=name, base_dir=self.path.parent
+        )
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
+        self._file.close()
