@@ -32,7 +32,7 @@ test: lint env-device
 	$(HOST) -m pytest -m "not device"
 	$(DEVICE) -m pytest -m "not host"
 
-test-aarch64: env-host
+test-aarch64: env-host env-device
 	bash scripts/test_aarch64.sh
 
 lint: env-host
@@ -65,7 +65,7 @@ check-python:
 	  { echo "make: '$(PYTHON)' not found; install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $$($(PYTHON) --version) is too old; edge-far needs 3.11 or newer: make PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' || \
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
 	  { echo "make: $(PYTHON) lacks venv or pip; on Debian: apt install python3-venv" >&2; exit 1; }
 
 clean:
