@@ -234,7 +234,7 @@ class Store:
         return len(names)
 
     def replace_replay(self, samples: Iterable[Example], *, held_out_share: float = 0.5) -> int:
-        """Replace the replay samples (opt-in: training text) by the labelled ones of these; return how many."""
+        """Replace the replay samples (opt-in) by the labelled ones of these; return how many."""
         self._database.run("DELETE FROM replay")
         for sample in samples:
             if sample.label is None:
@@ -281,7 +281,8 @@ class Store:
             if let_go := remove_quarantined(self._database):
                 self._set_meta("quarantine_let_go", int(self._meta("quarantine_let_go") or 0) + let_go)
             self._set_meta("clock_s", self.now_s())
-        self._database.run("PRAGMA incremental_vacuum")
+        for _ in self._database.rows("PRAGMA incremental_vacuum"):  # one step a free page
+            pass
         return removed
 
     def counts(self, *, since_change: int = 0) -> StoreCounts:

@@ -145,6 +145,18 @@ def test_wrong_clock_expires_nothing(path: Path, jump_days: int) -> None:
         assert target.counts().examples == 2
 
 
+def test_file_shrinks_with_its_content(path: Path) -> None:
+    with Store(path) as target:
+        with target.transaction():
+            for number in range(2000):
+                target.add(Example(f"{number} ".ljust(500, "."), None, "x"), HERE)
+        target.enforce(Retention())
+    full = path.stat().st_size
+    with Store(path) as target:
+        assert target.enforce(Retention(max_examples=10)) == 1990
+    assert path.stat().st_size < full / 10
+
+
 def test_removed_text_leaves_no_trace_in_the_file(path: Path) -> None:
     with Store(path) as target:
         add(target, "a very private sentence", "x")
