@@ -75,6 +75,11 @@ class Database:
         with self._errors(), closing(self._connection.execute(statement, values)) as cursor:
             yield from cursor
 
+    def shrink(self) -> None:
+        """Give the pages of removed rows back to the file system; not inside a transaction."""
+        with self._errors():  # executescript() steps through all pages, execute() frees only one
+            self._connection.executescript("PRAGMA incremental_vacuum;")
+
     def _connect(self, path: Path) -> sqlite3.Connection:
         with self._errors():
             self._connection = sqlite3.connect(path, timeout=self._busy_timeout_s, isolation_level=None)

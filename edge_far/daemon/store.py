@@ -281,8 +281,7 @@ class Store:
             if let_go := remove_quarantined(self._database):
                 self._set_meta("quarantine_let_go", int(self._meta("quarantine_let_go") or 0) + let_go)
             self._set_meta("clock_s", self.now_s())
-        for _ in self._database.rows("PRAGMA incremental_vacuum"):  # one step a free page
-            pass
+        self._database.shrink()
         return removed
 
     def counts(self, *, since_change: int = 0) -> StoreCounts:
