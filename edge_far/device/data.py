@@ -105,11 +105,13 @@ class _Problems:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.found: list[tuple[int, _Wrong]] = []
+        self.stopped = False
 
     def add(self, number: int, wrong: _Wrong, *, last: bool = False) -> None:
         """Note an error of line `number`; raises _Stop when it is the last one worth telling."""
         self.found.append((number, wrong))
         if last or len(self.found) == MAX_ERRORS:
+            self.stopped = True
             raise _Stop
 
     def raise_if_any(self) -> None:
@@ -119,7 +121,7 @@ class _Problems:
         number, wrong = self.found[0]
         message = wrong.message
         if others := [str(number) for number, _ in self.found[1:]]:
-            count = f"at least {len(others)}" if len(self.found) == MAX_ERRORS else str(len(others))
+            count = f"at least {len(others)}" if self.stopped else str(len(others))
             where = (
                 f"lines {', '.join(others[:-1])} and {others[-1]}" if len(others) > 1 else f"line {others[0]}"
             )
@@ -256,7 +258,9 @@ def _table_records(
         if header is None:
             header = _header(row, lines, problems, kind, checker)
         elif len(row) != len(header):
-            hint = "quote fields that hold a comma" if kind == "CSV" else "a text must not hold a tab"
+            hint = "quote a field that holds a comma" if kind == "CSV" else "a text cannot hold a tab"
+            if len(row) < len(header):
+                hint = "give every row all the fields of the header"
             wrong = _Wrong(f"{_count(len(row), 'field')} where the header has {len(header)}", hint)
             problems.add(lines.first, wrong)
         else:

@@ -18,7 +18,7 @@ from edge_far.errors import BundleError
 
 __all__ = ["AdamW", "AdamWSettings", "clip_scale", "global_norm"]
 
-CHUNK = 32 * 1024  # elements; the fastest of 4 Ki to 128 Ki with one thread (benchmark in docs/data.md)
+CHUNK = 32 * 1024  # elements; chosen with benchmarks/optimizer_step.py
 NORM_CHUNK = 8 * 1024  # under 10,000 elements OpenBLAS adds in one thread, so the order of the sum is fixed
 
 

@@ -1,0 +1,58 @@
+"""AdamW and clipping against torch.optim.AdamW and torch.nn.utils.clip_grad_norm_."""
+
+import numpy as np
+import pytest
+
+from edge_far.device.optimizer import CHUNK, AdamW, AdamWSettings, clip_scale, global_norm
+from edge_far.device.schedule import WarmupLinear
+
+pytestmark = pytest.mark.host
+
+SHAPES = {"weight": (7, 5), "bias": (5,), "big.weight": (3, CHUNK)}
+STEPS = 50
+
+
+@pytest.mark.parametrize("max_norm", [1.0, 1e6])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01, 0.2])
+def test_fifty_steps(weight_decay: float, max_norm: float) -> None:
+    import torch
+
+    random = np.random.default_rng(0)
+    start = {name: random.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+    ours = {name: array.copy() for name, array in start.items()}
+    theirs = {name: torch.nn.Parameter(torch.from_numpy(array.copy())) for name, array in start.items()}
+    groups = [
+        {"params": [p for p in theirs.values() if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in theirs.values() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    oracle = torch.optim.AdamW(groups, lr=1e-3, foreach=True)
+    optimizer = AdamW(ours, AdamWSettings(weight_decay=weight_decay), threads=2)
+    schedule = WarmupLinear(1e-3, 5, STEPS)
+    for step in range(STEPS):
+        scale = 10.0 ** random.uniform(-6, 0)
+        gradients = {
+            name: (random.standard_normal(shape) * scale).astype(np.float32) for name, shape in SHAPES.items()
+        }
+        for name, parameter in theirs.items():
+            parameter.grad = torch.from_numpy(gradients[name].copy())
+        expected = torch.nn.utils.clip_grad_norm_(theirs.values(), max_norm).item()
+        norm = global_norm(gradients)
+        assert norm == pytest.approx(expected, rel=1e-6)
+        for group in oracle.param_groups:
+            group["lr"] = schedule(step)
+        oracle.step()
+        optimizer.step(gradients, schedule(step), clip_scale(norm, max_norm))
+        for name, parameter in theirs.items():
+            expected_value = parameter.detach().numpy()
+            error = np.linalg.norm(ours[name] - expected_value) / np.linalg.norm(expected_value)
+            assert error <= 1e-6, (name, step)
+    for name, parameter in theirs.items():
+        moved = np.linalg.norm(parameter.detach().numpy() - start[name])
+        error = np.linalg.norm(ours[name] - parameter.detach().numpy())
+        assert error <= 1e-4 * moved, name  # of what training changed, not only of the weights
+        state = optimizer.state_arrays()
+        for key, field in (("first_moment", "exp_avg"), ("second_moment", "exp_avg_sq")):
+            moment = oracle.state[parameter][field].numpy()
+            np.testing.assert_allclose(
+                state[f"{key}/{name}"], moment, rtol=1e-5, atol=1e-6 * np.abs(moment).max()
+            )
