@@ -1,4 +1,4 @@
-"""Time of one AdamW step over 17.6 M parameters (FAR_10 of DistilBERT), and of torch's where torch is installed.
+"""Time of one AdamW step over 17.6 M parameters (FAR_10 of DistilBERT), beside torch where it is installed.
 
     python benchmarks/optimizer_step.py [--threads 1 2] [--chunks 4096 32768 131072]
 
