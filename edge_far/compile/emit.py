@@ -1,0 +1,86 @@
+"""Writes compiled graphs and what the device must know of them into a bundle directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edge_far.bundle import Mask, Parameter, Portable
+from edge_far.compile.graph_passes import PortableGraphs
+from edge_far.compile.liveness import activation_peaks
+from edge_far.compile.sizes import Size
+from edge_far.compile.weights import WeightFile
+from edge_far.storage import write_json
+
+__all__ = ["emit_portable"]
+
+
+def emit_portable(
+    directory: Path,
+    graphs: PortableGraphs,
+    release: ir.Model,
+    layout: Mapping[str, Any],
+    learners: Mapping[str, np.ndarray],
+    *,
+    token_types: bool,
+    frozen_precision: str,
+) -> Portable:
+    """Write step.onnx, infer.onnx, release.onnx, release.json and weights.bin; return their description.
+
+    `layout` is far.reconfigure.original_layout of the model; `learners` are the trained parameters' values.
+    """
+    directory.mkdir()
+    weights = WeightFile(directory / "weights.bin")
+    regions = {}
+    for name, value in release.graph.initializers.items():
+        if name not in layout["parameters"]:
+            continue
+        assert value.const_value is not None
+        region = weights.add_unshared(value.const_value.numpy())
+        weights.refer(name, value, region)
+        regions[name] = {"offset": region.offset, "length": region.length, "shape": [int(d) for d in value.shape or ()]}
+    for model in (graphs.step, graphs.infer):
+        weights.externalise(model.graph)
+    weights.close()
+    for name, model in (("step", graphs.step), ("infer", graphs.infer), ("release", release)):
+        model.ir_version = min(model.ir_version, 10)
+        ir.save(model, directory / f"{name}.onnx")
+    write_json(directory / "release.json", {"regions": regions, "layout": layout})
+    return Portable(
+        token_types=token_types,
+        frozen_precision=frozen_precision,
+        parameters=tuple(Parameter(name, array.shape, _decays(name)) for name, array in learners.items()),
+        masks=tuple(Mask(mask.name, mask.shape, mask.probability) for mask in graphs.masks),
+        step_peaks=_peaks(graphs.step),
+        infer_peaks=_peaks(graphs.infer),
+        step_constant_bytes=_constant_bytes(graphs.step, embeddings=False),
+        infer_constant_bytes=_constant_bytes(graphs.infer, embeddings=False),
+        embedding_bytes=_constant_bytes(graphs.step, embeddings=True),
+    )
+
+
+def _decays(name: str) -> bool:
+    """Weight decay applies to matrices; not to biases and LayerNorms, as in BERT's own training."""
+    return not (name.endswith(".bias") or "LayerNorm" in name or "layer_norm" in name)
+
+
+def _peaks(model: ir.Model) -> tuple[tuple[tuple[float, ...], ...], ...]:
+    return tuple(_polynomial(size) for size in activation_peaks(model.graph))
+
+
+def _polynomial(size: Size) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(term) for term in size.to_json())
+
+
+def _constant_bytes(model: ir.Model, *, embeddings: bool) -> int:
+    """Count the external constants that look-ups read (a few rows at a time), or all others."""
+    total = 0
+    for value in model.graph.initializers.values():
+        looked_up = any(user.op_type == "Gather" and index == 0 for user, index in value.uses())
+        if looked_up == embeddings and isinstance(value.const_value, ir.ExternalTensor):
+            total += value.const_value.nbytes
+    return total

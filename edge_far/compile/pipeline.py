@@ -1,0 +1,267 @@
+"""The whole of `edge-far export`, top to bottom: model and data in, bundle out."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from edge_far import __version__
+from edge_far.bundle import FORMAT, Bundle, Defaults, Manifest, ModelInfo, SelectionInfo, describe_files, open_bundle
+from edge_far.compile.emit import emit_portable
+from edge_far.compile.forward import takes_token_types
+from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs, build_release_graph
+from edge_far.compile.ort_artifacts import write_ort_artifacts
+from edge_far.compile.source import SourceModel, load_source
+from edge_far.console import Console
+from edge_far.device.batches import collate, plan_epoch
+from edge_far.device.data import label_names, read_examples
+from edge_far.device.encode import Encoded, Encoder
+from edge_far.errors import ConfigError
+from edge_far.far.nodes import find_ffn_blocks
+from edge_far.far.prime import PrimingResult, PrimingSettings, prime, priming_steps
+from edge_far.far.reconfigure import merge, original_layout, reconfigure, trained_parameters
+from edge_far.far.report import write_selection_report
+from edge_far.far.select import Selection, select_learners
+from edge_far.profile import Profile
+from edge_far.storage import staged_directory, write_json
+
+__all__ = ["ExportSettings", "compile_bundle", "export_bundle"]
+
+NARROW_HIDDEN = 512
+NARROW_LEARNING_RATE = 3e-4
+WIDE_LEARNING_RATE = 1e-4
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What `edge-far export` was asked for."""
+
+    model: str
+    train: Path
+    out: Path
+    profile: Profile
+    selection: str
+    retention: float
+    priming: float
+    start: str
+    embeddings: str
+    frozen_precision: str
+    max_seq_len: int
+    learning_rate: float | None  # None: chosen by the width of the model
+    epochs: int
+    batch_size: int
+    dropout: bool
+    seed: int
+    reserve_labels: int = 0
+    with_ort: bool = True
+    first_token_only: bool = True
+
+    def defaults(self, learning_rate: float) -> Defaults:
+        """Return the training settings that travel with the bundle."""
+        return Defaults(
+            learning_rate=learning_rate,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            warmup_fraction=0.1,
+            weight_decay=0.01,
+            clip_norm=1.0,
+            seed=self.seed,
+            max_seq_len=self.max_seq_len,
+            dropout=self.dropout,
+        )
+
+
+def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
+    """Prime, select, reconfigure, compile and write a bundle; return a summary for the command line."""
+    started = time.monotonic()
+    examples = read_examples(settings.train, labels=None)
+    labels = label_names(examples) + [f"reserved-{number}" for number in range(settings.reserve_labels)]
+    if len(labels) < 2:
+        raise ConfigError("the training data has fewer than two labels", where=str(settings.train))
+    source = load_source(settings.model, labels, settings.seed)
+    settings = _within_positions(settings, source, console)
+    encoder = Encoder(source.tokenizer, settings.max_seq_len, token_types=takes_token_types(source.architecture))
+    encoded = encoder.encode(examples, labels)
+    selection, priming = _choose_learners(source, encoded, settings, console)
+    bundle = compile_bundle(source, labels, selection, priming, settings, console)
+    manifest = bundle.manifest
+    return {
+        "bundle": str(settings.out),
+        "model": manifest.model.name,
+        "architecture": manifest.model.architecture,
+        "labels": len(labels),
+        "retention": selection.retention,
+        "selection": selection.method,
+        "priming_steps": manifest.selection.priming_steps,
+        "split_half_overlap": manifest.selection.split_half_overlap,
+        "trained_parameters": manifest.trained_parameters,
+        "model_parameters": manifest.model.parameters,
+        "frozen_precision": manifest.portable.frozen_precision,
+        "ort_training": manifest.ort_training,
+        "bundle_mib": round(sum(info.bytes for info in manifest.files.values()) / 2**20, 1),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def compile_bundle(
+    source: SourceModel,
+    labels: list[str],
+    selection: Selection,
+    priming: PrimingResult | None,
+    settings: ExportSettings,
+    console: Console,
+) -> Bundle:
+    """Reconfigure `source.model` (in place) by `selection`, compile it, and publish the bundle at settings.out."""
+    model = source.model
+    total = sum(parameter.numel() for parameter in model.parameters())
+    block = find_ffn_blocks(model)[0]
+    reconfigure(model, selection)
+    trained = trained_parameters(model, settings.embeddings)
+    learners = {name: parameter.detach().cpu().numpy() for name, parameter in trained.items()}
+    with staged_directory(settings.out) as staging:
+        console.info(f"compiling: {len(learners)} trained tensors of {sum(a.size for a in learners.values()):,} numbers")
+        with _without_gradients(model):
+            options = CompileOptions(
+                settings.frozen_precision, settings.dropout, source.max_positions, settings.first_token_only
+            )
+            graphs = build_portable_graphs(model, source.architecture, list(learners), options)
+            merged = copy.deepcopy(model)
+            merge(merged)
+            release = build_release_graph(merged, source.architecture)
+        for note in graphs.notes:
+            console.detail(str(note))
+        with_ort = settings.with_ort and write_ort_artifacts(staging / "ort", graphs.folded, list(learners), learners, console)
+        portable = emit_portable(
+            staging / "portable",
+            graphs,
+            release,
+            original_layout(model),
+            learners,
+            token_types=takes_token_types(source.architecture),
+            frozen_precision=settings.frozen_precision,
+        )
+        save_file({name: np.ascontiguousarray(array) for name, array in learners.items()}, staging / "learners.safetensors")
+        (staging / "tokenizer.json").write_bytes(source.tokenizer.read_bytes())
+        write_selection_report(staging / "selection.json", selection, priming)
+        manifest = Manifest(
+            format=FORMAT,
+            created_by=f"edge-far {__version__}",
+            profile=settings.profile.name,
+            model=ModelInfo(
+                architecture=source.architecture,
+                name=source.name,
+                blocks=len(selection.learners),
+                hidden=block.hidden_size,
+                ffn=block.ffn_size,
+                heads=int(source.model.config.num_attention_heads),
+                vocabulary=int(source.model.config.vocab_size),
+                parameters=total,
+            ),
+            labels=tuple(labels),
+            selection=_describe(selection, priming, settings),
+            defaults=settings.defaults(_learning_rate(settings, source)),
+            portable=portable,
+            released_weights="trained learners and original fp32 non-learners",
+            ort_training=with_ort,
+            files=describe_files(staging),
+        )
+        write_json(staging / "manifest.json", manifest.to_json())
+    return open_bundle(settings.out)
+
+
+def _choose_learners(
+    source: SourceModel, encoded: Encoded, settings: ExportSettings, console: Console
+) -> tuple[Selection, PrimingResult | None]:
+    """Prime where the selection needs it, and leave the model primed or reset as asked."""
+    blocks = find_ffn_blocks(source.model)
+    if settings.selection != "far" or not 0 < settings.retention < 1:
+        method = settings.selection if settings.selection != "far" else "first"
+        return select_learners(method, settings.retention, blocks, seed=settings.seed), None
+    per_epoch = -(-len(encoded) // settings.batch_size)
+    planned = per_epoch * settings.epochs
+    steps = priming_steps(planned, settings.priming)
+    result = prime(
+        source.model,
+        _priming_batches(encoded, steps, settings),
+        PrimingSettings(
+            steps=steps,
+            planned_steps=max(planned, steps),
+            learning_rate=_learning_rate(settings, source),
+            retention=settings.retention,
+            embeddings=settings.embeddings,
+            start=settings.start,
+            seed=settings.seed,
+        ),
+        console,
+    )
+    selection = select_learners("far", settings.retention, blocks, metrics=result.metrics, seed=settings.seed)
+    return selection, result
+
+
+def _priming_batches(encoded: Encoded, steps: int, settings: ExportSettings) -> Iterator[Mapping[str, Any]]:
+    """Yield the batches that the first steps of training would see."""
+    epoch = 0
+    while steps > 0:
+        for indices in plan_epoch(encoded.lengths, settings.batch_size, settings.seed, epoch)[:steps]:
+            batch = collate(encoded, indices)
+            yield {
+                "input_ids": batch.input_ids,
+                "attention_mask": batch.attention_mask,
+                "token_type_ids": batch.token_type_ids,
+                "labels": batch.labels,
+            }
+            steps -= 1
+        epoch += 1
+
+
+def _within_positions(settings: ExportSettings, source: SourceModel, console: Console) -> ExportSettings:
+    """Lower the maximum length to what the position table allows, a multiple of 8."""
+    limit = source.max_positions // 8 * 8
+    if settings.max_seq_len <= limit:
+        return settings
+    console.warn(f"the model reads at most {limit} tokens: --max-seq-len lowered from {settings.max_seq_len}")
+    values = {**settings.__dict__, "max_seq_len": limit}
+    return ExportSettings(**values)
+
+
+def _learning_rate(settings: ExportSettings, source: SourceModel) -> float:
+    """Return the rate asked for, or the default for this width (docs/results.md shows how it was chosen)."""
+    if settings.learning_rate is not None:
+        return settings.learning_rate
+    wide = int(source.model.config.hidden_size) > NARROW_HIDDEN
+    return WIDE_LEARNING_RATE if wide else NARROW_LEARNING_RATE
+
+
+def _describe(selection: Selection, priming: PrimingResult | None, settings: ExportSettings) -> SelectionInfo:
+    return SelectionInfo(
+        method=selection.method,
+        retention=selection.retention,
+        learners_per_block=tuple(len(indices) for indices in selection.learners),
+        embeddings=settings.embeddings,
+        start=settings.start if priming is not None else "reset",
+        priming_steps=priming.steps if priming is not None else 0,
+        split_half_overlap=priming.overlap if priming is not None else None,
+        seed=settings.seed,
+    )
+
+
+@contextmanager
+def _without_gradients(model: torch.nn.Module) -> Iterator[None]:
+    """Trace plain tensors; put requires_grad back afterwards."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    for parameter, _ in flags:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
