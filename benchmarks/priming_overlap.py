@@ -2,6 +2,7 @@
 
 For each number of steps: the overlap that `prime` reports; that of one run cut in two, which it does not use;
 and, as the truth to compare with, that of two whole primings on differently shuffled data.
+
     python benchmarks/priming_overlap.py --model DIR --data clinc150/data_full.json
 """
 
