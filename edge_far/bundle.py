@@ -110,11 +110,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Mask:
-    """One dropout mask input: packed bits, uint8, of a shape in 'batch', 'sequence' and their products."""
+    """One dropout mask input: packed bits, uint8, of a shape in 'batch', 'sequence' and their products.
+
+    `factors` names the input float32 [256, 8] that holds the factor of each bit of each byte.
+    """
 
     name: str
     shape: tuple[int | str, ...]
     probability: float
+    factors: str
 
 
 @dataclass(frozen=True)

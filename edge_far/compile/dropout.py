@@ -20,11 +20,16 @@ __all__ = ["DropoutMask", "bind_dropout_masks", "remove_dropout"]
 
 @dataclass(frozen=True)
 class DropoutMask:
-    """One mask input: its name, the shape of its bytes, and the probability that an element is dropped."""
+    """One mask input: its name, the shape of its bytes, and the probability that an element is dropped.
+
+    `factors` names the input [256, 8] that says what each byte's bits stand for: 0 and 1 / (1 - probability), or
+    all ones to train without dropout.
+    """
 
     name: str
     shape: tuple[Dim, ...]
     probability: float
+    factors: str
 
 
 def remove_dropout(model: ir.Model) -> PassNote:
@@ -43,6 +48,7 @@ def bind_dropout_masks(model: ir.Model) -> tuple[PassNote, list[DropoutMask]]:
     note = PassNote("bind_dropout_masks")
     graph = model.graph
     masks: list[DropoutMask] = []
+    factors: dict[float, ir.Value] = {}
     for node in [node for node in graph if node.op_type == "Dropout"]:
         source = node.inputs[0]
         ratio = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
@@ -52,19 +58,27 @@ def bind_dropout_masks(model: ir.Model) -> tuple[PassNote, list[DropoutMask]]:
             replace_value(node.outputs[0], source)
             continue
         dims = dims_of(source)
-        mask = DropoutMask(f"dropout.{len(masks)}", (*dims[:-1], _eighth(dims[-1])), probability)
-        bits = ir.Value(name=mask.name, shape=ir.Shape(mask.shape), type=ir.TensorType(ir.DataType.UINT8))
-        graph.inputs.append(bits)
-        builder = Builder(graph, "dropout")
-        result = builder.op(
-            "MaskedDropout", [source, bits], dims, domain=INTERNAL, keep_scale=1.0 / (1.0 - probability)
+        if probability not in factors:
+            factors[probability] = _input(graph, f"dropout.factors.{probability:g}", (256, 8), ir.DataType.FLOAT)
+        table = factors[probability]
+        mask = DropoutMask(
+            f"dropout.{len(masks)}", (*dims[:-1], _eighth(dims[-1])), probability, str(table.name)
         )
+        bits = _input(graph, mask.name, mask.shape, ir.DataType.UINT8)
+        builder = Builder(graph, "dropout")
+        result = builder.op("MaskedDropout", [source, bits, table], dims, domain=INTERNAL)
         insert_before(graph, node, builder.nodes)
         replace_value(node.outputs[0], result)
         masks.append(mask)
         note.changed("dropouts bound to mask inputs")
     remove_dead_nodes(model)
     return note, masks
+
+
+def _input(graph: ir.Graph, name: str, shape: tuple[Dim, ...], dtype: ir.DataType) -> ir.Value:
+    value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+    graph.inputs.append(value)
+    return value
 
 
 def _eighth(dim: Dim) -> Dim:

@@ -54,7 +54,7 @@ def emit_portable(
         token_types=token_types,
         frozen_precision=frozen_precision,
         parameters=tuple(Parameter(name, array.shape, _decays(name)) for name, array in learners.items()),
-        masks=tuple(Mask(mask.name, mask.shape, mask.probability) for mask in graphs.masks),
+        masks=tuple(Mask(mask.name, mask.shape, mask.probability, mask.factors) for mask in graphs.masks),
         step_peaks=_peaks(graphs.step),
         infer_peaks=_peaks(graphs.infer),
         step_constant_bytes=_constant_bytes(graphs.step, embeddings=False),

@@ -133,9 +133,8 @@ def _relu(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Grad
 @_rule("MaskedDropout", INTERNAL)
 def _masked_dropout(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
     """dx = dropout of dy by the same mask."""
-    bits = _inputs(node)[1]
-    scale = node.attributes["keep_scale"].as_float()
-    yield 0, b.op("MaskedDropout", [dy, bits], dims_of(dy), domain=INTERNAL, keep_scale=scale)
+    _, bits, factors = _inputs(node)
+    yield 0, b.op("MaskedDropout", [dy, bits, factors], dims_of(dy), domain=INTERNAL)
 
 
 @_rule("Reshape")

@@ -88,11 +88,8 @@ def gelu_derivative(x: ir.Value, b: Builder) -> ir.Value:
 
 
 def _masked_dropout(node: ir.Node, b: Builder) -> list[ir.Value | None]:
-    """Look each byte of bits up in a table of eight factors (0 or 1 / keep), and multiply."""
-    x, bits = _values(node)
-    scale = node.attributes["keep_scale"].as_float()
-    kept = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
-    table = b.constant(kept.astype(np.float32) * np.float32(scale), f"dropout_factors.{scale:.6g}")
+    """Look each byte of bits up in the table of its eight factors, and multiply."""
+    x, bits, table = _values(node)
     index = b.cast(bits, ir.DataType.INT32)
     factors = b.op("Gather", [table, index], (*dims_of(bits), 8), axis=0)
     rank = len(dims_of(x))

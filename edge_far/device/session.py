@@ -1,0 +1,139 @@
+"""The portable backend: trains with the stock onnxruntime wheel.
+
+Parameters and gradients are NumPy arrays that the sessions read and write in place: a parameter is an input of both
+graphs, and `acc.p` and `grad.p` of the step graph are bound to one buffer, so that micro-batches add up without a copy.
+Both sessions take their activations from one arena, and nothing in a graph is reordered after export.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from edge_far.bundle import Bundle
+from edge_far.device.backend import DropoutKey
+from edge_far.device.batches import Batch
+from edge_far.device.dropout import draw_mask, factor_table, mask_shape
+from edge_far.errors import BundleError
+
+__all__ = ["PortableBackend", "session_options"]
+
+_ARENA_REGISTERED = False
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Return options that execute a graph in file order, without copies of its constants."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # patterns are kept for every shape; the arena serves all of them
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    _register_arena()
+    return options
+
+
+def _register_arena() -> None:
+    """Give all sessions of the process one arena that grows by what is asked for, not by powers of two."""
+    global _ARENA_REGISTERED
+    if _ARENA_REGISTERED:
+        return
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    # max_mem, arena_extend_strategy (1: as requested), initial_chunk_size_bytes, max_dead_bytes_per_chunk
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, 1, -1, -1))
+    _ARENA_REGISTERED = True
+
+
+class PortableBackend:
+    """Runs step.onnx and infer.onnx of a bundle on `parameters`, which it does not copy."""
+
+    name = "portable"
+
+    def __init__(self, bundle: Bundle, parameters: dict[str, np.ndarray], threads: int, *, dropout: bool = True) -> None:
+        """Load the step graph; raises BundleError when the parameters do not fit it or ONNX Runtime refuses it."""
+        self.bundle = bundle
+        self.parameters = parameters
+        self.threads = threads
+        self.dropout = dropout
+        portable = bundle.manifest.portable
+        for parameter in portable.parameters:
+            found = parameters.get(parameter.name)
+            if found is None or found.shape != parameter.shape or found.dtype != np.float32:
+                raise BundleError(f"parameter {parameter.name} is missing or not float32 {parameter.shape}")
+        self.gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
+        self._values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in parameters.items()}
+        self._sums = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self.gradients.items()}
+        self._factors = {
+            mask.factors: factor_table(mask.probability, active=dropout) for mask in portable.masks
+        }
+        self._loss = np.zeros((), np.float32)
+        self._loss_value = ort.OrtValue.ortvalue_from_numpy(self._loss)
+        self._step = self._load("portable/step.onnx")
+        self._infer: ort.InferenceSession | None = None
+
+    def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None) -> float:
+        """Add one micro-batch's gradients; see Backend."""
+        binding = self._step.io_binding()
+        feeds = self._inputs(batch)
+        feeds["labels"] = batch.labels
+        feeds["loss_scale"] = np.array(loss_scale, np.float32)
+        feeds |= self._factors
+        rows, length = batch.input_ids.shape
+        for node, mask in enumerate(self.bundle.manifest.portable.masks):
+            shape = mask_shape(mask, rows, length)
+            if key is None and self.dropout:
+                raise ValueError("dropout needs a key")
+            drawn = draw_mask(mask, node, shape, key) if key is not None and self.dropout else np.zeros(shape, np.uint8)
+            feeds[mask.name] = drawn
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        for name, value in self._values.items():
+            binding.bind_ortvalue_input(name, value)
+            binding.bind_ortvalue_input(f"acc.{name}", self._sums[name])
+            binding.bind_ortvalue_output(f"grad.{name}", self._sums[name])
+        binding.bind_ortvalue_output("loss", self._loss_value)
+        self._step.run_with_iobinding(binding)
+        return float(self._loss)
+
+    def logits(self, batch: Batch) -> np.ndarray:
+        """Run the inference graph; see Backend."""
+        if self._infer is None:
+            self._infer = self._load("portable/infer.onnx")
+        binding = self._infer.io_binding()
+        for name, array in self._inputs(batch).items():
+            binding.bind_cpu_input(name, array)
+        for name, value in self._values.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output("logits")
+        self._infer.run_with_iobinding(binding)
+        return np.array(binding.copy_outputs_to_cpu()[0])
+
+    def close(self) -> None:
+        """Drop the sessions."""
+        del self._step
+        self._infer = None
+
+    def _inputs(self, batch: Batch) -> dict[str, np.ndarray]:
+        feeds = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if self.bundle.manifest.portable.token_types:
+            types = batch.token_type_ids
+            feeds["token_type_ids"] = np.zeros_like(batch.input_ids) if types is None else types
+        return feeds
+
+    def _load(self, name: str) -> ort.InferenceSession:
+        path: Path = self.bundle.path(name)
+        try:
+            return ort.InferenceSession(path, session_options(self.threads), providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no useful base class
+            reason = str(error).splitlines()[0]
+            raise BundleError(
+                f"ONNX Runtime {ort.__version__} refuses the graph: {reason}",
+                where=str(path),
+                hint="use the ONNX Runtime of edge-far's requirements, or export the bundle again",
+            ) from error
