@@ -61,7 +61,7 @@ class Release:
 class Releases:
     """The releases below one directory; changes are locked, so that commands may run beside a daemon.
 
-    Raises ReleaseDamaged (65) for a release that must not be used, StorageError (74) for what the system refuses.
+    Raises ReleaseDamaged (65) for a release that must not be used, StorageError (74).
     """
 
     def __init__(self, directory: Path) -> None:
