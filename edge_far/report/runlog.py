@@ -1,0 +1,163 @@
+"""The log of a training run (RUN/log.jsonl) as the points a report needs; standard library only.
+
+A run may have been cut off and resumed. A line torn by a power cut is skipped, and of a step that appears
+twice the later one counts: what came after the checkpoint that a resume started from was thrown away. The
+time axis counts the seconds the run was at work, each session put behind the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_far.errors import DataError, InputMissing, StorageError
+
+__all__ = ["EvalPoint", "RunLog", "StepPoint", "read_run_log"]
+
+LOG_NAME = "log.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class StepPoint:
+    """One optimiser step that counts: its number, the seconds of the run so far, and its training loss."""
+
+    step: int
+    time_s: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvalPoint:
+    """One evaluation after `step` steps, accuracy in [0, 1]."""
+
+    step: int
+    accuracy: float
+
+
+@dataclass(slots=True)
+class RunLog:
+    """The steps and evaluations that count, every memory sample, the facts of the start line (or None)."""
+
+    steps: list[StepPoint] = field(default_factory=list)
+    evals: list[EvalPoint] = field(default_factory=list)
+    memory: list[tuple[float, float]] = field(default_factory=list)  # (seconds, MiB), repeated steps included
+    profile: str | None = None
+    budget_mib: float | None = None
+    planned_steps: int | None = None
+    peak_rss_mib: float | None = None  # the largest of all sessions
+    resumes: list[int] = field(default_factory=list)
+    torn_lines: int = 0
+
+
+def read_run_log(run: Path) -> RunLog:
+    """Read the log of a run directory, or a log file itself.
+
+    Raises InputMissing (66) where there is none, StorageError (74), DataError (65) for a log without a step.
+    """
+    path = Path(run)
+    if path.is_dir():
+        path = path / LOG_NAME
+    log = RunLog()
+    builder = _Builder(log)
+    for number, record in _records(path, log):
+        builder.add(record, f"{path}:{number}")
+    if not log.steps:
+        raise DataError("the log holds no training step", where=str(path), hint="train for at least one step")
+    return log
+
+
+def _records(path: Path, log: RunLog) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputMissing(
+            "no such run log", where=str(path), hint="give the directory that edge-far train --out wrote"
+        ) from error
+    except OSError as error:
+        raise StorageError(f"cannot read: {error.strerror}", where=str(path)) from error
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict):
+            yield number, record
+        elif line.strip(b"\0 \t"):
+            log.torn_lines += 1
+
+
+class _Builder:
+    """Puts one record after the other into a RunLog; `offset_s` is the time of the sessions before."""
+
+    def __init__(self, log: RunLog) -> None:
+        self.log = log
+        self.offset_s = 0.0
+        self.last_s = 0.0
+
+    def add(self, record: dict[str, Any], where: str) -> None:
+        event = record.get("event")
+        if event == "start":
+            self._start(record, where)
+        elif event == "resume":
+            step = _whole(record, "step", where)
+            self._forget_after(step)
+            self.log.resumes.append(step)
+            self.offset_s = self.last_s - (_optional(record, "time_s", where) or 0.0)
+        elif event == "step":
+            self._step(record, where)
+        elif event == "eval" and record.get("accuracy") is not None:
+            accuracy = _number(record, "accuracy", where)
+            step = _whole(record, "step", where)
+            self.log.evals = [point for point in self.log.evals if point.step < step]
+            self.log.evals.append(EvalPoint(step, accuracy))
+
+    def _start(self, record: dict[str, Any], where: str) -> None:
+        profile = record.get("profile")
+        self.log.profile = None if profile is None else str(profile)
+        self.log.budget_mib = _optional(record, "budget_mib", where)
+        steps = _optional(record, "steps", where)
+        self.log.planned_steps = None if steps is None else int(steps)
+
+    def _step(self, record: dict[str, Any], where: str) -> None:
+        step = _whole(record, "step", where)
+        time_s = _number(record, "time_s", where) + self.offset_s
+        if time_s < self.last_s:
+            self.offset_s += self.last_s - time_s
+            time_s = self.last_s
+        self.last_s = time_s
+        self._forget_after(step - 1)
+        self.log.steps.append(StepPoint(step, time_s, _number(record, "loss", where)))
+        resident = _optional(record, "rss_mib", where)
+        if resident is not None:
+            self.log.memory.append((time_s, resident))
+        sizes = (self.log.peak_rss_mib, resident, _optional(record, "peak_rss_mib", where))
+        self.log.peak_rss_mib = max((size for size in sizes if size is not None), default=None)
+
+    def _forget_after(self, step: int) -> None:
+        """Drop what a resume repeats: the steps and evaluations after `step`."""
+        while self.log.steps and self.log.steps[-1].step > step:
+            self.log.steps.pop()
+        while self.log.evals and self.log.evals[-1].step > step:
+            self.log.evals.pop()
+
+
+def _number(record: dict[str, Any], key: str, where: str) -> float:
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"'{key}' is {value!r}, not a number", where=where, hint="the log is damaged")
+    return float(value)
+
+
+def _whole(record: dict[str, Any], key: str, where: str) -> int:
+    value = _number(record, key, where)
+    if value != int(value) or value < 0:
+        raise DataError(f"'{key}' is {value:g}, not a step number", where=where, hint="the log is damaged")
+    return int(value)
+
+
+def _optional(record: dict[str, Any], key: str, where: str) -> float | None:
+    return None if record.get(key) is None else _number(record, key, where)
