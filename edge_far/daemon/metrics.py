@@ -52,7 +52,7 @@ class Metric:
 
 
 def exposition(metrics: Iterable[Metric]) -> str:
-    """Return the metrics in Prometheus' text format; ValueError for a name that is not ours or not allowed."""
+    """Return the metrics in Prometheus' text format; ValueError for a name that is not ours."""
     families: dict[str, list[Metric]] = {}
     for metric in metrics:
         if metric.name not in CATALOGUE or not all(NAME.fullmatch(name) for name in metric.labels):

@@ -1,0 +1,149 @@
+#!/bin/sh
+# Installs edge-far as a service, or removes it again. May be run twice: what is right already is left alone.
+set -eu
+
+usage() {
+    cat <<'USAGE'
+usage: install.sh --profile NAME|FILE --bundle DIR [--package PACKAGE] [--python PYTHON] [--jetson] [--stage DIR]
+       install.sh --uninstall [--purge] [--stage DIR]
+
+  --profile   a built-in device profile (rpi4-2gb) or a file, which is copied to /etc/edge-far/
+  --bundle    the factory bundle, which is copied to /opt/edge-far/bundle
+  --package   what pip installs: a wheel, a checkout, or a requirement (default: edge-far[device])
+  --python    Python 3.11 or newer (default: python3)
+  --jetson    add the drop-in that lets the application's health command use a Jetson's GPU
+  --stage     put the files below DIR and leave the running system alone (for images and for tests)
+  --uninstall stop and remove the service; --purge removes bundle, settings, examples and releases, too
+USAGE
+}
+
+fail() { echo "install.sh: error: $*" >&2; exit "${code:-64}"; }
+say() { echo "install.sh: $*" >&2; }
+
+profile='' bundle='' package='edge-far[device]' python=python3 jetson=no stage='' uninstall=no purge=no
+while [ $# -gt 0 ]; do
+    case $1 in
+        --profile|--bundle|--package|--python|--stage)
+            [ $# -ge 2 ] || fail "$1 needs a value"
+            name=${1#--}; eval "$name=\$2"; shift 2 ;;
+        --jetson) jetson=yes; shift ;;
+        --uninstall) uninstall=yes; shift ;;
+        --purge) purge=yes; shift ;;
+        -h|--help) usage; exit 0 ;;
+        *) usage >&2; fail "unknown option '$1'" ;;
+    esac
+done
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+opt=$stage/opt/edge-far
+etc=$stage/etc/edge-far
+units=$stage/etc/systemd/system
+live() { [ -z "$stage" ]; }
+
+# Install file $1 as $2 with mode $3, unless it is there with the same content.
+put() {
+    if ! cmp -s "$1" "$2"; then
+        install -D -m "$3" "$1" "$2"
+        say "installed $2"
+    fi
+}
+
+remove() {
+    if live; then
+        systemctl disable --now edge-far.timer run-edgefar.mount 2>/dev/null || true
+        systemctl stop edge-far.service 2>/dev/null || true
+    fi
+    rm -rf "$units/edge-far.service" "$units/edge-far.timer" "$units/run-edgefar.mount" \
+        "$units/edge-far.service.d/10-profile.conf" "$units/edge-far.service.d/20-jetson.conf" \
+        "$stage/etc/sysusers.d/edge-far.conf" "$stage/etc/tmpfiles.d/edge-far.conf" "$opt/venv"
+    rmdir "$units/edge-far.service.d" "$opt" 2>/dev/null || true
+    if [ "$purge" = yes ]; then
+        rm -rf "$opt" "$etc" "$stage/var/spool/edge-far" "$stage/var/lib/private/edge-far"
+        rm -f "$stage/var/lib/edge-far"
+        if live; then groupdel edge-far-spool 2>/dev/null || true; fi
+        say "removed, with all examples and releases"
+    else
+        say "removed; examples, releases, bundle and settings are kept (--purge removes them)"
+    fi
+    if live; then systemctl daemon-reload; fi
+}
+
+check() {
+    [ -n "$profile" ] || fail "name a device profile with --profile"
+    [ -n "$bundle" ] || fail "name the factory bundle with --bundle"
+    code=66
+    [ -f "$bundle/manifest.json" ] || fail "$bundle: is not a bundle (no manifest.json)"
+    code=69
+    command -v "$python" >/dev/null || fail "$python: not found; install Python 3.11 or newer, or name it with --python"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python: is older than 3.11"
+    "$python" -c 'import sys; sys.exit(sys.maxsize < 2**32)' || fail "32-bit systems are not supported; install a 64-bit one"
+    if live; then
+        [ -d /run/systemd/system ] || fail "systemd does not run here; run 'edge-far daemon' or use the container"
+    fi
+    code=64
+}
+
+# Copy the bundle beside its place and rename, so that a power cut leaves none or all of it.
+put_bundle() {
+    if diff -rq "$bundle" "$opt/bundle" >/dev/null 2>&1; then return; fi
+    rm -rf "$opt/.bundle.tmp"
+    cp -R -- "$bundle" "$opt/.bundle.tmp"
+    chmod -R u=rwX,go=rX "$opt/.bundle.tmp"
+    sync
+    rm -rf "$opt/bundle"
+    mv "$opt/.bundle.tmp" "$opt/bundle"
+    say "installed $opt/bundle"
+}
+
+put_environment() {
+    [ -x "$opt/venv/bin/python" ] || "$python" -m venv "$opt/venv"
+    "$opt/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$package"
+}
+
+# The walls behind the trainer's own budget come from the profile.
+put_limits() {
+    "$opt/venv/bin/python" - "$1" >"$opt/.limits.tmp" <<'PYTHON' || { rm -f "$opt/.limits.tmp"; exit 78; }
+import sys
+
+from edge_far.errors import EdgeFarError
+from edge_far.profile import load_profile
+
+try:
+    profile = load_profile(sys.argv[1])
+except EdgeFarError as error:
+    sys.exit(f"install.sh: error: {error}")
+print(f"# Written by install.sh from the profile {profile.name}.\n[Service]")
+print(f"MemoryMax={profile.memory.budget_mib + 96}M")  # the budget, the daemon itself, some page cache
+print(f"RuntimeMaxSec={profile.adaptation.max_minutes + 60}min")
+PYTHON
+    put "$opt/.limits.tmp" "$units/edge-far.service.d/10-profile.conf" 644
+    rm -f "$opt/.limits.tmp"
+}
+
+setup() {
+    mkdir -p "$opt" "$etc"
+    put_environment
+    put_bundle
+    case $profile in
+        *.yaml|*.yml|*/*) put "$profile" "$etc/profile.yaml" 644; name=/etc/edge-far/profile.yaml; found=$etc/profile.yaml ;;
+        *) name=$profile; found=$profile ;;
+    esac
+    put_limits "$found"
+    printf 'EDGE_FAR_PROFILE=%s\nEDGE_FAR_BUNDLE=/opt/edge-far/bundle\n' "$name" >"$opt/.env.tmp"
+    put "$opt/.env.tmp" "$etc/edge-far.env" 644
+    rm -f "$opt/.env.tmp"
+    for unit in edge-far.service edge-far.timer run-edgefar.mount; do put "$here/$unit" "$units/$unit" 644; done
+    put "$here/edge-far.sysusers" "$stage/etc/sysusers.d/edge-far.conf" 644
+    put "$here/edge-far.tmpfiles" "$stage/etc/tmpfiles.d/edge-far.conf" 644
+    if [ "$jetson" = yes ]; then put "$here/jetson.conf" "$units/edge-far.service.d/20-jetson.conf" 644; fi
+    if live; then
+        systemd-sysusers edge-far.conf
+        systemd-tmpfiles --create edge-far.conf
+        systemctl daemon-reload
+        systemctl enable --quiet --now run-edgefar.mount edge-far.timer
+        say "done; 'edge-far status' tells how it is, 'systemctl start edge-far' runs a cycle now"
+    fi
+}
+
+if live && [ "$(id -u)" -ne 0 ]; then code=77; fail "run it as root"; fi
+if [ "$uninstall" = yes ]; then remove; else check; setup; fi

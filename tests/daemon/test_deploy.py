@@ -1,0 +1,168 @@
+"""The units and the installer: systemd accepts them, exposure stays low, installing twice changes nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not there")
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """Copies of the units whose program exists, so that systemd does not complain of that."""
+    program = tmp_path / "edge-far"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    for name in ("edge-far.service", "edge-far.timer", "run-edgefar.mount"):
+        text = (DEPLOY / name).read_text().replace("/opt/edge-far/venv/bin/edge-far", str(program))
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def systemd_analyze(*arguments: str, cwd: Path) -> str:
+    done = subprocess.run(
+        ["systemd-analyze", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@needs_systemd
+def test_verify_prints_nothing(units: Path) -> None:
+    names = [f"./{name}" for name in ("edge-far.service", "edge-far.timer", "run-edgefar.mount")]
+    assert systemd_analyze("verify", *names, cwd=units) == ""
+
+
+@needs_systemd
+@pytest.mark.parametrize(("drop_in", "limit"), [(None, 1.0), ("jetson.conf", 1.0)])
+def test_exposure(units: Path, drop_in: str | None, limit: float) -> None:
+    if drop_in:
+        target = units / "edge-far.service"
+        target.write_text(target.read_text() + (DEPLOY / drop_in).read_text())
+    shown = systemd_analyze("security", "--offline=true", "./edge-far.service", cwd=units)
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", shown)
+    assert found and float(found[1]) <= limit, shown.splitlines()[-1]
+
+
+def test_every_setting_of_the_service_is_explained() -> None:
+    """No run of settings without a comment above it that says why."""
+    explained = False
+    for line in (DEPLOY / "edge-far.service").read_text().splitlines():
+        if line.startswith("#"):
+            explained = True
+        elif not line or line.startswith("["):
+            explained = line == "[Unit]" or explained
+        else:
+            assert explained, line
+
+
+def tree(directory: Path) -> dict[str, tuple[int, bytes]]:
+    """All files but the virtual environment's, with modification time and content."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        name = str(path.relative_to(directory))
+        if path.is_file() and not name.startswith("opt/edge-far/venv"):
+            found[name] = (path.stat().st_mtime_ns, path.read_bytes())
+    return found
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Path:
+    """A staging directory with a virtual environment that pip need not fill."""
+    root = tmp_path / "root"
+    binaries = root / "opt/edge-far/venv/bin"
+    binaries.mkdir(parents=True)
+    source = Path(__file__).parents[2]
+    script = f'#!/bin/sh\n[ "$2" = pip ] && exit 0\nPYTHONPATH={source} exec {sys.executable} "$@"\n'
+    (binaries / "python").write_text(script)
+    (binaries / "python").chmod(0o755)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "manifest.json").write_text("{}")
+    return root
+
+
+def install(stage: Path, *arguments: str, code: int = 0) -> str:
+    done = subprocess.run(
+        ["sh", str(DEPLOY / "install.sh"), "--stage", str(stage), *arguments],
+        env={**os.environ, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stderr
+
+
+def test_install_twice_and_undo(stage: Path, tmp_path: Path) -> None:
+    options = (
+        "--profile",
+        "rpi-zero2w-512",
+        "--bundle",
+        str(tmp_path / "bundle"),
+        "--python",
+        sys.executable,
+    )
+    install(stage, *options)
+    first = tree(stage)
+    assert set(first) == {
+        "etc/edge-far/edge-far.env",
+        "etc/systemd/system/edge-far.service",
+        "etc/systemd/system/edge-far.service.d/10-profile.conf",
+        "etc/systemd/system/edge-far.timer",
+        "etc/systemd/system/run-edgefar.mount",
+        "etc/sysusers.d/edge-far.conf",
+        "etc/tmpfiles.d/edge-far.conf",
+        "opt/edge-far/bundle/manifest.json",
+    }
+    assert b"MemoryMax=396M" in first["etc/systemd/system/edge-far.service.d/10-profile.conf"][1]
+    assert install(stage, *options) == "" and tree(stage) == first
+    install(stage, "--uninstall")
+    assert set(tree(stage)) == {"etc/edge-far/edge-far.env", "opt/edge-far/bundle/manifest.json"}
+    install(stage, "--uninstall")
+    install(stage, "--uninstall", "--purge")
+    assert tree(stage) == {}
+
+
+def test_changed_bundle_and_own_profile(stage: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("memory:\n  budget_mib: 500\n")
+    options = ("--profile", str(profile), "--bundle", str(tmp_path / "bundle"), "--python", sys.executable)
+    install(stage, *options, "--jetson")
+    (tmp_path / "bundle" / "manifest.json").write_text('{"new": 1}')
+    profile.write_text("memory:\n  budget_mib: 600\n")
+    install(stage, *options)
+    found = tree(stage)
+    assert found["opt/edge-far/bundle/manifest.json"][1] == b'{"new": 1}'
+    assert found["etc/edge-far/edge-far.env"][1].startswith(b"EDGE_FAR_PROFILE=/etc/edge-far/profile.yaml\n")
+    assert b"MemoryMax=696M" in found["etc/systemd/system/edge-far.service.d/10-profile.conf"][1]
+    assert "etc/systemd/system/edge-far.service.d/20-jetson.conf" in found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--bundle", "x"), 64, "name a device profile"),
+        (("--profile", "x"), 64, "name the factory bundle"),
+        (("--profile",), 64, "--profile needs a value"),
+        (("--nonsense",), 64, "unknown option '--nonsense'"),
+        (("--profile", "x", "--bundle", "/nowhere"), 66, "/nowhere: is not a bundle"),
+        (("--profile", "x", "--bundle", "BUNDLE", "--python", "/no/python"), 69, "/no/python: not found"),
+        (("--profile", "rpi", "--bundle", "BUNDLE"), 78, "is not a built-in profile"),
+    ],
+)
+def test_bad_arguments(
+    stage: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    given = [str(tmp_path / "bundle") if word == "BUNDLE" else word for word in arguments]
+    if code == 78:
+        given += ["--python", sys.executable]
+    assert message in install(stage, *given, code=code)
