@@ -8,6 +8,7 @@
     portable/infer.onnx       logits, with the same parameters as inputs
     portable/release.onnx     the original architecture, parameters as external data
     portable/release.json     where each original parameter lies in weights.bin, and how it is composed
+    portable/constants.json   where each constant of step and infer lies in weights.bin
     portable/weights.bin      original parameters first, then folded and quantised constants; memory-mapped
     ort/                      onnxruntime-training artifacts (optional)
 
@@ -204,7 +205,11 @@ def open_bundle(root: Path) -> Bundle:
     root = Path(root)
     path = root / MANIFEST
     if not path.is_file():
-        raise InputMissing("no bundle here: manifest.json is missing", where=str(root), hint="name a directory made by 'edge-far export'")
+        raise InputMissing(
+            "no bundle here: manifest.json is missing",
+            where=str(root),
+            hint="name a directory made by 'edge-far export'",
+        )
     raw = path.read_bytes()
     try:
         document = json.loads(raw)

@@ -61,8 +61,7 @@ class Compute:
 
     threads: int = setting(
         4,
-        "Threads of one ONNX Runtime operator. As a rule the number of cores; fewer leave cores to the "
-        "application.",
+        "Threads of one ONNX Runtime operator. As a rule the number of cores; fewer leave cores to the application.",
         unit="threads",
         minimum=1,
         maximum=256,
@@ -137,8 +136,7 @@ class Pressure:
 
     min_available_mib: int = setting(
         64,
-        "MemAvailable of the system must stay above this: training steps down to a smaller plan, then "
-        "defers.",
+        "MemAvailable of the system must stay above this: training steps down to a smaller plan, then defers.",
         minimum=0,
         **MIB,
     )
@@ -184,9 +182,7 @@ class Board:
     cores: int | None = setting(
         None, "CPU cores; compute.threads may not exceed them.", minimum=1, maximum=256, example=4
     )
-    core: str | None = setting(
-        None, "The core's name as compilers and emulators spell it.", example="cortex-a53"
-    )
+    core: str | None = setting(None, "The core's name as compilers and emulators spell it.", example="cortex-a53")
     architecture: Literal["aarch64", "x86_64"] | None = setting(
         None, "Machine as `uname -m` prints it; null: either.", example="aarch64"
     )
@@ -253,9 +249,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     near = [name for name in names if text and name.startswith(text.lower())]
     near = near or difflib.get_close_matches(text.lower(), names, n=3, cutoff=0.5)
     likely = f"did you mean {' or '.join(near)}?" if near else f"built in are {', '.join(names)}"
-    raise ConfigError(
-        "is not a built-in profile", where=text or "profile", hint=f"{likely}; a file must end in .yaml"
-    )
+    raise ConfigError("is not a built-in profile", where=text or "profile", hint=f"{likely}; a file must end in .yaml")
 
 
 def list_profiles() -> list[Profile]:
@@ -310,8 +304,7 @@ def _contradictions(sections: dict[str, Any]) -> list[str]:
             problems.append("At 'thermal': set both limits, or both to null")
         elif pause is not None and resume is not None and resume >= pause:
             problems.append(
-                f"At 'thermal.resume_below_celsius': must be below pause_above_celsius ({pause:g}), "
-                f"not {resume:g}"
+                f"At 'thermal.resume_below_celsius': must be below pause_above_celsius ({pause:g}), not {resume:g}"
             )
     board: Board | None = sections.get("board")
     memory: Memory | None = sections.get("memory")
@@ -325,7 +318,5 @@ def _contradictions(sections: dict[str, Any]) -> list[str]:
                 f"pressure.min_available_mib, not {memory.budget_mib}"
             )
     if board and board.cores is not None and compute and compute.threads > board.cores:
-        problems.append(
-            f"At 'compute.threads': must be at most board.cores ({board.cores}), not {compute.threads}"
-        )
+        problems.append(f"At 'compute.threads': must be at most board.cores ({board.cores}), not {compute.threads}")
     return problems

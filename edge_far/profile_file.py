@@ -72,7 +72,5 @@ def read_yaml(path: Path) -> object:
         reason = (str(error).splitlines() or ["nested too deeply"])[0]
         raise ConfigError(f"is not valid YAML: {reason}", where=str(path)) from None
     if document is None:
-        raise ConfigError(
-            "is empty", where=str(path), hint="start from the output of: edge-far profiles sample"
-        )
+        raise ConfigError("is empty", where=str(path), hint="start from the output of: edge-far profiles sample")
     return document

@@ -101,9 +101,7 @@ def parse(sections: Mapping[str, type], document: object) -> tuple[dict[str, Any
     """
     if not isinstance(document, dict):
         return {}, [f"must be a mapping of sections ({', '.join(sections)}), not {_shown(document)}"]
-    problems = [
-        f"At '{_key(key)}': {_unknown_key(str(key), '', sections)}" for key in document if key not in sections
-    ]
+    problems = [f"At '{_key(key)}': {_unknown_key(str(key), '', sections)}" for key in document if key not in sections]
     parsed: dict[str, Any] = {}
     for name, section in sections.items():
         value, found = _parse_section(name, section, document.get(name), sections)
@@ -113,9 +111,7 @@ def parse(sections: Mapping[str, type], document: object) -> tuple[dict[str, Any
     return parsed, problems
 
 
-def _parse_section(
-    name: str, section: type, document: object, sections: Mapping[str, type]
-) -> tuple[Any, list[str]]:
+def _parse_section(name: str, section: type, document: object, sections: Mapping[str, type]) -> tuple[Any, list[str]]:
     if document is None:  # absent, or a heading with every line below it commented out
         document = {}
     known = settings_of(section)

@@ -51,9 +51,7 @@ HINTS = {
 def storage_error(error: OSError, path: Path) -> StorageError:
     """Return the StorageError (exit 74) that says in one line what failed on `path` and what to do."""
     reason = error.strerror or str(error) or type(error).__name__
-    hint = HINTS.get(
-        error.errno or 0, "check the directory and the storage device, then run the same command again"
-    )
+    hint = HINTS.get(error.errno or 0, "check the directory and the storage device, then run the same command again")
     return StorageError(f"cannot write: {reason}", where=str(path), hint=hint)
 
 

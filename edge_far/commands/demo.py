@@ -59,9 +59,7 @@ def render(document: dict[str, Any]) -> str:
     """Return the counts, and the baseline where it was measured."""
     examples = document["examples"]
     counts = ", ".join(f"{name} {count}" for name, count in examples.items())
-    lines = [
-        f"{document['out']}: {sum(examples.values())} sentences, {document['intents']} intents ({counts})"
-    ]
+    lines = [f"{document['out']}: {sum(examples.values())} sentences, {document['intents']} intents ({counts})"]
     if "baseline" in document:
         baseline = document["baseline"]
         lines.append(

@@ -24,19 +24,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="directory of a transformers model, or its name on the hub")
     parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data: .jsonl, .csv or .tsv")
     parser.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="directory to create")
-    parser.add_argument("--profile", default="workstation", help="device profile: a name or a YAML file (default: %(default)s)")
+    parser.add_argument(
+        "--profile",
+        default="workstation",
+        help="device profile: a name or a YAML file (default: %(default)s)",
+    )
     far = parser.add_argument_group("FAR")
-    far.add_argument("--retention", type=float, default=0.1, help="share of FFN nodes that learn (default: %(default)s)")
-    far.add_argument("--selection", choices=("far", "random", "magnitude", "first"), default="far", help="how learners are chosen (default: %(default)s)")
-    far.add_argument("--priming", type=float, default=0.01, metavar="SHARE", help="share of the planned steps to prime for, at least 50 steps (default: %(default)s)")
-    far.add_argument("--start", choices=("continue", "reset"), default="continue", help="after priming: keep the primed weights or go back (default: %(default)s)")
+    far.add_argument(
+        "--retention", type=float, default=0.1, help="share of FFN nodes that learn (default: %(default)s)"
+    )
+    far.add_argument(
+        "--selection",
+        choices=("far", "random", "magnitude", "first"),
+        default="far",
+        help="how learners are chosen (default: %(default)s)",
+    )
+    far.add_argument(
+        "--priming",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="share of the planned steps to prime for, at least 50 steps (default: %(default)s)",
+    )
+    far.add_argument(
+        "--start",
+        choices=("continue", "reset"),
+        default="continue",
+        help="after priming: keep the primed weights or go back (default: %(default)s)",
+    )
     far.add_argument("--embeddings", choices=("frozen", "train"), default="frozen", help="default: %(default)s")
     compiler = parser.add_argument_group("compiler")
-    compiler.add_argument("--frozen-precision", choices=("int8", "fp32"), help="storage of the non-learners (default: the profile's)")
-    compiler.add_argument("--max-seq-len", type=int, metavar="N", help="longest text in tokens (default: the profile's)")
+    compiler.add_argument(
+        "--frozen-precision",
+        choices=("int8", "fp32"),
+        help="storage of the non-learners (default: the profile's)",
+    )
+    compiler.add_argument(
+        "--max-seq-len", type=int, metavar="N", help="longest text in tokens (default: the profile's)"
+    )
     compiler.add_argument("--no-dropout", action="store_true", help="train without dropout")
     compiler.add_argument("--no-ort", action="store_true", help="leave out the onnxruntime-training artifacts")
-    compiler.add_argument("--reserve-labels", type=int, default=0, metavar="N", help="output slots for labels unseen today (default: %(default)s)")
+    compiler.add_argument(
+        "--reserve-labels",
+        type=int,
+        default=0,
+        metavar="N",
+        help="output slots for labels unseen today (default: %(default)s)",
+    )
     training = parser.add_argument_group("training settings that travel with the bundle")
     training.add_argument("--learning-rate", type=float, help="default: 3e-4, or 1e-4 for models wider than 512")
     training.add_argument("--epochs", type=int, default=4, help="default: %(default)s")
@@ -54,7 +88,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         from edge_far.compile.pipeline import ExportSettings, export_bundle
     except ImportError as error:
         raise Unavailable(
-            f"export needs the workstation's packages, and {error.name} is missing", hint="pip install 'edge-far[host]'"
+            f"export needs the workstation's packages, and {error.name} is missing",
+            hint="pip install 'edge-far[host]'",
         ) from error
     length = options.max_seq_len or profile.training.max_seq_len
     settings = ExportSettings(
@@ -98,7 +133,9 @@ def _check(options: argparse.Namespace) -> None:
 def render(document: dict[str, Any]) -> str:
     """Return the summary for people."""
     overlap = document["split_half_overlap"]
-    primed = f"{document['priming_steps']} steps" + (f", split-half overlap {overlap:.2f}" if overlap is not None else "")
+    primed = f"{document['priming_steps']} steps" + (
+        f", split-half overlap {overlap:.2f}" if overlap is not None else ""
+    )
     return "\n".join(
         [
             f"bundle      {document['bundle']} ({document['bundle_mib']} MiB, {document['seconds']} s)",

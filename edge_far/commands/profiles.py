@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="list",
         help="what to do (default: list)",
     )
-    parser.add_argument(
-        "profile", nargs="?", metavar="NAME|FILE", help="show, check: a built-in name, or a .yaml file"
-    )
+    parser.add_argument("profile", nargs="?", metavar="NAME|FILE", help="show, check: a built-in name, or a .yaml file")
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -213,5 +213,3 @@ def _next_number(graph: ir.Graph) -> int:
     number = graph.meta.get("edge_far.counter", 0)
     graph.meta["edge_far.counter"] = number + 1
     return number
-
-

@@ -123,7 +123,10 @@ class _TokenRows:
 
     def _bias(self, node: ir.Node) -> ir.Value | None:
         """Add(Gemm(x, w), bias) -> Gemm(x, w, bias)."""
-        product = next((self.rows[v] for v in node.inputs if v is not None and v in self.rows and _bare_gemm(self.rows[v])), None)
+        product = next(
+            (self.rows[v] for v in node.inputs if v is not None and v in self.rows and _bare_gemm(self.rows[v])),
+            None,
+        )
         bias = next((v for v in node.inputs if v is not None and len(dims_of(v)) == 1), None)
         if product is None or bias is None:
             return None

@@ -61,9 +61,7 @@ def bind_dropout_masks(model: ir.Model) -> tuple[PassNote, list[DropoutMask]]:
         if probability not in factors:
             factors[probability] = _input(graph, f"dropout.factors.{probability:g}", (256, 8), ir.DataType.FLOAT)
         table = factors[probability]
-        mask = DropoutMask(
-            f"dropout.{len(masks)}", (*dims[:-1], _eighth(dims[-1])), probability, str(table.name)
-        )
+        mask = DropoutMask(f"dropout.{len(masks)}", (*dims[:-1], _eighth(dims[-1])), probability, str(table.name))
         bits = _input(graph, mask.name, mask.shape, ir.DataType.UINT8)
         builder = Builder(graph, "dropout")
         result = builder.op("MaskedDropout", [source, bits, table], dims, domain=INTERNAL)

@@ -29,7 +29,7 @@ def emit_portable(
     token_types: bool,
     frozen_precision: str,
 ) -> Portable:
-    """Write step.onnx, infer.onnx, release.onnx, release.json and weights.bin; return their description.
+    """Write the three graphs, release.json, constants.json and weights.bin; return their description.
 
     `layout` is far.reconfigure.original_layout of the model; `learners` are the trained parameters' values.
     """
@@ -42,10 +42,16 @@ def emit_portable(
         assert value.const_value is not None
         region = weights.add_unshared(value.const_value.numpy())
         weights.refer(name, value, region)
-        regions[name] = {"offset": region.offset, "length": region.length, "shape": [int(d) for d in value.shape or ()]}
-    for model in (graphs.step, graphs.infer):
-        weights.externalise(model.graph)
+        regions[name] = {
+            "offset": region.offset,
+            "length": region.length,
+            "shape": [int(d) for d in value.shape or ()],
+        }
+    constants = {
+        name: weights.externalise(model.graph) for name, model in (("step", graphs.step), ("infer", graphs.infer))
+    }
     weights.close()
+    write_json(directory / "constants.json", constants)
     for name, model in (("step", graphs.step), ("infer", graphs.infer), ("release", release)):
         model.ir_version = min(model.ir_version, 10)
         ir.save(model, directory / f"{name}.onnx")

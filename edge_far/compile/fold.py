@@ -89,9 +89,7 @@ def _slice_positions(graph: ir.Graph, gather: ir.Node, max_positions: int) -> No
         positions = builder.op("Slice", [source, *_slice_arguments(builder, length)], (1, SEQUENCE, width))
     else:
         source = builder.constant(row, "position_indices")
-        rows = builder.op(
-            "Slice", [source, *_slice_arguments(builder, length)], (1, SEQUENCE), dtype=ir.DataType.INT64
-        )
+        rows = builder.op("Slice", [source, *_slice_arguments(builder, length)], (1, SEQUENCE), dtype=ir.DataType.INT64)
         positions = builder.op("Gather", [gather.inputs[0], rows], (1, SEQUENCE, width), axis=0)
     insert_before(graph, gather, builder.nodes)
     replace_value(gather.outputs[0], positions)
@@ -142,7 +140,9 @@ def _sum_tables(graph: ir.Graph, words: ir.Node, max_positions: int, note: PassN
     addends: list[ir.Value] = []
     last = total
     while total is not None and total.op_type == "Add":
-        addends.extend(v for v in total.inputs if v is not None and not (v.producer() and v.producer().op_type == "Add"))
+        addends.extend(
+            v for v in total.inputs if v is not None and not (v.producer() and v.producer().op_type == "Add")
+        )
         last, total = total, _only_user(total.outputs[0])
     others = [value for value in addends if value is not words.outputs[0]]
     positions = next((v for v in others if _is_position_rows(v)), None)
@@ -162,7 +162,10 @@ def _sum_tables(graph: ir.Graph, words: ir.Node, max_positions: int, note: PassN
     offsets = np.arange(max_positions, dtype=np.int64)[None]
     row = builder.op(
         "Slice",
-        [builder.constant(offsets, "position_offsets"), *_slice_arguments(builder, builder.input_shape(1, 2))],
+        [
+            builder.constant(offsets, "position_offsets"),
+            *_slice_arguments(builder, builder.input_shape(1, 2)),
+        ],
         (1, SEQUENCE),
         dtype=ir.DataType.INT64,
     )

@@ -35,7 +35,7 @@ def add_loss(model: ir.Model) -> ir.Value:
     """
     graph = model.graph
     (logits,) = graph.outputs
-    batch, classes = logits.shape[0], int(logits.shape[1])  # type: ignore[index,arg-type]
+    batch, classes = logits.shape[0], int(logits.shape[1])
     labels = ir.Value(name="labels", shape=ir.Shape([batch]), type=ir.TensorType(ir.DataType.INT64))
     scale = ir.Value(name="loss_scale", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT))
     graph.inputs.extend([labels, scale])
@@ -43,7 +43,7 @@ def add_loss(model: ir.Model) -> ir.Value:
     log_probabilities = b.unary("LogSoftmax", logits, axis=-1)
     depth = b.constant(np.array(classes, np.int64), "classes")
     off_on = b.constant(np.array([0.0, 1.0], np.float32), "off_on")
-    target = b.op("OneHot", [labels, depth, off_on], logits.shape, axis=-1)  # type: ignore[arg-type]
+    target = b.op("OneHot", [labels, depth, off_on], logits.shape, axis=-1)
     total = b.op("ReduceSum", [b.mul(target, log_probabilities)], (), keepdims=0)
     loss = b.mul(b.unary("Neg", total), scale)
     error = b.sub(b.unary("Exp", log_probabilities), target)

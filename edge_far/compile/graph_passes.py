@@ -17,7 +17,7 @@ from edge_far.compile.forward import export_forward
 from edge_far.compile.gradients import add_gradients, add_loss
 from edge_far.compile.lower import lower_internal_operators
 from edge_far.compile.notes import PassNote
-from edge_far.compile.quantize import quantize_frozen_products
+from edge_far.compile.quantize import quantize_frozen_products, quantize_frozen_tables
 
 __all__ = ["CompileOptions", "PortableGraphs", "build_portable_graphs", "build_release_graph"]
 
@@ -86,7 +86,7 @@ def build_release_graph(original: torch.nn.Module, architecture: str) -> ir.Mode
 
 def _finish(model: ir.Model, notes: list[PassNote], options: CompileOptions) -> None:
     if options.frozen_precision == "int8":
-        notes.append(quantize_frozen_products(model))
+        notes += [quantize_frozen_products(model), quantize_frozen_tables(model)]
     notes.append(lower_internal_operators(model))
     before = model.graph.num_nodes()
     CommonSubexpressionEliminationPass()(model)

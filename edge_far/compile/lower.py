@@ -50,7 +50,7 @@ def _layer_norm_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     """
     dy, x, gamma, mean, rate = _values(node)
     dx, dgamma, dbeta = node.outputs
-    width = int(dims_of(gamma)[0])  # type: ignore[arg-type]
+    width = int(dims_of(gamma)[0])
     normal = b.mul(b.sub(x, mean), rate)
     weighted = b.mul(dy, normal)
     results: list[ir.Value | None] = [None, None, None]
@@ -126,7 +126,10 @@ def _embedding_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     dy, index, accumulator = _values(node)
     dims = dims_of(index)
     indices = b.op(
-        "Unsqueeze", [index, b.constant(np.array([-1], np.int64), "last_axis")], (*dims, 1), dtype=ir.DataType.INT64
+        "Unsqueeze",
+        [index, b.constant(np.array([-1], np.int64), "last_axis")],
+        (*dims, 1),
+        dtype=ir.DataType.INT64,
     )
     return [b.op("ScatterND", [accumulator, indices, dy], dims_of(accumulator), reduction="add")]
 

@@ -15,7 +15,16 @@ import torch
 from safetensors.numpy import save_file
 
 from edge_far import __version__
-from edge_far.bundle import FORMAT, Bundle, Defaults, Manifest, ModelInfo, SelectionInfo, describe_files, open_bundle
+from edge_far.bundle import (
+    FORMAT,
+    Bundle,
+    Defaults,
+    Manifest,
+    ModelInfo,
+    SelectionInfo,
+    describe_files,
+    open_bundle,
+)
 from edge_far.compile.emit import emit_portable
 from edge_far.compile.forward import takes_token_types
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs, build_release_graph
@@ -128,7 +137,9 @@ def compile_bundle(
     trained = trained_parameters(model, settings.embeddings)
     learners = {name: parameter.detach().cpu().numpy() for name, parameter in trained.items()}
     with staged_directory(settings.out) as staging:
-        console.info(f"compiling: {len(learners)} trained tensors of {sum(a.size for a in learners.values()):,} numbers")
+        console.info(
+            f"compiling: {len(learners)} trained tensors of {sum(a.size for a in learners.values()):,} numbers"
+        )
         with _without_gradients(model):
             options = CompileOptions(
                 settings.frozen_precision, settings.dropout, source.max_positions, settings.first_token_only
@@ -139,7 +150,9 @@ def compile_bundle(
             release = build_release_graph(merged, source.architecture)
         for note in graphs.notes:
             console.detail(str(note))
-        with_ort = settings.with_ort and write_ort_artifacts(staging / "ort", graphs.folded, list(learners), learners, console)
+        with_ort = settings.with_ort and write_ort_artifacts(
+            staging / "ort", graphs.folded, learners, console, dropout=settings.dropout
+        )
         portable = emit_portable(
             staging / "portable",
             graphs,
@@ -149,7 +162,10 @@ def compile_bundle(
             token_types=takes_token_types(source.architecture),
             frozen_precision=settings.frozen_precision,
         )
-        save_file({name: np.ascontiguousarray(array) for name, array in learners.items()}, staging / "learners.safetensors")
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in learners.items()},
+            staging / "learners.safetensors",
+        )
         (staging / "tokenizer.json").write_bytes(source.tokenizer.read_bytes())
         write_selection_report(staging / "selection.json", selection, priming)
         manifest = Manifest(

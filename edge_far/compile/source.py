@@ -40,7 +40,9 @@ def load_source(model: str, labels: list[str], seed: int) -> SourceModel:
     looks_local = directory.is_dir() or model.startswith((".", "/", "~"))
     if looks_local and not (directory / "config.json").is_file():
         raise InputMissing(
-            "no model here: config.json is missing", where=model, hint="name a directory saved by transformers"
+            "no model here: config.json is missing",
+            where=model,
+            hint="name a directory saved by transformers",
         )
     torch.manual_seed(seed)
     try:

@@ -53,19 +53,38 @@ class WeightFile:
         self._known.setdefault(f"{array.dtype.str}:{hashlib.sha256(raw).hexdigest()}", region)
         return region
 
-    def externalise(self, graph: ir.Graph) -> None:
-        """Make every large initializer of a graph refer to this file."""
+    def externalise(self, graph: ir.Graph) -> dict[str, dict[str, object]]:
+        """Make every large initializer of a graph refer to this file; return where each lies, for the device."""
+        described: dict[str, dict[str, object]] = {}
         for name, value in graph.initializers.items():
             tensor = value.const_value
             assert tensor is not None
-            if tensor.nbytes >= SMALLEST_EXTERNAL_BYTES:
-                self.refer(name, value, self.add(tensor.numpy()))
+            if tensor.nbytes < SMALLEST_EXTERNAL_BYTES:
+                continue
+            array = tensor.numpy()
+            region = self.add(array)
+            self.refer(name, value, region)
+            looked_up = any(user.op_type == "Gather" and index == 0 for user, index in value.uses())
+            described[name] = {
+                "offset": region.offset,
+                "length": region.length,
+                "dtype": array.dtype.name,
+                "shape": list(array.shape),
+                "random_access": looked_up,
+            }
+        return described
 
     def refer(self, name: str, value: ir.Value, region: WeightRegion) -> None:
         """Make one initializer refer to a region of this file."""
         assert value.dtype is not None and value.shape is not None
         value.const_value = ir.ExternalTensor(
-            self.path.name, region.offset, region.length, value.dtype, shape=value.shape, name=name, base_dir=self.path.parent
+            self.path.name,
+            region.offset,
+            region.length,
+            value.dtype,
+            shape=value.shape,
+            name=name,
+            base_dir=self.path.parent,
         )
 
     def close(self) -> None:

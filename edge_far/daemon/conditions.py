@@ -64,9 +64,7 @@ def pause_conditions(profile: Profile, readings: Readings, *, paused: bool) -> l
         _heat(readings, thermal.resume_below_celsius if paused else thermal.pause_above_celsius),
         _voltage(readings),
         _power(profile, readings),
-        _available(
-            readings, profile.pressure.min_available_mib * (RESUME_AVAILABLE_FACTOR if paused else 1.0)
-        ),
+        _available(readings, profile.pressure.min_available_mib * (RESUME_AVAILABLE_FACTOR if paused else 1.0)),
         _pressure(profile, readings, RESUME_PRESSURE_FACTOR if paused else 1.0),
     ]
 

@@ -31,9 +31,7 @@ class DatabaseDamaged(StorageError):
 class Database:
     """A connection; every method raises StorageError (74), or DatabaseDamaged if the content is wrong."""
 
-    def __init__(
-        self, path: Path, migrations: Sequence[str], *, busy_timeout_s: float = BUSY_TIMEOUT_S
-    ) -> None:
+    def __init__(self, path: Path, migrations: Sequence[str], *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self.path = Path(path)
         self._migrations = migrations
         self._busy_timeout_s = busy_timeout_s
@@ -79,6 +77,21 @@ class Database:
         """Give the pages of removed rows back to the file system; not inside a transaction."""
         with self._errors():  # executescript() steps through all pages, execute() frees only one
             self._connection.executescript("PRAGMA incremental_vacuum;")
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy to `path`, which is replaced in one step; not inside a transaction."""
+        temporary = path.with_name(path.name + ".new")
+        try:
+            temporary.unlink(missing_ok=True)
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+            with self._errors():
+                self._connection.execute("VACUUM INTO ?", (str(temporary),))
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            fsync_directory(path.parent)
+        except OSError as error:
+            raise storage_error(error, path) from error
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         with self._errors():
@@ -226,6 +239,4 @@ def _translated(path: Path, error: sqlite3.Error) -> StorageError:
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         hint = "run the command as the owner of the state directory"
         return StorageError(f"cannot write: {error}", where=where, hint=hint)
-    return StorageError(
-        f"the database failed: {error}", where=where, hint="look in the kernel log for I/O errors"
-    )
+    return StorageError(f"the database failed: {error}", where=where, hint="look in the kernel log for I/O errors")

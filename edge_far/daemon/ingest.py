@@ -230,9 +230,7 @@ class Ingestion:
                 report.predictions += 1
             elif isinstance(record, Feedback):
                 report.feedback += 1
-                outcome = self._store.add_feedback(
-                    record.id, source, label=record.label, correct=record.correct
-                )
+                outcome = self._store.add_feedback(record.id, source, label=record.label, correct=record.correct)
         except (RecordError, DataError) as error:
             reason = error.message if isinstance(error, DataError) else str(error)
             self._store.quarantine(source, reason, raw, length)

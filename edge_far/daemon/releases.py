@@ -190,8 +190,7 @@ class Releases:
         try:
             manifest = json.loads(raw)
             files = {
-                str(name): (str(entry["sha256"]), int(entry["bytes"]))
-                for name, entry in manifest["files"].items()
+                str(name): (str(entry["sha256"]), int(entry["bytes"])) for name, entry in manifest["files"].items()
             }
             release = Release(
                 *(str(manifest["id"]), path, manifest["replaces"], float(manifest["created_s"])),
@@ -282,9 +281,7 @@ class Releases:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         with self._storage_errors():
-            descriptor = os.open(
-                self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
+            descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -329,17 +326,13 @@ def _copy(source: Path, target: Path) -> dict[str, object]:
 def _open(id: str, name: str, directory: int) -> tuple[int, int]:
     """Return descriptor and size of a file of a release; ReleaseDamaged where it is not its own."""
     try:
-        descriptor = os.open(
-            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
-        )
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     except OSError as error:
         raise ReleaseDamaged(f"cannot be opened: {error.strerror}", where=f"{id}/{name}") from error
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_mode & 0o022:
         os.close(descriptor)
-        raise ReleaseDamaged(
-            "is not a regular file with one name that only its owner may write", where=f"{id}/{name}"
-        )
+        raise ReleaseDamaged("is not a regular file with one name that only its owner may write", where=f"{id}/{name}")
     return descriptor, found.st_size
 
 

@@ -55,8 +55,7 @@ def _remove(database: Database, table: str, newest_first: str, limits: Retention
         removed += database.run(f"DELETE FROM {table} WHERE received_s < ?", (oldest,))
     if limits.max_examples is not None:
         removed += database.run(
-            f"DELETE FROM {table} WHERE id IN"
-            f" (SELECT id FROM {table} ORDER BY {newest_first} LIMIT -1 OFFSET ?)",
+            f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY {newest_first} LIMIT -1 OFFSET ?)",
             (limits.max_examples,),
         )
     if limits.max_mib is not None:

@@ -53,9 +53,7 @@ def add(
     try:
         line = json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
     except UnicodeEncodeError as error:
-        raise DataError(
-            "the text holds half of a surrogate pair", hint="write the character itself"
-        ) from error
+        raise DataError("the text holds half of a surrogate pair", hint="write the character itself") from error
     return _drop(line, Path(spool))
 
 

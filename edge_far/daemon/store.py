@@ -8,14 +8,15 @@ stamp: clocks of devices in the field are wrong.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edge_far.daemon.database import BUSY_TIMEOUT_S, Database, DatabaseDamaged, set_aside
 from edge_far.daemon.identity import example_key, is_held_out
+from edge_far.daemon.recovery import readable_examples
 from edge_far.daemon.retention import (
     DAY_S,
     Retention,
@@ -27,7 +28,7 @@ from edge_far.daemon.schema import MIGRATIONS
 from edge_far.device.data import Example
 from edge_far.errors import DataError
 
-__all__ = ["Source", "Store", "StoreCounts", "StoredExample", "open_or_replace"]
+__all__ = ["Source", "Store", "StoreCounts", "StoredExample", "backup_path", "open_or_replace"]
 
 CLOCK_JUMP_S = 7 * DAY_S
 EXCERPT_BYTES = 4096
@@ -175,9 +176,7 @@ class Store:
         Raises DataError when no prediction has that name, or when it has no prediction to call correct.
         """
         where = f"{source.file}:{source.line}"
-        found = self._database.row(
-            "SELECT text, text_pair, prediction FROM predictions WHERE id = ?", (name,)
-        )
+        found = self._database.row("SELECT text, text_pair, prediction FROM predictions WHERE id = ?", (name,))
         if found is None:
             raise DataError(f"no prediction with the id '{name[:60]}' waits for feedback", where=where)
         text, pair, prediction = found
@@ -194,8 +193,7 @@ class Store:
     def waiting_predictions(self, limit: int = 100) -> list[tuple[str, Example, str | None]]:
         """Return name, text and prediction of those that wait for a label, the wrong ones first."""
         query = (
-            "SELECT id, text, text_pair, prediction FROM predictions"
-            " ORDER BY feedback IS NULL, received_s, id LIMIT ?"
+            "SELECT id, text, text_pair, prediction FROM predictions ORDER BY feedback IS NULL, received_s, id LIMIT ?"
         )
         rows = self._database.rows(query, (limit,))
         return [(name, Example(text, pair), prediction) for name, text, pair, prediction in rows]
@@ -204,8 +202,7 @@ class Store:
         """Keep the beginning of a line that cannot be used; `length` is that of the whole line."""
         size = len(line) if length is None else length
         self._database.run(
-            "INSERT INTO quarantine (file, line, reason, excerpt, bytes, received_s)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO quarantine (file, line, reason, excerpt, bytes, received_s) VALUES (?, ?, ?, ?, ?, ?)",
             (source.file, source.line, reason, line[:EXCERPT_BYTES], size, self.now_s()),
         )
 
@@ -228,10 +225,29 @@ class Store:
         names = [row[0] for row in self._database.rows(query)]
         for name in names:
             change = self._next("change")
-            self._database.run(
-                "UPDATE examples SET set_aside = NULL, change = ? WHERE id = ?", (change, name)
-            )
+            self._database.run("UPDATE examples SET set_aside = NULL, change = ? WHERE id = ?", (change, name))
         return len(names)
+
+    def restore(self, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Take over examples that were read from another database, the earliest first; return how many are new."""
+        before = self.counts().examples + self.counts().set_aside
+        with self.transaction():
+            for row in rows:
+                example = Example(row["text"], row["text_pair"], row["label"])
+                if self.add(example, Source(row["file"], row["line"])) == "duplicate":
+                    continue
+                self._database.run(
+                    "UPDATE examples SET corrections = ?, received_s = min(?, received_s), set_aside = ? WHERE key = ?",
+                    (
+                        *(row["corrections"], row["received_s"], row["set_aside"]),
+                        example_key(example.text, example.text_pair),
+                    ),
+                )
+        return self.counts().examples + self.counts().set_aside - before
+
+    def backup(self, path: Path) -> None:
+        """Write a copy of the store that a damaged one is recovered from; it appears in one step."""
+        self._database.copy_to(path)
 
     def replace_replay(self, samples: Iterable[Example], *, held_out_share: float = 0.5) -> int:
         """Replace the replay samples (opt-in) by the labelled ones of these; return how many."""
@@ -241,8 +257,7 @@ class Store:
                 continue
             key = example_key(sample.text, sample.text_pair)
             self._database.run(
-                "INSERT OR REPLACE INTO replay (key, text, text_pair, label, held_out)"
-                " VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO replay (key, text, text_pair, label, held_out) VALUES (?, ?, ?, ?, ?)",
                 (key, sample.text, sample.text_pair, sample.label, is_held_out(key, held_out_share)),
             )
         return self._count("SELECT count(*) FROM replay")
@@ -329,10 +344,18 @@ class Store:
 def open_or_replace(
     path: Path, *, held_out_share: float = 0.2, clock: Callable[[], float] = time.time
 ) -> tuple[Store, str | None]:
-    """Open the store; set a damaged one aside, start a new one and return a note that says so."""
+    """Open the store; recover a damaged one from itself and its backup, and return a note that says so."""
     try:
         return Store(path, held_out_share=held_out_share, clock=clock), None
     except DatabaseDamaged as error:
         kept = set_aside(path)
-        note = f"{error.message}; it is kept as {kept.name} and a new store was started"
-        return Store(path, held_out_share=held_out_share, clock=clock), note
+        store = Store(path, held_out_share=held_out_share, clock=clock)
+        found = store.restore(readable_examples(backup_path(path)))
+        found += store.restore(readable_examples(kept))
+        note = f"{error.message}; it is kept as {kept.name}, and {found} examples were recovered into a new store"
+        return store, note
+
+
+def backup_path(path: Path) -> Path:
+    """Return where the backup of a store lies."""
+    return path.with_name(path.name + ".backup")

@@ -63,9 +63,7 @@ class BagOfWords:
     def accuracy(self, examples: Sequence[Example]) -> float:
         """Return the share of examples whose label is predicted."""
         predicted = self.predict(examples)
-        return float(
-            np.mean([label == example.label for label, example in zip(predicted, examples, strict=True)])
-        )
+        return float(np.mean([label == example.label for label, example in zip(predicted, examples, strict=True)]))
 
     def _matrix(self, examples: Sequence[Example]) -> np.ndarray:
         """Return the features [examples, terms + 1]; the last column is the constant of the bias."""
@@ -77,9 +75,7 @@ class BagOfWords:
         return matrix
 
 
-def measure_baseline(
-    train: Sequence[Example], evaluation: Sequence[Example], test: Sequence[Example]
-) -> Baseline:
+def measure_baseline(train: Sequence[Example], evaluation: Sequence[Example], test: Sequence[Example]) -> Baseline:
     """Fit one classifier a penalty, keep the best on `evaluation`, and measure that one on `test`."""
     candidates = [BagOfWords(penalty).fit(train) for penalty in PENALTIES]
     best = max(candidates, key=lambda candidate: candidate.accuracy(evaluation))
@@ -92,9 +88,7 @@ def _terms(text: str) -> set[str]:
     return set(words) | {f"{first} {second}" for first, second in itertools.pairwise(words)}
 
 
-def _loss(
-    inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, penalty: float
-) -> tuple[float, np.ndarray]:
+def _loss(inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
     """Return mean cross-entropy + penalty/2 |W|^2 without the bias row, and the gradient."""
     scores = inputs @ weights
     scores -= scores.max(axis=1, keepdims=True)
@@ -108,9 +102,7 @@ def _loss(
     return loss + penalty / 2 * float(np.sum(decayed**2)), inputs.T @ error / len(targets) + penalty * decayed
 
 
-def _minimise(
-    inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, penalty: float
-) -> tuple[np.ndarray, float]:
+def _minimise(inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, penalty: float) -> tuple[np.ndarray, float]:
     """Minimise `_loss` by L-BFGS with backtracking (Nocedal and Wright, algorithm 7.5)."""
     loss, gradient = _loss(inputs, targets, weights, penalty)
     moves: list[np.ndarray] = []
@@ -134,9 +126,7 @@ def _minimise(
     return weights, float(np.abs(gradient).max())
 
 
-def _inverse_hessian_times(
-    gradient: np.ndarray, moves: list[np.ndarray], changes: list[np.ndarray]
-) -> np.ndarray:
+def _inverse_hessian_times(gradient: np.ndarray, moves: list[np.ndarray], changes: list[np.ndarray]) -> np.ndarray:
     result = gradient.copy()
     factors = []
     for move, change in zip(reversed(moves), reversed(changes), strict=True):

@@ -55,9 +55,7 @@ def plan_epoch(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> l
     return [batches[index] for index in _permutation(random, len(batches))]
 
 
-def split_batch(
-    lengths: np.ndarray, indices: np.ndarray, rows_for_length: Callable[[int], int]
-) -> list[np.ndarray]:
+def split_batch(lengths: np.ndarray, indices: np.ndarray, rows_for_length: Callable[[int], int]) -> list[np.ndarray]:
     """Cut one batch into micro-batches, longest examples first, each padded only to its own longest.
 
     `rows_for_length` says how many rows of a padded length fit the memory plan. The longest rows come first,

@@ -55,11 +55,7 @@ def read_examples(path: Path, *, labels: Sequence[str] | None, require_labels: b
         problems = _Problems(path)
         checker = _Checker(labels, require_labels)
         lines = _Lines(file, problems)
-        records = (
-            _jsonl_records(lines, problems)
-            if kind == "JSONL"
-            else _table_records(lines, problems, kind, checker)
-        )
+        records = _jsonl_records(lines, problems) if kind == "JSONL" else _table_records(lines, problems, kind, checker)
         examples = []
         try:
             for number, record in records:
@@ -122,9 +118,7 @@ class _Problems:
         message = wrong.message
         if others := [str(number) for number, _ in self.found[1:]]:
             count = f"at least {len(others)}" if self.stopped else str(len(others))
-            where = (
-                f"lines {', '.join(others[:-1])} and {others[-1]}" if len(others) > 1 else f"line {others[0]}"
-            )
+            where = f"lines {', '.join(others[:-1])} and {others[-1]}" if len(others) > 1 else f"line {others[0]}"
             message = f"{message}; and {count} more, on {where}"
         raise DataError(message, where=f"{self.path}:{number}", hint=wrong.hint)
 
@@ -143,9 +137,7 @@ class _Lines:
             self.number += 1
             if len(raw) > MAX_LINE_BYTES:
                 hint = "one example is one line; is this the right file?"
-                self.problems.add(
-                    self.number, _Wrong(f"line longer than {MAX_LINE_BYTES} bytes", hint), last=True
-                )
+                self.problems.add(self.number, _Wrong(f"line longer than {MAX_LINE_BYTES} bytes", hint), last=True)
             if self.number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
                 hint = "convert it, for example with iconv -f UTF-16 -t UTF-8"
                 self.problems.add(1, _Wrong("the file is UTF-16, not UTF-8", hint), last=True)
@@ -156,9 +148,7 @@ class _Lines:
             try:
                 text = raw.decode("utf-8-sig" if self.number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                wrong = _Wrong(
-                    f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1}", UTF8_HINT
-                )
+                wrong = _Wrong(f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1}", UTF8_HINT)
                 self.problems.add(self.number, wrong)
                 continue
             self.first = self.first or self.number
@@ -221,13 +211,9 @@ def _jsonl_records(lines: _Lines, problems: _Problems) -> Iterator[tuple[int, Ma
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            problems.add(
-                lines.number, _Wrong(f"broken JSON at column {error.colno}: {error.msg}", JSONL_HINT)
-            )
+            problems.add(lines.number, _Wrong(f"broken JSON at column {error.colno}: {error.msg}", JSONL_HINT))
         except (ValueError, RecursionError):  # a number of thousands of digits, or brackets nested as deep
-            problems.add(
-                lines.number, _Wrong("broken JSON: number too long or nested too deeply", JSONL_HINT)
-            )
+            problems.add(lines.number, _Wrong("broken JSON: number too long or nested too deeply", JSONL_HINT))
         else:
             if isinstance(record, dict):
                 yield lines.number, record
@@ -305,9 +291,7 @@ def _text(value: object, field: str, wanted: str = "a string") -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise _Wrong(
-            f"'{field}' holds half of a surrogate pair", "write the character itself in UTF-8"
-        ) from None
+        raise _Wrong(f"'{field}' holds half of a surrogate pair", "write the character itself in UTF-8") from None
     return value
 
 

@@ -24,7 +24,12 @@ _LOW64 = (1 << 64) - 1
 
 def mask_shape(mask: Mask, batch: int, sequence: int) -> tuple[int, ...]:
     """Return the shape of a mask's bytes for one batch shape."""
-    values = {"batch": batch, "sequence": sequence, "sequence/8": sequence // 8, "batch*sequence": batch * sequence}
+    values = {
+        "batch": batch,
+        "sequence": sequence,
+        "sequence/8": sequence // 8,
+        "batch*sequence": batch * sequence,
+    }
     return tuple(dim if isinstance(dim, int) else values[dim] for dim in mask.shape)
 
 

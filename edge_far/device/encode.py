@@ -50,9 +50,7 @@ class Encoded:
     @property
     def ids(self) -> list[np.ndarray]:
         """Token ids of each example, as int32 views."""
-        return [
-            self.tokens[start:stop] for start, stop in zip(self.starts[:-1], self.starts[1:], strict=True)
-        ]
+        return [self.tokens[start:stop] for start, stop in zip(self.starts[:-1], self.starts[1:], strict=True)]
 
 
 class Encoder:
@@ -66,23 +64,17 @@ class Encoder:
         """
         path = Path(tokenizer_json)
         if not path.is_file():
-            raise InputMissing(
-                "tokenizer file does not exist", where=str(path), hint="copy the whole bundle again"
-            )
+            raise InputMissing("tokenizer file does not exist", where=str(path), hint="copy the whole bundle again")
         try:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises plain Exception
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BundleError(
-                f"not a tokenizer: {reason}", where=str(path), hint="copy the bundle again"
-            ) from error
+            raise BundleError(f"not a tokenizer: {reason}", where=str(path), hint="copy the bundle again") from error
         self.max_seq_len = max_seq_len
         self.token_types = token_types
         special = self.tokenizer.num_special_tokens_to_add(True)
         if max_seq_len < special + 2:
-            raise ConfigError(
-                f"max_seq_len {max_seq_len} leaves no room for text", hint=f"at least {special + 2}"
-            )
+            raise ConfigError(f"max_seq_len {max_seq_len} leaves no room for text", hint=f"at least {special + 2}")
         self.pad_id = _pad_id(self.tokenizer)
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length=max_seq_len, strategy="longest_first", direction="right")
@@ -104,9 +96,7 @@ class Encoder:
             for index, encoding in enumerate(self.tokenizer.encode_batch_fast(inputs), start=start):
                 ids = encoding.ids
                 if not ids:
-                    raise DataError(
-                        f"the text of example {index + 1} gives no token", hint="remove the example"
-                    )
+                    raise DataError(f"the text of example {index + 1} gives no token", hint="remove the example")
                 lengths[index + 1] = len(ids)
                 truncated += bool(encoding.overflowing)
                 tokens.append(np.array(ids, np.int32))

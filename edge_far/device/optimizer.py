@@ -127,9 +127,7 @@ class AdamW:
         if missing := own.keys() - state.keys():
             raise BundleError(f"optimiser state lacks '{min(missing)}'", hint="it belongs to another bundle")
         if unknown := state.keys() - own.keys():
-            raise BundleError(
-                f"optimiser state has '{min(unknown)}' too many", hint="it belongs to another bundle"
-            )
+            raise BundleError(f"optimiser state has '{min(unknown)}' too many", hint="it belongs to another bundle")
         for name, array in own.items():
             if state[name].shape != array.shape or state[name].dtype != array.dtype:
                 raise BundleError(

@@ -214,9 +214,7 @@ def _ask_vcgencmd() -> str | None:
     if command is None:
         return None
     try:
-        done = subprocess.run(
-            [command, "get_throttled"], capture_output=True, timeout=2, text=True, check=True
-        )
+        done = subprocess.run([command, "get_throttled"], capture_output=True, timeout=2, text=True, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip().removeprefix("throttled=")

@@ -2,7 +2,7 @@
 
 Parameters and gradients are NumPy arrays that the sessions read and write in place: a parameter is an input of both
 graphs, and `acc.p` and `grad.p` of the step graph are bound to one buffer, so that micro-batches add up without a copy.
-Both sessions take their activations from one arena, and nothing in a graph is reordered after export.
+Both sessions take their activations from one heap, and nothing in a graph is reordered after export.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import onnxruntime as ort
 from edge_far.bundle import Bundle
 from edge_far.device.backend import DropoutKey
 from edge_far.device.batches import Batch
+from edge_far.device.constants import MappedConstants
 from edge_far.device.dropout import draw_mask, factor_table, mask_shape
 from edge_far.errors import BundleError
 
 __all__ = ["PortableBackend", "session_options"]
-
-_ARENA_REGISTERED = False
 
 
 def session_options(threads: int) -> ort.SessionOptions:
@@ -30,24 +29,13 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # patterns are kept for every shape; the arena serves all of them
+    # Activations come from the C library's heap (memory.use_one_heap), which all sessions and shapes share.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.disable_prepacking", "1")
-    _register_arena()
     return options
-
-
-def _register_arena() -> None:
-    """Give all sessions of the process one arena that grows by what is asked for, not by powers of two."""
-    global _ARENA_REGISTERED
-    if _ARENA_REGISTERED:
-        return
-    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    # max_mem, arena_extend_strategy (1: as requested), initial_chunk_size_bytes, max_dead_bytes_per_chunk
-    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, 1, -1, -1))
-    _ARENA_REGISTERED = True
 
 
 class PortableBackend:
@@ -55,7 +43,9 @@ class PortableBackend:
 
     name = "portable"
 
-    def __init__(self, bundle: Bundle, parameters: dict[str, np.ndarray], threads: int, *, dropout: bool = True) -> None:
+    def __init__(
+        self, bundle: Bundle, parameters: dict[str, np.ndarray], threads: int, *, dropout: bool = True
+    ) -> None:
         """Load the step graph; raises BundleError when the parameters do not fit it or ONNX Runtime refuses it."""
         self.bundle = bundle
         self.parameters = parameters
@@ -69,12 +59,11 @@ class PortableBackend:
         self.gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
         self._values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in parameters.items()}
         self._sums = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self.gradients.items()}
-        self._factors = {
-            mask.factors: factor_table(mask.probability, active=dropout) for mask in portable.masks
-        }
+        self._factors = {mask.factors: factor_table(mask.probability, active=dropout) for mask in portable.masks}
         self._loss = np.zeros((), np.float32)
         self._loss_value = ort.OrtValue.ortvalue_from_numpy(self._loss)
-        self._step = self._load("portable/step.onnx")
+        self._constants = MappedConstants(bundle)
+        self._step = self._load("step")
         self._infer: ort.InferenceSession | None = None
 
     def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None) -> float:
@@ -104,7 +93,7 @@ class PortableBackend:
     def logits(self, batch: Batch) -> np.ndarray:
         """Run the inference graph; see Backend."""
         if self._infer is None:
-            self._infer = self._load("portable/infer.onnx")
+            self._infer = self._load("infer")
         binding = self._infer.io_binding()
         for name, array in self._inputs(batch).items():
             binding.bind_cpu_input(name, array)
@@ -126,10 +115,12 @@ class PortableBackend:
             feeds["token_type_ids"] = np.zeros_like(batch.input_ids) if types is None else types
         return feeds
 
-    def _load(self, name: str) -> ort.InferenceSession:
-        path: Path = self.bundle.path(name)
+    def _load(self, graph: str) -> ort.InferenceSession:
+        path: Path = self.bundle.path(f"portable/{graph}.onnx")
+        options = session_options(self.threads)
+        self._constants.give_to(options, graph)
         try:
-            return ort.InferenceSession(path, session_options(self.threads), providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no useful base class
             reason = str(error).splitlines()[0]
             raise BundleError(

@@ -88,9 +88,7 @@ def priming_steps(planned_steps: int, fraction: float) -> int:
     Below about 50 steps the metric is mostly noise, because Adam's first updates are sign-like.
     """
     if not (math.isfinite(fraction) and 0 <= fraction <= 1):
-        raise ConfigError(
-            f"the priming fraction is {fraction}", where="priming", hint="give a number from 0 to 1"
-        )
+        raise ConfigError(f"the priming fraction is {fraction}", where="priming", hint="give a number from 0 to 1")
     return max(math.ceil(fraction * planned_steps), MIN_PRIMING_STEPS)
 
 
@@ -104,9 +102,7 @@ def top_overlap(a: Sequence[np.ndarray], b: Sequence[np.ndarray], retention: flo
     return float(np.mean(shares))
 
 
-def prime(
-    model: nn.Module, batches: Iterable[Batch], settings: PrimingSettings, console: Console
-) -> PrimingResult:
+def prime(model: nn.Module, batches: Iterable[Batch], settings: PrimingSettings, console: Console) -> PrimingResult:
     """Fine-tune `model` in place for `settings.steps` steps and measure how far every FFN node moved.
 
     A batch is a mapping with `input_ids` [B, S], `attention_mask` [B, S], `labels` [B] and, where the model
@@ -249,8 +245,7 @@ def _snapshot(blocks: Sequence[FfnBlock]) -> Snapshot:
 
 def _changes(before: Snapshot, after: Snapshot) -> list[np.ndarray]:
     return [
-        node_l1(*(new - old for old, new in zip(was, now, strict=True)))
-        for was, now in zip(before, after, strict=True)
+        node_l1(*(new - old for old, new in zip(was, now, strict=True))) for was, now in zip(before, after, strict=True)
     ]
 
 
@@ -279,9 +274,7 @@ def _check(settings: PrimingSettings) -> None:
     if settings.steps < 4:  # a half must have two steps: the warm-up's first moves nothing
         raise ConfigError(f"priming steps is {settings.steps}", where="steps", hint="at least 4")
     if not (math.isfinite(settings.learning_rate) and settings.learning_rate > 0):
-        raise ConfigError(
-            f"the learning rate is {settings.learning_rate}", where="learning_rate", hint="above 0"
-        )
+        raise ConfigError(f"the learning rate is {settings.learning_rate}", where="learning_rate", hint="above 0")
     if not 0 <= settings.warmup <= 1:
         raise ConfigError(f"warmup is {settings.warmup}", where="warmup", hint="a share from 0 to 1")
     if settings.start not in ("continue", "reset"):

@@ -34,9 +34,7 @@ class SplitFfn(nn.Module):
     the same shape.
     """
 
-    def __init__(
-        self, first: nn.Linear, activation: nn.Module, second: nn.Linear, learners: np.ndarray
-    ) -> None:
+    def __init__(self, first: nn.Linear, activation: nn.Module, second: nn.Linear, learners: np.ndarray) -> None:
         super().__init__()
         chosen = np.zeros(first.out_features, dtype=bool)
         chosen[learners] = True

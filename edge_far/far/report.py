@@ -35,16 +35,12 @@ def selection_report(selection: Selection, priming: PrimingResult | None = None)
         "priming": None if priming is None else _priming(priming),
         "blocks": [
             _block(index, learners, metric)
-            for index, (learners, metric) in enumerate(
-                zip(selection.learners, selection.metrics, strict=True)
-            )
+            for index, (learners, metric) in enumerate(zip(selection.learners, selection.metrics, strict=True))
         ],
     }
 
 
-def write_selection_report(
-    path: Path, selection: Selection, priming: PrimingResult | None = None
-) -> dict[str, Any]:
+def write_selection_report(path: Path, selection: Selection, priming: PrimingResult | None = None) -> dict[str, Any]:
     """Write the report to `path` as JSON, whole or not at all, and return it. Raises StorageError."""
     report = selection_report(selection, priming)
     temporary = path.with_name(path.name + ".tmp")
@@ -79,9 +75,7 @@ def _block(index: int, learners: np.ndarray, metric: np.ndarray | None) -> dict[
         "count": len(learners),
         "learners": learners.tolist(),
         "metric": None if metric is None else [_rounded(value) for value in metric],
-        "quantiles": None
-        if metric is None
-        else {f"{q:g}": _rounded(np.quantile(metric, q)) for q in QUANTILES},
+        "quantiles": None if metric is None else {f"{q:g}": _rounded(np.quantile(metric, q)) for q in QUANTILES},
         "threshold": None if chosen is None or not len(chosen) else _rounded(chosen.min()),
         "captured": None if chosen is None or not total else _rounded(chosen.sum() / total),
     }

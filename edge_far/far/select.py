@@ -68,9 +68,7 @@ def select_learners(
     metrics.
     """
     if method not in METHODS:
-        raise ConfigError(
-            f"unknown selection '{method}'", where="selection", hint="one of " + ", ".join(METHODS)
-        )
+        raise ConfigError(f"unknown selection '{method}'", where="selection", hint="one of " + ", ".join(METHODS))
     measured = _measure(method, blocks, metrics)
     generator = np.random.default_rng(seed)
     learners = []

@@ -1,0 +1,103 @@
+"""What several device commands do alike: open a bundle, find a run's learners, read and encode data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from edge_far.bundle import Bundle
+from edge_far.console import Console
+from edge_far.device.arrays import read_arrays
+from edge_far.device.data import Example, read_examples
+from edge_far.device.encode import Encoded, Encoder
+from edge_far.errors import BundleError, ConfigError, InputMissing
+from edge_far.profile import Profile, load_profile
+
+__all__ = [
+    "add_profile_arguments",
+    "budget_of",
+    "encode_file",
+    "encoder_for",
+    "load_learners",
+    "profile_for",
+    "threads_of",
+]
+
+
+def add_profile_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare --profile, --budget-mib and --threads."""
+    parser.add_argument("--profile", help="device profile: a name or a YAML file (default: the bundle's)")
+    parser.add_argument("--budget-mib", type=int, metavar="MIB", help="memory budget instead of the profile's")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads instead of the profile's")
+
+
+def profile_for(options: argparse.Namespace, bundle: Bundle) -> Profile:
+    """Return the profile asked for, or the one the bundle was exported for."""
+    return load_profile(options.profile or bundle.manifest.profile)
+
+
+def budget_of(options: argparse.Namespace, profile: Profile) -> float:
+    """Return the memory budget in MiB; raises ConfigError for an absurd one."""
+    if options.budget_mib is None:
+        return float(profile.memory.budget_mib)
+    if not 1 <= options.budget_mib <= 1 << 20:
+        raise ConfigError(f"must be from 1 to {1 << 20} MiB, not {options.budget_mib}", where="--budget-mib")
+    return float(options.budget_mib)
+
+
+def threads_of(options: argparse.Namespace, profile: Profile) -> int:
+    """Return the number of threads: as asked, or the profile's, but no more than this machine's cores."""
+    import os
+
+    if options.threads is not None:
+        if not 1 <= options.threads <= 1024:
+            raise ConfigError(f"must be from 1 to 1024, not {options.threads}", where="--threads")
+        return int(options.threads)
+    return max(1, min(profile.compute.threads, len(os.sched_getaffinity(0))))
+
+
+def load_learners(bundle: Bundle, run: Path | None) -> dict[str, np.ndarray]:
+    """Return the trained parameters: a finished run's, or the bundle's own where `run` is None."""
+    if run is None:
+        return read_arrays(bundle.path("learners.safetensors"))
+    path = run / "learners.safetensors"
+    if not path.is_file():
+        raise InputMissing(
+            "this run has no result yet: learners.safetensors is missing",
+            where=str(run),
+            hint="finish it with 'edge-far train ... --resume'",
+        )
+    try:
+        record = json.loads((run / "run.json").read_bytes())
+        learners = read_arrays(path)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"the run is damaged: {error}", where=str(run)) from error
+    if record.get("bundle") != bundle.fingerprint:
+        raise ConfigError(
+            "the run was trained from another bundle",
+            where=str(run),
+            hint="name the bundle it was started with",
+        )
+    return learners
+
+
+def encoder_for(bundle: Bundle, max_seq_len: int | None = None) -> Encoder:
+    """Return the bundle's tokenizer."""
+    return Encoder(
+        bundle.path("tokenizer.json"),
+        max_seq_len or bundle.manifest.defaults.max_seq_len,
+        token_types=bundle.manifest.portable.token_types,
+    )
+
+
+def encode_file(bundle: Bundle, path: Path, console: Console, *, max_seq_len: int | None = None) -> Encoded:
+    """Read and encode labelled data; says how many texts were cut."""
+    labels = bundle.manifest.labels
+    examples: list[Example] = read_examples(path, labels=labels)
+    encoded = encoder_for(bundle, max_seq_len).encode(examples, labels)
+    if encoded.truncated:
+        console.info(f"{path}: {encoded.truncated} of {len(encoded)} texts cut to {encoded.max_seq_len} tokens")
+    return encoded

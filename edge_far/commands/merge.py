@@ -1,0 +1,54 @@
+"""Write the trained model as a plain inference model of the original architecture, which any ONNX Runtime loads.
+
+The directory holds model.onnx with its weights.bin, tokenizer.json and labels.json. Trained learners are put back among the
+non-learners, which keep their original fp32 values.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edge_far.commands.common import load_learners
+from edge_far.console import Console
+
+EXAMPLES = """examples:
+  edge-far merge bundle --run run --out model
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far merge`."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run; without it, the model as exported")
+    parser.add_argument("--out", required=True, type=Path, metavar="MODEL", help="directory to create")
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Merge; the document names the files."""
+    from edge_far.bundle import open_bundle
+    from edge_far.device.release import write_release
+
+    bundle = open_bundle(options.bundle)
+    learners = load_learners(bundle, options.run)
+    manifest = bundle.manifest
+    write_release(
+        bundle,
+        learners,
+        options.out,
+        {"bundle": bundle.fingerprint, "weights": manifest.released_weights, "model": manifest.model.name},
+    )
+    size = sum(path.stat().st_size for path in options.out.iterdir())
+    return {
+        "model": str(options.out / "model.onnx"),
+        "out": str(options.out),
+        "labels": len(manifest.labels),
+        "weights": manifest.released_weights,
+        "mib": round(size / 2**20, 1),
+    }
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return what was written."""
+    return f"{document['model']}: {document['mib']} MiB, {document['labels']} labels; weights: {document['weights']}"

@@ -1,0 +1,83 @@
+"""Classify texts with a bundle, or a bundle plus a run: from the command line, a data file, or standard input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge_far.commands.common import (
+    add_profile_arguments,
+    encoder_for,
+    load_learners,
+    profile_for,
+    threads_of,
+)
+from edge_far.console import Console
+from edge_far.errors import UsageError
+
+EXAMPLES = """examples:
+  edge-far predict bundle --run run "it is far too bright in here"
+  edge-far predict bundle --run run --data new.jsonl --json
+  cat lines.txt | edge-far predict bundle --run run -
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far predict`."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument(
+        "text", nargs="*", metavar="TEXT", help="texts to classify; - reads one a line from standard input"
+    )
+    parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="data file; labels in it are not needed")
+    parser.add_argument("--top", type=int, default=1, metavar="N", help="the N likeliest labels (default: %(default)s)")
+    add_profile_arguments(parser)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Predict; the document has one entry a text, in order."""
+    import numpy as np
+
+    from edge_far.bundle import open_bundle
+    from edge_far.device.data import Example, read_examples
+    from edge_far.device.evaluate import predict_logits
+    from edge_far.device.memory import use_one_heap
+    from edge_far.device.release import ReleasedModel
+
+    if bool(options.text) == bool(options.data):
+        raise UsageError("give texts, or --data FILE", hint='edge-far predict BUNDLE --run RUN "a text"')
+    if not 1 <= options.top:
+        raise UsageError(f"--top must be at least 1, not {options.top}")
+    use_one_heap()
+    bundle = open_bundle(options.bundle)
+    learners = load_learners(bundle, options.run)
+    labels = bundle.manifest.labels
+    if options.data:
+        examples = read_examples(options.data, labels=None, require_labels=False)
+    else:
+        texts = [line.rstrip("\n") for line in sys.stdin] if options.text == ["-"] else options.text
+        examples = [Example(text) for text in texts if text.strip()]
+        if not examples:
+            raise UsageError("no text to classify")
+    encoded = encoder_for(bundle).encode(examples, None)
+    model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle)))
+    logits = predict_logits(model.logits, encoded, len(labels)).astype(np.float64)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    predictions = []
+    for example, row in zip(examples, probabilities, strict=True):
+        best = np.argsort(-row, kind="stable")[: options.top]
+        ranked = [{"label": labels[index], "probability": round(float(row[index]), 6)} for index in best]
+        predictions.append({"text": example.text, **ranked[0], **({"top": ranked} if options.top > 1 else {})})
+    return {
+        "bundle": str(options.bundle),
+        "run": str(options.run) if options.run else None,
+        "predictions": predictions,
+    }
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return one line a text."""
+    return "\n".join(f"{p['label']:<24} {p['probability']:.3f}  {p['text']}" for p in document["predictions"])

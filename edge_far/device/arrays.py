@@ -1,0 +1,78 @@
+"""Writes and reads named arrays as safetensors, one array at a time: a checkpoint costs no memory of its own.
+
+The `safetensors` package serialises all arrays in memory before it writes, which doubles the optimiser state at the very
+moment memory is tight; the format is a JSON header and the arrays' bytes (its README), so the writer here is short. Files
+are read with the package.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from safetensors import safe_open
+
+from edge_far.errors import BundleError
+from edge_far.storage import write_atomically
+
+__all__ = ["read_arrays", "read_arrays_into", "write_arrays"]
+
+_TYPES = {"float32": "F32", "int64": "I64"}
+_HEADER_ALIGNMENT = 8
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays (float32 or int64) atomically; raises StorageError."""
+    header: dict[str, object] = {}
+    offset = 0
+    for name, array in arrays.items():
+        header[name] = {
+            "dtype": _TYPES[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        offset += array.nbytes
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % _HEADER_ALIGNMENT)
+
+    def write(file: BinaryIO) -> None:
+        file.write(struct.pack("<Q", len(encoded)))
+        file.write(encoded)
+        for array in arrays.values():
+            file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+
+    write_atomically(path, write)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return all arrays of a file, as writable copies; raises BundleError when it is damaged."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors raises its own kind
+        raise BundleError(f"not a safetensors file: {str(error).splitlines()[0]}", where=str(path)) from error
+
+
+def read_arrays_into(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Overwrite `arrays` in place with those of a file, one at a time.
+
+    Raises BundleError when the file is damaged or holds other arrays.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = set(file.keys())
+            if names != set(arrays):
+                raise BundleError("holds other arrays than this run's", where=str(path))
+            for name, array in arrays.items():
+                stored = file.get_tensor(name)
+                if stored.shape != array.shape or stored.dtype != array.dtype:
+                    raise BundleError(f"holds {name} as {stored.dtype}{list(stored.shape)}", where=str(path))
+                array[...] = stored
+    except BundleError:
+        raise
+    except Exception as error:
+        raise BundleError(f"not a safetensors file: {str(error).splitlines()[0]}", where=str(path)) from error

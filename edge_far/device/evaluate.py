@@ -1,0 +1,62 @@
+"""Measures a model on labelled data, and predicts: any callable from batch to logits will do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from edge_far.device.batches import Batch, collate
+from edge_far.device.encode import Encoded
+from edge_far.device.metrics import Evaluation, Metrics
+
+__all__ = ["evaluate", "metrics_document", "metrics_text", "predict_logits", "rows_by_length"]
+
+# Tokens of one evaluation batch: enough to keep two cores busy, little enough for the smallest board.
+TOKENS_PER_BATCH = 512
+
+
+def rows_by_length(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield index arrays of examples of similar length, about TOKENS_PER_BATCH padded tokens each."""
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * int(lengths[order[stop]]) <= TOKENS_PER_BATCH:
+            stop += 1
+        yield order[start:stop]
+        start = stop
+
+
+def evaluate(logits: Callable[[Batch], np.ndarray], encoded: Encoded, classes: int) -> Metrics:
+    """Return loss, accuracy, macro-F1 and Matthews correlation over all examples."""
+    evaluation = Evaluation(classes)
+    for indices in rows_by_length(encoded.lengths):
+        batch = collate(encoded, indices)
+        evaluation.add(logits(batch), batch.labels)
+    return evaluation.result()
+
+
+def predict_logits(logits: Callable[[Batch], np.ndarray], encoded: Encoded, classes: int) -> np.ndarray:
+    """Return float32 [examples, classes] in the order of the examples."""
+    result = np.zeros((len(encoded), classes), np.float32)
+    for indices in rows_by_length(encoded.lengths):
+        result[indices] = logits(collate(encoded, indices))
+    return result
+
+
+def metrics_document(metrics: Metrics) -> dict[str, Any]:
+    """Return the headline figures of an evaluation."""
+    return {
+        "examples": metrics.examples,
+        "loss": round(metrics.loss, 6),
+        "accuracy": round(metrics.accuracy, 6),
+        "macro_f1": round(metrics.macro_f1, 6),
+        "matthews": round(metrics.matthews, 6),
+    }
+
+
+def metrics_text(metrics: Metrics) -> str:
+    """Return the headline figures for people."""
+    return f"accuracy {metrics.accuracy:.2%}, macro-F1 {metrics.macro_f1:.3f}, loss {metrics.loss:.4f} on {metrics.examples} examples"

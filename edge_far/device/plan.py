@@ -1,0 +1,148 @@
+"""Decides before anything runs whether training fits the budget, and how: the micro-batch for each sequence length.
+
+    peak = runtime + data + parameters + gradients + optimiser + constants + embeddings + activations(rows, length)
+
+Activations come from the bundle's polynomials (compile/liveness.py); everything else is counted or measured. A batch is
+cut into micro-batches whose activations fit what the rest leaves; gradients add up, so the result is the same step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from edge_far.bundle import Manifest
+from edge_far.device.batches import padded_length
+from edge_far.device.encode import Encoded
+from edge_far.device.memory import MIB
+from edge_far.errors import BudgetError
+
+__all__ = ["Plan", "Shapes", "evaluate", "make_plan", "shapes_of"]
+
+# ONNX Runtime's session objects, kernels' scratch memory and the allocators' rounding (docs/performance.md).
+SESSION_MIB = 14.0
+# Part of the predicted activations that the arena loses to fragmentation between shapes.
+FRAGMENTATION = 1.15
+# Kept free between the predicted peak and the budget.
+RESERVE = 0.02
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What the data needs: padded lengths that occur (ascending), batch size, and distinct tokens at most."""
+
+    lengths: tuple[int, ...]
+    batch_size: int
+    vocabulary_used: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chosen plan; all sizes in MiB. `rows` maps each padded length to the examples of a micro-batch."""
+
+    rows: Mapping[int, int]
+    micro_batch: int
+    accumulation: int
+    batch_size: int
+    longest: int
+    budget_mib: float
+    predicted_peak_mib: float
+    parts_mib: Mapping[str, float]
+
+    def rows_for(self, length: int) -> int:
+        """Return the micro-batch for a padded length (the next longer one that was planned)."""
+        fitting = [self.rows[planned] for planned in sorted(self.rows) if planned >= length]
+        return fitting[0] if fitting else min(self.rows.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as a JSON document."""
+        document = asdict(self)
+        document["rows"] = {str(length): rows for length, rows in self.rows.items()}
+        document["parts_mib"] = {name: round(size, 1) for name, size in self.parts_mib.items()}
+        document["predicted_peak_mib"] = round(self.predicted_peak_mib, 1)
+        return document
+
+
+def shapes_of(encoded: Encoded, batch_size: int) -> Shapes:
+    """Return what planning must know of the training data."""
+    lengths = {min(padded_length(int(length)), encoded.max_seq_len) for length in np.unique(encoded.lengths)}
+    return Shapes(tuple(sorted(lengths)), min(batch_size, len(encoded)), len(np.unique(encoded.tokens)))
+
+
+def make_plan(
+    manifest: Manifest,
+    shapes: Shapes,
+    budget_mib: float,
+    runtime_mib: float,
+    largest_micro_batch: int | None = None,
+    *,
+    loaded: bool = False,
+) -> Plan:
+    """Choose the largest micro-batches that fit `budget_mib`.
+
+    `runtime_mib` is the resident set of the process before the session is made, data included, and with `loaded`
+    the parameters too. Raises BudgetError with the smallest budget that would do.
+    """
+    if loaded:
+        runtime_mib -= manifest.trained_parameters * 4 / MIB
+    fixed = _fixed_parts(manifest, shapes, runtime_mib)
+    base = sum(fixed.values())
+    room = budget_mib * (1 - RESERVE) - base
+    limit = min(largest_micro_batch or shapes.batch_size, shapes.batch_size)
+    rows: dict[int, int] = {}
+    for length in shapes.lengths:
+        fitting = [count for count in range(1, limit + 1) if _activations(manifest, count, length) <= room]
+        if not fitting:
+            needed = math.ceil((base + _activations(manifest, 1, max(shapes.lengths))) / (1 - RESERVE))
+            raise BudgetError(
+                f"training needs at least {needed} MiB, the budget is {budget_mib:g} MiB",
+                where="memory.budget_mib",
+                hint=f"raise the budget to {needed}, lower --max-seq-len below {max(shapes.lengths)}, "
+                "or export with a smaller retention",
+            )
+        rows[length] = _even(fitting[-1], shapes.batch_size)
+    longest = max(shapes.lengths)
+    worst = max(_activations(manifest, count, length) for length, count in rows.items())
+    return Plan(
+        rows=rows,
+        micro_batch=rows[longest],
+        accumulation=math.ceil(shapes.batch_size / rows[longest]),
+        batch_size=shapes.batch_size,
+        longest=longest,
+        budget_mib=budget_mib,
+        predicted_peak_mib=base + worst,
+        parts_mib={**fixed, "activations": worst},
+    )
+
+
+def _fixed_parts(manifest: Manifest, shapes: Shapes, runtime_mib: float) -> dict[str, float]:
+    trained = manifest.trained_parameters * 4 / MIB
+    portable = manifest.portable
+    rows_used = min(1.0, shapes.vocabulary_used / manifest.model.vocabulary)
+    return {
+        "runtime": runtime_mib + SESSION_MIB,
+        "parameters": trained,
+        "gradients": trained,
+        "optimiser": 2 * trained,
+        "constants": portable.step_constant_bytes / MIB,
+        "embeddings": portable.embedding_bytes / MIB * rows_used,
+    }
+
+
+def _activations(manifest: Manifest, rows: int, length: int) -> float:
+    peak = max(evaluate(size, rows, length) for size in manifest.portable.step_peaks)
+    return peak * FRAGMENTATION / MIB
+
+
+def evaluate(size: Sequence[Sequence[float]], batch: int, sequence: int) -> float:
+    """Return a manifest polynomial's value in bytes."""
+    return sum(value * batch**b * sequence**s for b, s, value in size)
+
+
+def _even(rows: int, batch_size: int) -> int:
+    """Return the smallest micro-batch that needs no more steps than `rows`: 16 as 4 x 4, not 5 + 5 + 5 + 1."""
+    return math.ceil(batch_size / math.ceil(batch_size / rows))

@@ -1,0 +1,118 @@
+"""The released model: the original architecture with the trained learners put back among the non-learners.
+
+weights.bin of a bundle begins with every original parameter as it was at reconfiguration; release.json says where, and
+how each is composed (far/reconfigure.py, `original_layout`). A parameter that holds learners is read, the learners' rows
+or columns are overwritten, and all others stay as they were, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from edge_far.bundle import Bundle
+from edge_far.device.batches import Batch
+from edge_far.errors import BundleError
+from edge_far.storage import staged_directory, storage_error, write_json
+
+__all__ = ["ReleasedModel", "compose", "write_release"]
+
+MODEL_FILE = "model.onnx"
+WEIGHTS_FILE = "weights.bin"
+
+
+class ReleasedModel:
+    """Runs the released model from a bundle and learners, without writing it to disk."""
+
+    def __init__(self, bundle: Bundle, learners: Mapping[str, np.ndarray], threads: int) -> None:
+        """Compose the trained parameters in memory; the others stay mapped from the bundle."""
+        self.token_types = bundle.manifest.portable.token_types
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._arrays = compose(bundle, learners)  # the session reads these arrays in place
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._arrays.values()]
+        options.add_external_initializers(list(self._arrays), values)
+        self._values = values
+        path = bundle.path("portable/release.onnx")
+        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def logits(self, batch: Batch) -> np.ndarray:
+        """Return float32 [B, labels]."""
+        feeds = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if self.token_types:
+            types = batch.token_type_ids
+            feeds["token_type_ids"] = np.zeros_like(batch.input_ids) if types is None else types
+        (logits,) = self._session.run(["logits"], feeds)
+        return np.asarray(logits)
+
+
+def compose(bundle: Bundle, learners: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return every original parameter that holds trained numbers, float32, by its original name."""
+    document = json.loads(bundle.path("portable/release.json").read_bytes())
+    weights = np.memmap(bundle.path(f"portable/{WEIGHTS_FILE}"), np.uint8, mode="r")
+    layout = document["layout"]
+    composed: dict[str, np.ndarray] = {}
+    for name, region in document["regions"].items():
+        composition = layout["parameters"][name]
+        shape = tuple(region["shape"])
+        if isinstance(composition, str):
+            if composition in learners:
+                composed[name] = _checked(learners[composition], shape, name)
+            continue
+        if composition["learner"] is None:
+            continue
+        start, length = region["offset"], region["length"]
+        array = np.frombuffer(weights[start : start + length].tobytes(), np.float32).reshape(shape).copy()
+        places: list[Any] = [slice(None)] * array.ndim
+        places[composition["axis"]] = layout["learners"][composition["block"]]
+        array[tuple(places)] = learners[composition["learner"]]
+        composed[name] = array
+    return composed
+
+
+def write_release(bundle: Bundle, learners: Mapping[str, np.ndarray], out: Path, document: Mapping[str, Any]) -> None:
+    """Write a directory that any ONNX Runtime loads: model.onnx, weights.bin, tokenizer.json, labels.json.
+
+    `document` goes into release.json. Raises OutputExists or StorageError.
+    """
+    regions = json.loads(bundle.path("portable/release.json").read_bytes())["regions"]
+    end = max(region["offset"] + region["length"] for region in regions.values())
+    with staged_directory(out) as staging:
+        try:
+            shutil.copyfile(bundle.path("portable/release.onnx"), staging / MODEL_FILE)
+            shutil.copyfile(bundle.path("tokenizer.json"), staging / "tokenizer.json")
+            with (
+                bundle.path(f"portable/{WEIGHTS_FILE}").open("rb") as source,
+                (staging / WEIGHTS_FILE).open("wb") as target,
+            ):
+                _copy_bytes(source, target, end)
+                for name, array in compose(bundle, learners).items():
+                    target.seek(regions[name]["offset"])
+                    target.write(np.ascontiguousarray(array, "<f4").tobytes())
+        except OSError as error:
+            raise storage_error(error, out) from error
+        write_json(staging / "labels.json", list(bundle.manifest.labels))
+        write_json(staging / "release.json", dict(document))
+
+
+def _copy_bytes(source: Any, target: Any, count: int) -> None:
+    while count > 0:
+        block = source.read(min(count, 1 << 20))
+        if not block:
+            raise BundleError("weights.bin ends before its last parameter")
+        target.write(block)
+        count -= len(block)
+
+
+def _checked(array: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    if array.shape != shape or array.dtype != np.float32:
+        raise BundleError(f"learners hold {name} as {array.dtype}{list(array.shape)}, not float32{list(shape)}")
+    return array

@@ -1,0 +1,108 @@
+"""What a training run was asked for: the bundle's defaults, the command line's wishes, and where each came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from edge_far.bundle import Bundle
+from edge_far.errors import ConfigError, InputMissing
+from edge_far.storage import write_json
+
+__all__ = ["RunRecord", "TrainSettings", "load_record", "resolve_settings", "store_record"]
+
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "epochs": (1, 10_000),
+    "batch_size": (1, 65_536),
+    "learning_rate": (1e-8, 1.0),
+    "warmup_fraction": (0.0, 1.0),
+    "weight_decay": (0.0, 1.0),
+    "clip_norm": (1e-6, 1e6),
+    "seed": (0, 2**63 - 1),
+    "max_seq_len": (8, 4096),
+    "max_steps": (1, 10**9),
+}
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that changes the trained numbers, besides bundle, data and plan."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup_fraction: float
+    weight_decay: float
+    clip_norm: float
+    seed: int
+    max_seq_len: int
+    dropout: bool
+    max_steps: int | None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """RUN/run.json: with these a resumed run continues the same run, or refuses."""
+
+    settings: TrainSettings
+    bundle: str
+    train_sha256: str
+    eval_sha256: str | None
+    backend: str
+    threads: int
+    rows: dict[str, int]
+    onnxruntime: str
+
+
+def resolve_settings(bundle: Bundle, wishes: dict[str, Any]) -> TrainSettings:
+    """Merge the bundle's defaults with the wishes that are not None; raises ConfigError for a value out of bounds."""
+    defaults = bundle.manifest.defaults
+    values: dict[str, Any] = {
+        "epochs": defaults.epochs,
+        "batch_size": defaults.batch_size,
+        "learning_rate": defaults.learning_rate,
+        "warmup_fraction": defaults.warmup_fraction,
+        "weight_decay": defaults.weight_decay,
+        "clip_norm": defaults.clip_norm,
+        "seed": defaults.seed,
+        "max_seq_len": defaults.max_seq_len,
+        "dropout": defaults.dropout,
+        "max_steps": None,
+    }
+    values |= {name: value for name, value in wishes.items() if value is not None}
+    for name, (low, high) in _BOUNDS.items():
+        value = values[name]
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"must be from {low:g} to {high:g}, not {value:g}", where=f"--{name.replace('_', '-')}")
+    if values["max_seq_len"] > defaults.max_seq_len:
+        raise ConfigError(
+            f"the bundle reads at most {defaults.max_seq_len} tokens, not {values['max_seq_len']}",
+            where="--max-seq-len",
+            hint="export the bundle with a larger --max-seq-len",
+        )
+    values["max_seq_len"] = values["max_seq_len"] // 8 * 8
+    return TrainSettings(**values)
+
+
+def store_record(path: Path, record: RunRecord) -> None:
+    """Write run.json."""
+    write_json(path, asdict(record))
+
+
+def load_record(path: Path) -> RunRecord:
+    """Read run.json; raises InputMissing or ConfigError."""
+    if not path.is_file():
+        raise InputMissing(
+            "no run to resume: run.json is missing", where=str(path.parent), hint="start it without --resume"
+        )
+    try:
+        document = json.loads(path.read_bytes())
+        settings = document.pop("settings")
+        names = {field.name for field in fields(TrainSettings)}
+        if set(settings) != names:
+            raise ValueError(f"settings are {sorted(settings)}")
+        return RunRecord(settings=TrainSettings(**settings), **document)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"run.json is damaged: {error}", where=str(path), hint="start a new run") from error
