@@ -21,20 +21,7 @@ from edge_far.compile.sizes import Size, dims_of, element_bytes
 __all__ = ["activation_peaks"]
 
 SHARES_BUFFER = {"Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten"}
-WRITES_IN_PLACE = {
-    "Add",
-    "Sub",
-    "Mul",
-    "Div",
-    "Exp",
-    "Erf",
-    "Neg",
-    "Relu",
-    "Tanh",
-    "Softmax",
-    "Where",
-    "Gelu",
-}
+WRITES_IN_PLACE = {"Add", "Sub", "Mul", "Div"}
 
 # Shapes (batch, sequence) at which candidate peaks are compared; a node that is the peak at none of them is dropped.
 _PROBES = [(b, s) for b in (1, 2, 4, 8, 16, 32, 64) for s in (8, 16, 32, 64, 128, 256, 512)]

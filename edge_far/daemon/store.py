@@ -229,7 +229,7 @@ class Store:
         return len(names)
 
     def restore(self, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Take over examples that were read from another database, the earliest first; return how many are new."""
+        """Take over examples read from another database, the earliest first; return how many are new."""
         before = self.counts().examples + self.counts().set_aside
         with self.transaction():
             for row in rows:
@@ -344,7 +344,7 @@ class Store:
 def open_or_replace(
     path: Path, *, held_out_share: float = 0.2, clock: Callable[[], float] = time.time
 ) -> tuple[Store, str | None]:
-    """Open the store; recover a damaged one from itself and its backup, and return a note that says so."""
+    """Open the store; recover a damaged one from itself and its backup, with a note that says so."""
     try:
         return Store(path, held_out_share=held_out_share, clock=clock), None
     except DatabaseDamaged as error:

@@ -43,7 +43,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         file.write(struct.pack("<Q", len(encoded)))
         file.write(encoded)
         for array in arrays.values():
-            file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     write_atomically(path, write)
 

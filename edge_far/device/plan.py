@@ -24,11 +24,12 @@ from edge_far.errors import BudgetError
 __all__ = ["Plan", "Shapes", "evaluate", "make_plan", "shapes_of"]
 
 # ONNX Runtime's session objects, kernels' scratch memory and the allocators' rounding (docs/performance.md).
-SESSION_MIB = 14.0
-# Part of the predicted activations that the arena loses to fragmentation between shapes.
-FRAGMENTATION = 1.15
+SESSION_MIB = 20.0
+# What the heap holds, relative to the buffers in it.
+HEAP_OVERHEAD = 1.11
 # Kept free between the predicted peak and the budget.
-RESERVE = 0.02
+RESERVE = 0.03
+_PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -122,20 +123,23 @@ def make_plan(
 def _fixed_parts(manifest: Manifest, shapes: Shapes, runtime_mib: float) -> dict[str, float]:
     trained = manifest.trained_parameters * 4 / MIB
     portable = manifest.portable
+    # A page of the mapped table becomes resident when any of its rows is looked up.
     rows_used = min(1.0, shapes.vocabulary_used / manifest.model.vocabulary)
+    rows_per_page = max(1.0, _PAGE_BYTES * manifest.model.vocabulary / max(portable.embedding_bytes, 1))
+    pages_used = 1.0 - (1.0 - rows_used) ** rows_per_page
     return {
         "runtime": runtime_mib + SESSION_MIB,
         "parameters": trained,
         "gradients": trained,
         "optimiser": 2 * trained,
         "constants": portable.step_constant_bytes / MIB,
-        "embeddings": portable.embedding_bytes / MIB * rows_used,
+        "embeddings": portable.embedding_bytes / MIB * pages_used,
     }
 
 
 def _activations(manifest: Manifest, rows: int, length: int) -> float:
     peak = max(evaluate(size, rows, length) for size in manifest.portable.step_peaks)
-    return peak * FRAGMENTATION / MIB
+    return peak * HEAP_OVERHEAD / MIB
 
 
 def evaluate(size: Sequence[Sequence[float]], batch: int, sequence: int) -> float:
