@@ -39,13 +39,9 @@ def at(hour: int, minute: int) -> time.struct_time:
     return time.struct_time((2026, 1, 1, hour, minute, 0, 3, 1, 0))
 
 
-def failing(
-    profile: Profile = PROFILE, new: int = 50, when: time.struct_time = NOON, **changes: object
-) -> list[str]:
+def failing(profile: Profile = PROFILE, new: int = 50, when: time.struct_time = NOON, **changes: object) -> list[str]:
     readings = dataclasses.replace(FINE, **changes)  # type: ignore[arg-type]
-    return [
-        c.text for c in start_conditions(profile, readings, new_examples=new, local_time=when) if not c.ok
-    ]
+    return [c.text for c in start_conditions(profile, readings, new_examples=new, local_time=when) if not c.ok]
 
 
 def test_all_fine_and_all_unknown_may_start() -> None:

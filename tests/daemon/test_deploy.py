@@ -159,9 +159,7 @@ def test_changed_bundle_and_own_profile(stage: Path, tmp_path: Path) -> None:
         (("--profile", "rpi", "--bundle", "BUNDLE"), 78, "is not a built-in profile"),
     ],
 )
-def test_bad_arguments(
-    stage: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
-) -> None:
+def test_bad_arguments(stage: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
     given = [str(tmp_path / "bundle") if word == "BUNDLE" else word for word in arguments]
     if code == 78:
         given += ["--python", sys.executable]

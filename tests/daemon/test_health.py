@@ -38,9 +38,7 @@ def test_vetoes() -> None:
 def test_too_long_is_a_veto_and_leaves_nothing_behind(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     child = f"import time; time.sleep(1.5); open({str(mark)!r}, 'w')"
-    code = (
-        f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
-    )
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
     ticks: list[float] = []
     started = time.monotonic()
     assert ask(code, timeout_s=0.7, tick=lambda: ticks.append(0.0)) == (

@@ -70,9 +70,7 @@ def test_mixed_file(directory: Path, store: Store) -> None:
     drop(directory, "no-newline.jsonl")
     (directory / "no-newline.jsonl").write_bytes(json.dumps(example("three")).encode())
     report = Ingestion(directory, store).run()
-    assert report == IngestReport(
-        files=2, new=4, duplicates=1, predictions=1, feedback=2, quarantined=4, problems=[]
-    )
+    assert report == IngestReport(files=2, new=4, duplicates=1, predictions=1, feedback=2, quarantined=4, problems=[])
     assert labels(store) == {"one": "x", "two": "x", "three": "x", "later": "y"}
     bad = [(source.file, source.line, reason.split(":")[0]) for source, reason, _ in store.quarantined()]
     assert bad == [

@@ -87,9 +87,7 @@ def test_no_watchdog(manager: tuple[socket.socket, str], environment: dict[str, 
     assert notifier.watchdog_s is None and heard(listener) == []
 
 
-@pytest.mark.parametrize(
-    "value", ["", "relative", "/nowhere/at/all", "@nobody-listens-here", "/" + "x" * 300]
-)
+@pytest.mark.parametrize("value", ["", "relative", "/nowhere/at/all", "@nobody-listens-here", "/" + "x" * 300])
 def test_nobody_listens(value: str) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": value, "WATCHDOG_USEC": "1000000"})
     notifier.ready("a")

@@ -74,9 +74,7 @@ def test_accepts_agrees_with_the_bound() -> None:
 
 @pytest.mark.parametrize("superior", [True, False])
 @pytest.mark.parametrize(("gain", "loss"), [(0.0, 0.0), (0.05, 0.05), (0.02, 0.1), (0.3, 0.2), (0.0, 1.0)])
-def test_acceptance_probability_is_the_sum_over_all_outcomes(
-    gain: float, loss: float, superior: bool
-) -> None:
+def test_acceptance_probability_is_the_sum_over_all_outcomes(gain: float, loss: float, superior: bool) -> None:
     n, total = 60, 0.0
     for gains in range(n + 1):
         for losses in range(n + 1 - gains):
@@ -94,9 +92,7 @@ def test_acceptance_probability_is_the_sum_over_all_outcomes(
 def test_level_is_kept(tolerance: float, n: int) -> None:
     """A candidate truly worse by the tolerance passes one time in twenty, whatever the discordance."""
     gains = [step / 1000 for step in range(20)] + [step / 50 for step in range(1, 24)]
-    worst = max(
-        acceptance_probability(n, gain, gain + tolerance, tolerance, 0.95, superior=False) for gain in gains
-    )
+    worst = max(acceptance_probability(n, gain, gain + tolerance, tolerance, 0.95, superior=False) for gain in gains)
     assert worst <= 0.061
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.daemon import database, retention, store
+from edge_far.daemon import database, recovery, retention, store
 from edge_far.daemon.identity import example_key, is_held_out
 from edge_far.daemon.retention import Retention
 from edge_far.daemon.schema import MIGRATIONS
@@ -232,16 +232,55 @@ def test_damaged_file_is_set_aside_never_deleted(path: Path, damage: str) -> Non
     target, note = open_or_replace(path)
     with target:
         assert note is not None and "kept as store.sqlite3.corrupt-1" in note
-        assert target.counts().examples == 0
+        found = target.counts().examples
+        assert f"{found} examples were recovered" in note
+        assert {"truncated": found > 100, "page": found > 400}.get(damage, found == 0)
+        assert set(texts(target, held_out=True)) <= {f"text {n}" for n in range(500)}
         add(target, "goes on", "x")
     assert path.with_name("store.sqlite3.corrupt-1").read_bytes() == broken
     again, note = open_or_replace(path)
     with again:
-        assert note is None and again.counts().examples == 1
+        assert note is None and again.counts().examples == found + 1
     path.write_bytes(b"worse")
     again, note = open_or_replace(path)
     again.close()
     assert note is not None and "corrupt-2" in note
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
+def test_backup_and_remains_together_lose_nothing_but_what_is_unreadable(path: Path, damage: str) -> None:
+    with Store(path) as target:
+        add(target, "first", "x")
+        add(target, "second", "x")
+        target.backup(store.backup_path(path))
+        assert stat.S_IMODE(store.backup_path(path).stat().st_mode) == 0o600
+        add(target, "first", "corrected later")
+        add(target, "third", "x")
+    whole = path.read_bytes()
+    last_page_is_free = {"truncated": whole[:-4096], "empty": b"", "text": b"no database " * 900}
+    path.write_bytes(last_page_is_free[damage])
+    recovered, note = open_or_replace(path)
+    with recovered:
+        found = texts(recovered, held_out=False) | texts(recovered, held_out=True)
+    assert note is not None and {"first", "second"} <= set(found)
+
+
+def test_recovery_keeps_order_corrections_and_what_was_set_aside(path: Path, tmp_path: Path) -> None:
+    with Store(path) as target:
+        add(target, "a", "old", Source("one.jsonl", 1))
+        add(target, "b", "x", Source("one.jsonl", 2))
+        add(target, "a", "new", Source("two.jsonl", 1))
+        with target.transaction():
+            target.set_aside(1, 2, "killed the trainer")
+        target.backup(tmp_path / "copy")
+    with Store(tmp_path / "fresh") as fresh:
+        add(fresh, "c", "y")
+        assert fresh.restore(recovery.readable_examples(tmp_path / "copy")) == 2
+        assert fresh.restore(recovery.readable_examples(tmp_path / "copy")) == 0
+        counts = fresh.counts()
+        assert (counts.examples, counts.set_aside, counts.highest_change) == (2, 1, 3)
+        (a,) = [s for side in (True, False) for s in fresh.examples(held_out=side) if s.example.text == "a"]
+        assert (a.example.label, a.corrections, a.source) == ("new", 1, Source("two.jsonl", 1))
 
 
 def test_locked_store_is_a_clear_error(path: Path) -> None:
