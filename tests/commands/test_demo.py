@@ -11,9 +11,7 @@ from edge_far.cli import main
 from edge_far.device.data import read_examples
 
 
-def test_writes_three_files_that_the_reader_accepts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_writes_three_files_that_the_reader_accepts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "data"
     assert main(["demo", "--out", str(out), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -38,18 +36,14 @@ def test_refuses_a_directory_that_is_not_empty(tmp_path: Path, capsys: pytest.Ca
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
 
-def test_accepts_an_empty_directory_and_prints_counts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_accepts_an_empty_directory_and_prints_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "empty"
     out.mkdir()
     assert main(["demo", "--out", str(out)]) == 0
     assert "3200 sentences, 16 intents (train 2048, eval 384, test 768)" in capsys.readouterr().out
 
 
-def test_missing_parent_and_bad_seed_are_one_line_errors(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_parent_and_bad_seed_are_one_line_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--out", str(tmp_path / "no" / "data")]) == 74
     assert main(["demo", "--out", str(tmp_path / "x"), "--seed", "one"]) == 64
     assert capsys.readouterr().err.count("\n") == 2

@@ -22,9 +22,7 @@ def run_directory(tmp_path: Path) -> Path:
         {"event": "start", "time_s": 0, "profile": "rpi4-2gb", "budget_mib": 900, "steps": 3}
     ]
     for step in (1, 2, 3):
-        records.append(
-            {"event": "step", "step": step, "time_s": step, "loss": 3.0 / step, "rss_mib": 400 + step}
-        )
+        records.append({"event": "step", "step": step, "time_s": step, "loss": 3.0 / step, "rss_mib": 400 + step})
     records.append({"event": "eval", "step": 3, "time_s": 3.5, "accuracy": 0.75})
     (run / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records) + '{"event": "st')
     return run
@@ -46,15 +44,11 @@ def test_draws_a_picture_and_describes_it(run_directory: Path, capsys: pytest.Ca
 def test_prints_one_line_for_people(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = run_directory.parent / "run.png"
     assert main(["report", str(run_directory), "--out", str(out)]) == 0
-    assert capsys.readouterr().out == (
-        f"{out}: 3 steps, loss 1.000, eval accuracy 75.0%, peak memory 403 of 900 MiB\n"
-    )
+    assert capsys.readouterr().out == (f"{out}: 3 steps, loss 1.000, eval accuracy 75.0%, peak memory 403 of 900 MiB\n")
 
 
 @pytest.mark.skipif(HAS_MATPLOTLIB, reason="matplotlib is installed here")
-def test_without_matplotlib_it_is_unavailable(
-    run_directory: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_matplotlib_it_is_unavailable(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(run_directory), "--out", str(run_directory / "run.png")]) == 69
     assert "needs matplotlib" in capsys.readouterr().err
 

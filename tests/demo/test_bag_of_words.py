@@ -50,9 +50,7 @@ def test_predicts_the_majority_direction_and_ignores_unknown_words() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_demo_data_keeps_the_baseline_at_or_under_85_percent(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_demo_data_keeps_the_baseline_at_or_under_85_percent(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_far.demo.bag_of_words.PENALTIES", (1e-5, 1e-3))
     splits = generate(seed)
     baseline = measure_baseline(splits["train"], splits["eval"], splits["test"])

@@ -100,9 +100,7 @@ def test_sentences_read_as_written() -> None:
 
 def test_typing_errors_and_careless_spelling_are_there() -> None:
     texts = [example.text for example in generate(0)["train"]]
-    vocabulary = {
-        w for i in INTENTS for s in SPLITS for f in i.families(s) for w in re.findall("[a-z]+", f.lower())
-    }
+    vocabulary = {w for i in INTENTS for s in SPLITS for f in i.families(s) for w in re.findall("[a-z]+", f.lower())}
     for slot in ("room", "lamp", "time", "day", "event", "audio", "door", "person", "weekday"):
         for split in SPLITS:
             vocabulary |= {w for filler in fillers(slot, split) for w in re.findall("[a-z]+", filler.lower())}

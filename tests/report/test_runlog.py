@@ -54,9 +54,7 @@ def test_reads_a_plain_run_from_its_directory(tmp_path: Path) -> None:
     assert log.resumes == [] and log.torn_lines == 0
 
 
-@pytest.mark.parametrize(
-    "torn", ['{"event":"step","st', "\0\0\0\0", '{"event":"step","step":3,"loss":1.0,"time_s":3']
-)
+@pytest.mark.parametrize("torn", ['{"event":"step","st', "\0\0\0\0", '{"event":"step","step":3,"loss":1.0,"time_s":3'])
 def test_a_torn_last_line_is_skipped(tmp_path: Path, torn: str) -> None:
     log = read_run_log(write(tmp_path / "log.jsonl", START, step(1, 1.0, 2.5), torn))
     assert [point.step for point in log.steps] == [1]
