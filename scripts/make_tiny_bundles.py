@@ -1,0 +1,140 @@
+"""Build the tiny bundles of tests/tiny_cases.py, with torch's results beside each (the workstation's environment).
+
+    python scripts/make_tiny_bundles.py
+
+Does nothing when build/test-bundles is of the present sources already; otherwise replaces the folder as a whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from edge_far.bundle import Bundle
+from edge_far.device.batches import Batch
+from edge_far.device.dropout import draw_mask, factor_table, mask_shape
+from tests.tiny_cases import (
+    BATCH_SHAPES,
+    BUNDLES,
+    CASES,
+    DROPOUT_BATCH,
+    DROPOUT_KEY,
+    STAMP_FILE,
+    TRAIN_FILE,
+    Case,
+    built_from,
+    sources_hash,
+)
+from tests.tiny_models import TinyBundle, make_batch, make_examples, make_tiny, make_tiny_bundle, torch_logits
+
+
+def main() -> int:
+    """Build what is out of date; one process at a time."""
+    BUNDLES.parent.mkdir(exist_ok=True)
+    with (BUNDLES.parent / "test-bundles.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wanted = sources_hash()
+        if built_from() == wanted:
+            return 0
+        staging = BUNDLES.with_name("test-bundles.partial")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        for case in CASES:
+            print(f"making {case.name}", file=sys.stderr, flush=True)
+            make_case(staging, case)
+        lines = [json.dumps(example) for example in make_examples(12)]
+        (staging / TRAIN_FILE).write_text("\n".join(lines) + "\n")
+        (staging / STAMP_FILE).write_text(wanted + "\n")
+        shutil.rmtree(BUNDLES, ignore_errors=True)
+        staging.rename(BUNDLES)
+    return 0
+
+
+def make_case(directory: Path, case: Case) -> None:
+    """Write the bundle and the oracle of one case."""
+    tiny = make_tiny_bundle(
+        directory,
+        case.architecture,
+        labels=case.labels,
+        retention=case.retention,
+        embeddings=case.embeddings,
+        dropout=case.dropout,
+        precision=case.precision,
+        with_ort=False,
+        first_token_only=case.first_token_only,
+        name=case.name,
+    )
+    original = make_tiny(case.architecture, labels=case.labels)  # the same seed: the same weights
+    arrays = {f"parameter.{name}": value.detach().numpy() for name, value in original.named_parameters()}
+    for number, (rows, length) in enumerate(BATCH_SHAPES):
+        pairs = case.architecture == "bert"
+        batch = make_batch(rows=rows, length=length, labels=case.labels, token_types=pairs, seed=number)
+        for field in Batch.__slots__:
+            if getattr(batch, field) is not None:
+                arrays[f"{number}.{field}"] = getattr(batch, field)
+        with torch.no_grad():
+            arrays[f"{number}.logits"] = torch_logits(original, batch).numpy()
+        arrays |= run_torch(tiny, batch, str(number))
+        if case.dropout and number == DROPOUT_BATCH:
+            tiny.model.train()
+            with given_dropout(tiny.bundle, batch):
+                arrays |= run_torch(tiny, batch, "dropout")
+            tiny.model.eval()
+    np.savez(directory / f"{case.name}.oracle.npz", **arrays)  # type: ignore[arg-type]
+
+
+def run_torch(tiny: TinyBundle, batch: Batch, name: str) -> dict[str, np.ndarray]:
+    """Return loss and gradients of a batch's mean loss by torch autograd on the reconfigured model."""
+    logits = torch_logits(tiny.model, batch)
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(batch.labels))
+    gradients = torch.autograd.grad(loss, list(tiny.trained.values()))
+    named = zip(tiny.trained, gradients, strict=True)
+    return {f"{name}.loss": np.array(loss.item())} | {f"{name}.gradient.{n}": g.numpy() for n, g in named}
+
+
+@contextmanager
+def given_dropout(bundle: Bundle, batch: Batch) -> Iterator[None]:
+    """Make torch's dropouts, in the order they are called, use the device's masks; all of them must be used."""
+    rows, length = batch.input_ids.shape
+    remaining = list(enumerate(bundle.manifest.portable.masks))
+
+    def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        if p == 0.0:
+            return x
+        node, mask = remaining.pop(0)
+        assert math.isclose(mask.probability, p, rel_tol=1e-6), f"dropout {node}: {mask.probability}, torch {p}"
+        drawn = draw_mask(mask, node, mask_shape(mask, rows, length), DROPOUT_KEY)
+        factors = factor_table(p, active=True)[drawn].reshape(*drawn.shape[:-1], -1)
+        return x * torch.from_numpy(spread(factors, tuple(x.shape)))
+
+    with mock.patch("torch.nn.functional.dropout", dropout):
+        yield
+    assert not remaining, f"torch called {len(remaining)} dropouts fewer than the graph has"
+
+
+def spread(factors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return factors of a tensor's full shape; where only first tokens were drawn, the others get 1."""
+    if factors.size == np.prod(shape):
+        return factors.reshape(shape)
+    full = np.ones(shape, np.float32)
+    if len(shape) == 3:  # [batch, sequence, hidden]: the first token's row
+        full[:, 0] = factors
+    else:  # [batch, heads, query, key]: the first token's query
+        full[:, :, :1] = factors
+    return full
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Fixtures for both environments; nothing here imports torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Test modules share tests.tiny_cases and, where there is torch, tests.tiny_models; plain `pytest` needs the path.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+# One thread is quicker than two for matrices this small, and leaves the machine to others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from edge_far.bundle import Bundle, open_bundle
+from tests.tiny_cases import BUNDLES, REPOSITORY, TRAIN_FILE, Oracle, built_from, sources_hash
+
+
+@pytest.fixture(scope="session")
+def test_bundles() -> Path:
+    """Return the folder of tiny bundles, built for the present sources.
+
+    The workstation's environment builds them where need be; without torch a test that needs them is skipped when
+    the workstation's tests have not run before.
+    """
+    if built_from() == sources_hash():
+        return BUNDLES
+    if importlib.util.find_spec("torch") is None:
+        state = "are not built" if built_from() is None else "are of other sources"
+        pytest.skip(f"the tiny bundles {state}: run the workstation's tests first ('make test' does)")
+    script = REPOSITORY / "scripts" / "make_tiny_bundles.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"{script.name} failed:\n{done.stdout}{done.stderr}", pytrace=False)
+    return BUNDLES
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(test_bundles: Path) -> Callable[[str], Bundle]:
+    """Return a function that opens the bundle of a case of tiny_cases.CASES, by name; do not change its files."""
+    return lambda name: open_bundle(test_bundles / name)
+
+
+@pytest.fixture(scope="session")
+def oracle(test_bundles: Path) -> Callable[[str], Oracle]:
+    """Return a function that loads torch's results for a case, by name."""
+    return lambda name: Oracle(test_bundles / f"{name}.oracle.npz")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(test_bundles: Path) -> Path:
+    """Return a JSONL file of three batches for the bundles of five labels."""
+    return test_bundles / TRAIN_FILE

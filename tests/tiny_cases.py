@@ -1,0 +1,136 @@
+"""The tiny bundles that tests share: what they are, where they lie, and torch's results for them. No torch here.
+
+scripts/make_tiny_bundles.py writes BUNDLES/NAME (a bundle) and BUNDLES/NAME.oracle.npz for each case, on the
+workstation; tests in both environments read them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_far.device.backend import DropoutKey
+from edge_far.device.batches import Batch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+BUNDLES = REPOSITORY / "build" / "test-bundles"
+TRAIN_FILE = "tiny.jsonl"  # three batches
+STAMP_FILE = "sources.sha256"
+SOURCES = (
+    "constraints.txt",
+    "edge_far/bundle.py",
+    "edge_far/compile/*.py",
+    "edge_far/far/*.py",
+    "edge_far/device/batches.py",
+    "edge_far/device/dropout.py",
+    "scripts/make_tiny_bundles.py",
+    "tests/tiny_*.py",
+)
+DROPOUT_KEY = DropoutKey(seed=7, step=3, micro_batch=1)
+DROPOUT_BATCH = 1  # the number of the oracle's batch that is also run with dropout
+BATCH_SHAPES = ((3, 8), (4, 16), (2, 24), (1, 8))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One bundle: a seeded tiny model and how it was compiled."""
+
+    name: str
+    architecture: str
+    retention: float
+    labels: int
+    embeddings: str = "frozen"
+    precision: str = "fp32"
+    dropout: bool = False
+    first_token_only: bool = True
+
+
+CASES = (
+    Case("bert-r10-2", "bert", 0.1, 2),
+    Case("bert-r0-77", "bert", 0.0, 77),
+    Case("bert-r40-77-embeddings", "bert", 0.4, 77, embeddings="train"),
+    Case("distilbert-r10-77", "distilbert", 0.1, 77),
+    Case("distilbert-r100-2-embeddings", "distilbert", 1.0, 2, embeddings="train"),
+    Case("distilbert-r40-2-all-tokens", "distilbert", 0.4, 2, first_token_only=False),
+    Case("roberta-r10-2", "roberta", 0.1, 2),
+    Case("roberta-r40-77-embeddings", "roberta", 0.4, 77, embeddings="train"),
+    Case("roberta-r100-77", "roberta", 1.0, 77),
+    Case("bert-r10-5-dropout", "bert", 0.1, 5, dropout=True),
+    Case("distilbert-r40-5-dropout", "distilbert", 0.4, 5, dropout=True),
+    Case("roberta-r10-5-dropout", "roberta", 0.1, 5, dropout=True, first_token_only=False),
+    Case("bert-r40-5-int8", "bert", 0.4, 5, precision="int8"),
+    Case("roberta-r10-5-int8", "roberta", 0.1, 5, precision="int8"),
+    # scripts/test_aarch64.sh trains these two; int8 and dropout meet in the second.
+    Case("tiny-fp32", "distilbert", 0.1, 5, dropout=True),
+    Case("tiny-int8", "distilbert", 0.1, 5, precision="int8", dropout=True),
+)
+
+
+def cases(*, precision: str | None = None, dropout: bool | None = None) -> list[Case]:
+    """Return the cases of a precision, with or without dropout."""
+    return [case for case in CASES if precision in (None, case.precision) and dropout in (None, case.dropout)]
+
+
+def sources_hash() -> str:
+    """Return the SHA-256 of everything that the bundles and oracles depend on, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for pattern in SOURCES:
+        for path in sorted(REPOSITORY.glob(pattern)):
+            digest.update(f"{path.relative_to(REPOSITORY)}\n".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def built_from() -> str | None:
+    """Return the hash of the sources that the bundles on disk were built from, or None when there are none."""
+    stamp = BUNDLES / STAMP_FILE
+    return stamp.read_text().strip() if stamp.is_file() else None
+
+
+class Oracle:
+    """What torch computed: losses are means over a batch, gradients are theirs."""
+
+    def __init__(self, path: Path) -> None:
+        with np.load(path) as arrays:
+            self.arrays: dict[str, np.ndarray] = dict(arrays)
+
+    def batch(self, number: int) -> Batch:
+        """Return batch `number`, as torch saw it."""
+        values = [self.arrays.get(f"{number}.{field}") for field in Batch.__slots__]
+        ids, mask, types, labels = values
+        assert ids is not None and mask is not None and labels is not None
+        return Batch(ids, mask, types, labels)
+
+    def loss(self, run: int | str) -> float:
+        """Return the mean loss of a batch, or of the run 'dropout'."""
+        return float(self.arrays[f"{run}.loss"])
+
+    def logits(self, run: int | str) -> np.ndarray:
+        """Return the logits of a batch, without dropout."""
+        return self.arrays[f"{run}.logits"]
+
+    def gradients(self, run: int | str) -> dict[str, np.ndarray]:
+        """Return the gradients of a batch's mean loss, or of the run 'dropout', by parameter."""
+        return self._named(f"{run}.gradient.")
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Return the original model's parameters at the time of reconfiguration."""
+        return self._named("parameter.")
+
+    def _named(self, prefix: str) -> dict[str, np.ndarray]:
+        return {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
+
+
+def gradient_errors(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return ||g - g*|| / max(||g*||, 1e-3 global norm) of every parameter.
+
+    The floor is for gradients that are zero but for rounding, as that of a key projection's bias is.
+    """
+    norms = {name: float(np.linalg.norm(array)) for name, array in expected.items()}
+    floor = 1e-3 * float(np.linalg.norm(list(norms.values())))
+    return {
+        name: float(np.linalg.norm(found[name] - array)) / max(norms[name], floor) for name, array in expected.items()
+    }

@@ -1,0 +1,189 @@
+"""Tiny classifiers of the three architectures, bundles made of them, and padded batches; needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from edge_far.bundle import Bundle
+from edge_far.compile.pipeline import ExportSettings, compile_bundle
+from edge_far.compile.source import SourceModel
+from edge_far.console import Console
+from edge_far.device.batches import Batch
+from edge_far.far.nodes import find_ffn_blocks
+from edge_far.far.reconfigure import trained_parameters
+from edge_far.far.select import select_learners
+from edge_far.profile import load_profile
+from tests.tiny_cases import gradient_errors
+
+ARCHITECTURES = ("bert", "distilbert", "roberta")
+VOCABULARY = 100
+MAX_POSITIONS = 64
+SPECIAL_TOKENS = {
+    "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    "distilbert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+}
+WORDS = tuple(f"w{number}" for number in range(VOCABULARY - 5))
+
+
+def make_tokenizer(architecture: str) -> Tokenizer:
+    """Return a word-level tokenizer of VOCABULARY tokens: the special ones, then w0, w1, ..."""
+    special = SPECIAL_TOKENS[architecture]
+    vocabulary = {token: number for number, token in enumerate((*special, *WORDS))}
+    first, last = (special[0], special[2]) if architecture == "roberta" else (special[2], special[3])
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[3 if architecture == "roberta" else 1]))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    between = f"{last} {last}" if architecture == "roberta" else last
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {between} $B:1 {last}:1",
+        special_tokens=[(token, vocabulary[token]) for token in (first, last)],
+    )
+    tokenizer.add_special_tokens(list(special))
+    return tokenizer
+
+
+def make_examples(count: int, *, labels: int = 5, seed: int = 0) -> list[dict[str, str]]:
+    """Return examples of 2 to 20 words; each label has words of its own, so that a model can learn them."""
+    random = np.random.default_rng(seed)
+    examples = []
+    for number in range(count):
+        label = number % labels
+        own = [word for index, word in enumerate(WORDS) if index % labels == label]
+        text = " ".join(random.choice(own if random.random() < 0.5 else WORDS) for _ in range(random.integers(2, 21)))
+        examples.append({"text": text, "label": f"label-{label}"})
+    return examples
+
+
+def make_tiny(architecture: str, *, labels: int = 5, seed: int = 0, dropout: float = 0.1) -> torch.nn.Module:
+    """Return a classifier of 2 blocks, hidden 32, 4 heads and 64 FFN nodes, in evaluation mode."""
+    common = {"vocab_size": VOCABULARY, "num_labels": labels}
+    bert = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+    }
+    config: transformers.PreTrainedConfig
+    if architecture == "distilbert":
+        config = transformers.DistilBertConfig(
+            dim=32,
+            n_layers=2,
+            n_heads=4,
+            hidden_dim=64,
+            max_position_embeddings=MAX_POSITIONS,
+            dropout=dropout,
+            attention_dropout=dropout,
+            seq_classif_dropout=dropout,
+            **common,
+        )
+    elif architecture == "bert":
+        config = transformers.BertConfig(max_position_embeddings=MAX_POSITIONS, **bert, **common)
+    else:
+        # RoBERTa's positions start at 2.
+        config = transformers.RobertaConfig(max_position_embeddings=MAX_POSITIONS + 2, **bert, **common)
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    # The initial deviation of 0.02 makes every output nearly the same, and biases zero: spread the values.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model.eval()
+
+
+@dataclass
+class TinyBundle:
+    """A bundle, the reconfigured torch model it was compiled from, and its trained parameters."""
+
+    bundle: Bundle
+    model: torch.nn.Module
+    trained: dict[str, torch.nn.Parameter]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return fresh copies of the trained parameters' values."""
+        return {name: parameter.detach().numpy().copy() for name, parameter in self.trained.items()}
+
+
+def make_tiny_bundle(
+    directory: Path,
+    architecture: str,
+    *,
+    labels: int = 5,
+    retention: float = 0.1,
+    embeddings: str = "frozen",
+    dropout: bool = False,
+    precision: str = "fp32",
+    with_ort: bool = True,
+    first_token_only: bool = True,
+    seed: int = 0,
+    name: str = "bundle",
+) -> TinyBundle:
+    """Compile a tiny model with random learners into `directory`/`name`."""
+    model = make_tiny(architecture, labels=labels, seed=seed)
+    tokenizer = directory / f"{name}.tokenizer.json"
+    make_tokenizer(architecture).save(str(tokenizer))
+    settings = ExportSettings(
+        model="tiny",
+        train=directory / "train.jsonl",
+        out=directory / name,
+        profile=load_profile("workstation"),
+        selection="random",
+        retention=retention,
+        priming=0.01,
+        start="continue",
+        embeddings=embeddings,
+        frozen_precision=precision,
+        max_seq_len=MAX_POSITIONS,
+        learning_rate=1e-3,
+        epochs=1,
+        batch_size=4,
+        dropout=dropout,
+        seed=seed,
+        with_ort=with_ort,
+        first_token_only=first_token_only,
+    )
+    selection = select_learners("random", retention, find_ffn_blocks(model), seed=seed)
+    source = SourceModel(model, architecture, "tiny", tokenizer, MAX_POSITIONS)
+    label_names = [f"label-{number}" for number in range(labels)]
+    bundle = compile_bundle(source, label_names, selection, None, settings, Console(quiet=True))
+    tokenizer.unlink()
+    return TinyBundle(bundle, model, trained_parameters(model, embeddings))
+
+
+def make_batch(*, rows: int = 3, length: int = 16, labels: int = 5, token_types: bool = False, seed: int = 0) -> Batch:
+    """Return `rows` examples padded on the right: the first of full length, each next a third shorter."""
+    random = np.random.default_rng(seed)
+    lengths = [max(1, round(length * (2 / 3) ** row)) for row in range(rows)]
+    mask = (np.arange(length) < np.array(lengths)[:, None]).astype(np.int64)
+    ids = np.where(mask == 1, random.integers(5, VOCABULARY, mask.shape), 1)
+    types = random.integers(0, 2, mask.shape) * mask if token_types else None
+    return Batch(ids, mask, types, random.integers(0, labels, rows))
+
+
+def torch_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Return the model's logits [B, labels]."""
+    inputs = {"input_ids": torch.tensor(batch.input_ids), "attention_mask": torch.tensor(batch.attention_mask)}
+    if batch.token_type_ids is not None:
+        inputs["token_type_ids"] = torch.tensor(batch.token_type_ids)
+    logits: torch.Tensor = model(**inputs).logits
+    return logits
+
+
+def torch_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Return the sum of the examples' cross-entropies."""
+    logits = torch_logits(model, batch)
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(batch.labels), reduction="sum")
+
+
+def gradient_error(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    """Return the largest of tiny_cases.gradient_errors."""
+    return max(gradient_errors(found, expected).values())
