@@ -85,7 +85,7 @@ class OrtTrainingBackend:
         scale = np.float32(loss_scale * len(batch.labels))  # the engine's loss is the mean of the rows
         for name, total in self.gradients.items():
             gradient = self._state.parameters[name].grad
-            gradient *= scale
+            gradient *= scale  # in the engine's own buffer, which the next run resets
             total += gradient
         return float(loss) * float(scale)
 
