@@ -16,6 +16,7 @@ from edge_far.compile.builder import INTERNAL, Builder, constant_of
 from edge_far.compile.graphs import insert_before, remove_dead_nodes, replace_value
 from edge_far.compile.notes import PassNote
 from edge_far.compile.sizes import BATCH, SEQUENCE, TOKENS, dims_of
+from edge_far.errors import Unavailable
 
 __all__ = ["canonicalise"]
 
@@ -23,7 +24,7 @@ ROW_WISE = {"LayerNormalization", "Gelu", "Relu", "Tanh", "Dropout", "Add", "Mul
 
 
 def canonicalise(model: ir.Model) -> PassNote:
-    """Apply rules 1 to 4 in place."""
+    """Apply rules 1 to 4 in place; raises Unavailable for a form that no supported model has."""
     note = PassNote("canonicalise")
     _TokenRows(model.graph, note).run()
     remove_dead_nodes(model)
@@ -135,7 +136,7 @@ class _TokenRows:
         gemm.resize_inputs(3)
         gemm.replace_input_with(2, bias)
         if bias.producer() is not None:
-            raise ValueError(f"the bias {bias.name!r} of {gemm.name} is computed")
+            raise Unavailable(f"the bias {bias.name!r} of a linear layer is computed", where=f"node {gemm.name}")
         return product
 
     def _scale(self, node: ir.Node) -> ir.Value | None:
@@ -164,7 +165,7 @@ class _TokenRows:
         assert source is not None
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
         if index is None or index.size != 1 or int(index.reshape(())) != 0 or axis != 1:
-            raise ValueError(f"{node.name} takes tokens other than the first, which no head of ours does")
+            raise Unavailable("the model's head reads tokens other than the first", where=f"node {node.name}")
         self.note.changed("first-token selections")
         return b.op("FirstToken", [self.rows[source]], (BATCH, dims_of(source)[-1]), domain=INTERNAL)
 

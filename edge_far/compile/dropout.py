@@ -14,6 +14,7 @@ from edge_far.compile.builder import INTERNAL, Builder, constant_of
 from edge_far.compile.graphs import insert_before, remove_dead_nodes, replace_value
 from edge_far.compile.notes import PassNote
 from edge_far.compile.sizes import SEQUENCE, Dim, dims_of
+from edge_far.errors import Unavailable
 
 __all__ = ["DropoutMask", "bind_dropout_masks", "remove_dropout"]
 
@@ -44,7 +45,10 @@ def remove_dropout(model: ir.Model) -> PassNote:
 
 
 def bind_dropout_masks(model: ir.Model) -> tuple[PassNote, list[DropoutMask]]:
-    """Turn Dropout(x) into edge_far.MaskedDropout(x, bits) with one new graph input a node."""
+    """Turn Dropout(x) into edge_far.MaskedDropout(x, bits) with one new graph input a node.
+
+    Raises Unavailable where bits do not fill the last dimension.
+    """
     note = PassNote("bind_dropout_masks")
     graph = model.graph
     masks: list[DropoutMask] = []
@@ -84,4 +88,6 @@ def _eighth(dim: Dim) -> Dim:
         return f"{SEQUENCE}/8"
     if isinstance(dim, int) and dim % 8 == 0:
         return dim // 8
-    raise ValueError(f"dropout over a last dimension of {dim}, which 8 does not divide")
+    raise Unavailable(
+        f"dropout over a last dimension of {dim}, which 8 does not divide", hint="export with --no-dropout"
+    )

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from edge_far.compile.builder import INTERNAL, MICROSOFT, Builder
 from edge_far.compile.sizes import TOKENS, dims_of
+from edge_far.errors import Unavailable
 
 __all__ = ["RULES"]
 
@@ -111,7 +112,7 @@ def _gelu(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Grad
     """dx = dy * (cdf(x) + x * pdf(x)) of the standard normal distribution."""
     (x,) = _inputs(node)
     if "approximate" in node.attributes and node.attributes["approximate"].as_string() != "none":
-        raise ValueError(f"{node.name}: only the exact GELU has a gradient rule")
+        raise Unavailable("only the exact GELU has a gradient rule", where=f"node {node.name}")
     yield 0, b.op("GeluGrad", [dy, x], dims_of(x), domain=INTERNAL)
 
 

@@ -5,8 +5,9 @@ only the gradients that lead to a learner are built. The rules are in gradient_r
 gradients (LayerNormalization, GELU, Softmax, dropout) stay single operators of the domain `edge_far` here, so that
 later passes can choose what to keep for them, and lower.py expands them into stock operators.
 
-Every learner p gets an input `acc.p` and an output `grad.p`: grad.p = acc.p + dloss/dp. The device binds both to the same
-buffer, which accumulates micro-batches in place; where the gradient is a matrix product the addition is part of the Gemm.
+Every learner p gets an input `acc.p` and an output `grad.p`: grad.p = acc.p + dloss/dp. The device binds both to the
+same buffer, which accumulates micro-batches in place; where the gradient is a matrix product the addition is part of
+the Gemm.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from edge_far.compile.gradients import add_gradients, add_loss
 from edge_far.compile.lower import lower_internal_operators
 from edge_far.compile.notes import PassNote
 from edge_far.compile.quantize import quantize_frozen_products, quantize_frozen_tables
+from edge_far.compile.stash_gelu import stash_gelu_derivatives
+from edge_far.compile.stash_layer_norm import normalise_from_outputs
 
 __all__ = ["CompileOptions", "PortableGraphs", "build_portable_graphs", "build_release_graph"]
 
@@ -86,6 +88,7 @@ def build_release_graph(original: torch.nn.Module, architecture: str) -> ir.Mode
 
 def _finish(model: ir.Model, notes: list[PassNote], options: CompileOptions) -> None:
     if options.frozen_precision == "int8":
+        notes += [normalise_from_outputs(model), stash_gelu_derivatives(model)]
         notes += [quantize_frozen_products(model), quantize_frozen_tables(model)]
     notes.append(lower_internal_operators(model))
     before = model.graph.num_nodes()

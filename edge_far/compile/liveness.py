@@ -3,8 +3,8 @@
 Follows the allocation planner of ONNX Runtime (measured against it in docs/performance.md):
 
 1. Reshapes share their input's buffer; an elementwise operator writes over an input of its shape that dies with it.
-2. Any other output takes the buffer that was freed last among those of exactly its shape and type. A buffer is therefore
-   held from its first value to its last, also in between, when it holds nothing.
+2. Any other output takes the buffer that was freed last among those of exactly its shape and type. A buffer is
+   therefore held from its first value to its last, also in between, when it holds nothing.
 3. A buffer is returned to the heap after its last value's last reader.
 
 Inputs, outputs bound by the caller and constants are not counted: the plan counts them by themselves.

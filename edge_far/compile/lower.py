@@ -15,6 +15,8 @@ from edge_far.compile.sizes import BATCH, SEQUENCE, TOKENS, dims_of
 
 __all__ = ["lower_internal_operators"]
 
+SMALLEST_GAMMA = 1e-6
+
 Lowering = Callable[[ir.Node, Builder], list[ir.Value | None]]
 
 
@@ -44,14 +46,29 @@ def _used(value: ir.Value) -> bool:
 
 
 def _layer_norm_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
-    """With n = (x - mean) * r and w = gamma / width: dx = r * (dy*gamma - dy.w - n * (dy*n).w).
+    """The normalised input is n = (x - mean) * rate."""
+    dy, x, gamma, mean, rate = _values(node)
+    return _layer_norm_gradients(node, dy, b.mul(b.sub(x, mean), rate), gamma, rate, b)
+
+
+def _layer_norm_grad_from_output(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """The normalised input is n = (y - beta) / gamma, with gamma kept away from zero."""
+    dy, y, gamma, beta, rate = _values(node)
+    tiny = b.scalar(SMALLEST_GAMMA)
+    lost = b.op("Less", [b.unary("Abs", gamma), tiny], dims_of(gamma), dtype=ir.DataType.BOOL)
+    divisor = b.op("Where", [lost, tiny, gamma], dims_of(gamma))
+    return _layer_norm_gradients(node, dy, b.binary("Div", b.sub(y, beta), divisor), gamma, rate, b)
+
+
+def _layer_norm_gradients(
+    node: ir.Node, dy: ir.Value, normal: ir.Value, gamma: ir.Value, rate: ir.Value, b: Builder
+) -> list[ir.Value | None]:
+    """With w = gamma / width: dx = rate * (dy*gamma - dy.w - n * (dy*n).w).
 
     The two row means are matrix-vector products, which read their operand once and write a column.
     """
-    dy, x, gamma, mean, rate = _values(node)
     dx, dgamma, dbeta = node.outputs
     width = int(dims_of(gamma)[0])
-    normal = b.mul(b.sub(x, mean), rate)
     weighted = b.mul(dy, normal)
     results: list[ir.Value | None] = [None, None, None]
     if _used(dgamma):
@@ -136,6 +153,7 @@ def _embedding_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
 
 _LOWERINGS: dict[str, Lowering] = {
     "LayerNormalizationGrad": _layer_norm_grad,
+    "LayerNormalizationGradFromOutput": _layer_norm_grad_from_output,
     "SoftmaxGrad": _softmax_grad,
     "GeluGrad": _gelu_grad,
     "MaskedDropout": _masked_dropout,

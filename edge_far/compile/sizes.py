@@ -1,7 +1,8 @@
 """Symbolic sizes: how many elements a tensor has as a function of batch B and sequence length S.
 
 Every activation of the compiled graphs has dimensions that are integers or one of the symbols below, so a size is
-a polynomial in B and S with few terms. The device evaluates the same polynomials from the manifest: it needs no graph library.
+a polynomial in B and S with few terms. The device evaluates the same polynomials from the manifest: it needs no
+graph library.
 """
 
 from __future__ import annotations
