@@ -172,6 +172,65 @@ class Adaptation:
         minimum=1,
         maximum=1440,
     )
+    held_out_percent: int = setting(
+        20,
+        "Share of the device's examples that never train and decide whether a candidate is better. Read "
+        "when the store is made; the split then stays for ever.",
+        unit="percent",
+        minimum=5,
+        maximum=50,
+    )
+    retention_days: int | None = setting(
+        365, "Examples older than this are deleted; null: no limit.", unit="days", minimum=1, maximum=36500
+    )
+    retention_examples: int | None = setting(
+        100000, "More examples than this: the oldest are deleted; null: no limit.", minimum=100, maximum=10000000
+    )
+    retention_mib: int | None = setting(
+        64, "More text than this: the oldest examples are deleted; null: no limit.", minimum=1, **MIB
+    )
+    tolerance_percent: float = setting(
+        5.0,
+        "A candidate is released when its accuracy on the held-out examples is at least the current "
+        "release's, and surely no more than this below it. Smaller needs more held-out examples.",
+        unit="percent",
+        minimum=0.1,
+        maximum=50,
+    )
+    base_tolerance_percent: float = setting(
+        5.0,
+        "The same for the host's own samples, against the factory release: how much may be forgotten in all.",
+        unit="percent",
+        minimum=0.1,
+        maximum=50,
+    )
+    confidence_percent: float = setting(
+        95.0,
+        "How sure 'surely' is: one-sided confidence of both comparisons.",
+        unit="percent",
+        minimum=50,
+        maximum=99.9,
+    )
+    min_held_out_examples: int = setting(
+        50, "Fewer held-out examples than this decide nothing: no release.", minimum=10, maximum=1000000
+    )
+    use_replay: bool = setting(
+        False,
+        "Train on one half of the host's samples besides the device's examples, and measure forgetting on the "
+        "other half. The samples are training text that lies on the device (edge-far daemon --replay).",
+    )
+    base_required: bool = setting(
+        False, "Refuse every release as long as there are no samples to measure forgetting on."
+    )
+    health_command: str | None = setting(
+        None,
+        "A command of the application's own that gets the candidate's directory as its last argument and may "
+        "veto it by an exit status other than 0; null: none.",
+        example="/usr/local/bin/check-model --quick",
+    )
+    health_timeout_minutes: int = setting(
+        5, "A health command that takes longer is a veto.", unit="minutes", minimum=1, maximum=60
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

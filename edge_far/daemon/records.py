@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_far.device.data import Example, _Checker, _Wrong
+from edge_far.device.data import Example, ExampleChecker, RecordProblem
 
 __all__ = ["Feedback", "LabelledExample", "Prediction", "Record", "RecordError", "RecordReader"]
 
@@ -53,8 +53,8 @@ class RecordReader:
     """Reads lines; `labels` are those the model knows, None accepts any."""
 
     def __init__(self, labels: Sequence[str] | None) -> None:
-        self._labelled = _Checker(labels, require_labels=True)
-        self._unlabelled = _Checker(labels, require_labels=False)
+        self._labelled = ExampleChecker(labels, require_labels=True)
+        self._unlabelled = ExampleChecker(labels, require_labels=False)
 
     def read(self, line: bytes) -> Record | None:
         """Return what the line says, or None for an empty one; raises RecordError."""
@@ -69,7 +69,7 @@ class RecordReader:
                 prediction = self._label(record, "prediction")
                 return Prediction(name, self._unlabelled.example(record), prediction)
             label = self._label(record, "label")
-        except _Wrong as wrong:
+        except RecordProblem as wrong:
             raise RecordError(f"{wrong.message} ({wrong.hint})" if wrong.hint else wrong.message) from wrong
         correct = {None: None, "correct": True, "wrong": False}.get(_string(record, "feedback"), ...)
         if correct is ...:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from edge_far.errors import DataError, InputMissing, StorageError
 
-__all__ = ["Example", "label_names", "read_examples"]
+__all__ = ["Example", "ExampleChecker", "RecordProblem", "label_names", "read_examples"]
 
 MAX_LINE_BYTES = 1 << 20
 MAX_ERRORS = 5
@@ -53,7 +53,7 @@ def read_examples(path: Path, *, labels: Sequence[str] | None, require_labels: b
                 hint="name the file .jsonl, .csv or .tsv",
             )
         problems = _Problems(path)
-        checker = _Checker(labels, require_labels)
+        checker = ExampleChecker(labels, require_labels)
         lines = _Lines(file, problems)
         records = _jsonl_records(lines, problems) if kind == "JSONL" else _table_records(lines, problems, kind, checker)
         examples = []
@@ -61,7 +61,7 @@ def read_examples(path: Path, *, labels: Sequence[str] | None, require_labels: b
             for number, record in records:
                 try:
                     examples.append(checker.example(record))
-                except _Wrong as wrong:
+                except RecordProblem as wrong:
                     problems.add(number, wrong)
         except _Stop:
             pass
@@ -82,7 +82,7 @@ def label_names(examples: Sequence[Example]) -> list[str]:
     return sorted(names)
 
 
-class _Wrong(Exception):
+class RecordProblem(Exception):
     """What is wrong with one record, and what to do."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
@@ -100,10 +100,10 @@ class _Problems:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.found: list[tuple[int, _Wrong]] = []
+        self.found: list[tuple[int, RecordProblem]] = []
         self.stopped = False
 
-    def add(self, number: int, wrong: _Wrong, *, last: bool = False) -> None:
+    def add(self, number: int, wrong: RecordProblem, *, last: bool = False) -> None:
         """Note an error of line `number`; raises _Stop when it is the last one worth telling."""
         self.found.append((number, wrong))
         if last or len(self.found) == MAX_ERRORS:
@@ -137,25 +137,29 @@ class _Lines:
             self.number += 1
             if len(raw) > MAX_LINE_BYTES:
                 hint = "one example is one line; is this the right file?"
-                self.problems.add(self.number, _Wrong(f"line longer than {MAX_LINE_BYTES} bytes", hint), last=True)
+                self.problems.add(
+                    self.number, RecordProblem(f"line longer than {MAX_LINE_BYTES} bytes", hint), last=True
+                )
             if self.number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
                 hint = "convert it, for example with iconv -f UTF-16 -t UTF-8"
-                self.problems.add(1, _Wrong("the file is UTF-16, not UTF-8", hint), last=True)
+                self.problems.add(1, RecordProblem("the file is UTF-16, not UTF-8", hint), last=True)
             if b"\0" in raw:
                 hint = "is this a text file in UTF-8?"
-                self.problems.add(self.number, _Wrong("line holds NUL bytes", hint))
+                self.problems.add(self.number, RecordProblem("line holds NUL bytes", hint))
                 continue
             try:
                 text = raw.decode("utf-8-sig" if self.number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                wrong = _Wrong(f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1}", UTF8_HINT)
+                wrong = RecordProblem(
+                    f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1}", UTF8_HINT
+                )
                 self.problems.add(self.number, wrong)
                 continue
             self.first = self.first or self.number
             yield text
 
 
-class _Checker:
+class ExampleChecker:
     """Turns the fields of a record into an Example, or says what is wrong with them."""
 
     def __init__(self, labels: Sequence[str] | None, require_labels: bool) -> None:
@@ -164,13 +168,13 @@ class _Checker:
         self.require_labels = require_labels
 
     def example(self, record: Mapping[str, object]) -> Example:
-        """Return the example; raises _Wrong."""
+        """Return the example; raises RecordProblem."""
         _refuse_misspelt(record)
         if "text" not in record:
-            raise _Wrong("no field 'text'", "each example needs one")
+            raise RecordProblem("no field 'text'", "each example needs one")
         text = _text(record["text"], "text")
         if not text.strip():
-            raise _Wrong("'text' is empty", "remove the example or give it a text")
+            raise RecordProblem("'text' is empty", "remove the example or give it a text")
         pair = record.get("text_pair")
         pair = _text(pair, "text_pair") if pair is not None else ""
         return Example(text, pair if pair.strip() else None, self._label(record.get("label")))
@@ -180,14 +184,14 @@ class _Checker:
             value = str(value)
         if value is None or (isinstance(value, str) and not value.strip()):
             if self.require_labels:
-                raise _Wrong("no label", "give every example a label or remove it")
+                raise RecordProblem("no label", "give every example a label or remove it")
             return None
         label = _text(value, "label", "a string or a whole number")
         if self.labels is not None and self.require_labels and label not in self.known:
             near = difflib.get_close_matches(label, self.labels, n=1)
             question = f"did you mean '{near[0]}'? " if near else ""
             count = f"{len(self.labels)} label{'s' if len(self.labels) != 1 else ''}"
-            raise _Wrong(f"unknown label {_quoted(label)}", f"{question}the bundle has {count}")
+            raise RecordProblem(f"unknown label {_quoted(label)}", f"{question}the bundle has {count}")
         return label
 
 
@@ -211,18 +215,18 @@ def _jsonl_records(lines: _Lines, problems: _Problems) -> Iterator[tuple[int, Ma
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            problems.add(lines.number, _Wrong(f"broken JSON at column {error.colno}: {error.msg}", JSONL_HINT))
+            problems.add(lines.number, RecordProblem(f"broken JSON at column {error.colno}: {error.msg}", JSONL_HINT))
         except (ValueError, RecursionError):  # a number of thousands of digits, or brackets nested as deep
-            problems.add(lines.number, _Wrong("broken JSON: number too long or nested too deeply", JSONL_HINT))
+            problems.add(lines.number, RecordProblem("broken JSON: number too long or nested too deeply", JSONL_HINT))
         else:
             if isinstance(record, dict):
                 yield lines.number, record
             else:
-                problems.add(lines.number, _Wrong(f"{_json_type(record)} instead of an object", JSONL_HINT))
+                problems.add(lines.number, RecordProblem(f"{_json_type(record)} instead of an object", JSONL_HINT))
 
 
 def _table_records(
-    lines: _Lines, problems: _Problems, kind: str, checker: _Checker
+    lines: _Lines, problems: _Problems, kind: str, checker: ExampleChecker
 ) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Yield the rows below the header; CSV is quoted as in RFC 4180, TSV has no quoting."""
     if kind == "CSV":
@@ -236,7 +240,7 @@ def _table_records(
             row = next(reader, None)
         except csv.Error as error:
             hint = "double every quote inside a quoted field and close it" if kind == "CSV" else None
-            problems.add(lines.first or lines.number, _Wrong(f"broken {kind}: {error}", hint), last=True)
+            problems.add(lines.first or lines.number, RecordProblem(f"broken {kind}: {error}", hint), last=True)
         if row is None:
             return
         if not any(cell.strip() for cell in row):
@@ -247,13 +251,13 @@ def _table_records(
             hint = "quote a field that holds a comma" if kind == "CSV" else "a text cannot hold a tab"
             if len(row) < len(header):
                 hint = "give every row all the fields of the header"
-            wrong = _Wrong(f"{_count(len(row), 'field')} where the header has {len(header)}", hint)
+            wrong = RecordProblem(f"{_count(len(row), 'field')} where the header has {len(header)}", hint)
             problems.add(lines.first, wrong)
         else:
             yield lines.first, dict(zip(header, row, strict=True))
 
 
-def _header(row: list[str], lines: _Lines, problems: _Problems, kind: str, checker: _Checker) -> list[str]:
+def _header(row: list[str], lines: _Lines, problems: _Problems, kind: str, checker: ExampleChecker) -> list[str]:
     """Return the column names of the first row; a wrong header ends the reading."""
     header = [name.strip() for name in row]
     separator = "," if kind == "CSV" else "<tab>"
@@ -262,13 +266,13 @@ def _header(row: list[str], lines: _Lines, problems: _Problems, kind: str, check
         _refuse_misspelt(dict.fromkeys(header))
         missing = [name for name in ("text", "label") if name not in header]
         if "text" in missing:
-            raise _Wrong("no header with a column 'text'", hint)
+            raise RecordProblem("no header with a column 'text'", hint)
         if "label" in missing and checker.require_labels:
-            raise _Wrong("no column 'label' in the header", hint)
+            raise RecordProblem("no column 'label' in the header", hint)
         for name in FIELDS:
             if header.count(name) > 1:
-                raise _Wrong(f"column '{name}' appears twice in the header", hint)
-    except _Wrong as wrong:
+                raise RecordProblem(f"column '{name}' appears twice in the header", hint)
+    except RecordProblem as wrong:
         problems.add(lines.first, wrong, last=True)
     return header
 
@@ -280,18 +284,20 @@ def _refuse_misspelt(names: Mapping[str, object]) -> None:
             continue
         near = difflib.get_close_matches(name.lower().strip(), FIELDS, n=1, cutoff=0.75)
         if near and near[0] not in names:
-            raise _Wrong(f"unknown field {_quoted(name)}", f"did you mean '{near[0]}'?")
+            raise RecordProblem(f"unknown field {_quoted(name)}", f"did you mean '{near[0]}'?")
 
 
 def _text(value: object, field: str, wanted: str = "a string") -> str:
     if not isinstance(value, str):
-        raise _Wrong(f"'{field}' is {_json_type(value)}, not {wanted}", "put it in quotes")
+        raise RecordProblem(f"'{field}' is {_json_type(value)}, not {wanted}", "put it in quotes")
     if "\0" in value:
-        raise _Wrong(f"'{field}' holds a NUL character", "remove it")
+        raise RecordProblem(f"'{field}' holds a NUL character", "remove it")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise _Wrong(f"'{field}' holds half of a surrogate pair", "write the character itself in UTF-8") from None
+        raise RecordProblem(
+            f"'{field}' holds half of a surrogate pair", "write the character itself in UTF-8"
+        ) from None
     return value
 
 
