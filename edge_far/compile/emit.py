@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from edge_far.bundle import Mask, Parameter, Portable
 from edge_far.compile.graph_passes import PortableGraphs
@@ -53,6 +54,8 @@ def emit_portable(
     weights.close()
     write_json(directory / "constants.json", constants)
     for name, model in (("step", graphs.step), ("infer", graphs.infer), ("release", release)):
+        # The exporter's notes hold stack traces with this machine's paths.
+        ClearMetadataAndDocStringPass()(model)
         model.ir_version = min(model.ir_version, 10)
         ir.save(model, directory / f"{name}.onnx")
     write_json(directory / "release.json", {"regions": regions, "layout": layout})
