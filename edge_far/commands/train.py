@@ -34,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="directory of the run")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument(
+        "--learners", type=Path, metavar="FILE", help="start from these (learners.safetensors of a run or a release)"
+    )
+    parser.add_argument("--control", type=Path, metavar="FILE", help="a file that says run, pause or stop")
     add_profile_arguments(parser)
     settings = parser.add_argument_group("training (defaults travel with the bundle)")
     settings.add_argument("--epochs", type=int, metavar="N")
@@ -79,7 +83,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             where=str(options.out),
             hint="continue it with --resume, or choose another directory",
         )
-    for path in (options.train, options.eval):
+    for path in (options.train, options.eval, options.learners):
         if path is not None and not path.exists():
             raise InputMissing("no such file", where=str(path), hint="check the path")
     return _train(options, console, bundle, profile, directory)
@@ -90,7 +94,9 @@ def _train(options: argparse.Namespace, console: Console, bundle: Any, profile: 
 
     import onnxruntime
 
+    from edge_far.device.arrays import read_arrays_into
     from edge_far.device.backends import choose_backend
+    from edge_far.device.control import Control
     from edge_far.device.memory import cgroup_limit_mib, release_free_memory, resident_set, use_one_heap
     from edge_far.device.plan import Plan, make_plan, shapes_of
     from edge_far.device.pressure import MemoryWatch
@@ -106,6 +112,8 @@ def _train(options: argparse.Namespace, console: Console, bundle: Any, profile: 
     train = encode_file(bundle, options.train, console, max_seq_len=settings.max_seq_len)
     held_out = encode_file(bundle, options.eval, console, max_seq_len=settings.max_seq_len) if options.eval else None
     make_backend, backend_name, learners = choose_backend(options.backend, bundle, threads, dropout=settings.dropout)
+    if options.learners:
+        read_arrays_into(options.learners, learners)
     release_free_memory()
     budget = _effective_budget(budget_of(options, profile), cgroup_limit_mib(), console)
     plan: Plan = make_plan(
@@ -125,6 +133,7 @@ def _train(options: argparse.Namespace, console: Console, bundle: Any, profile: 
         threads=threads,
         rows={str(length): rows for length, rows in plan.rows.items()},
         onnxruntime=onnxruntime.__version__,
+        learners_sha256=sha256_of(options.learners) if options.learners else None,
     )
     if options.resume:
         known = load_record(directory.settings)
@@ -145,6 +154,7 @@ def _train(options: argparse.Namespace, console: Console, bundle: Any, profile: 
         no_decay=frozenset(p.name for p in bundle.manifest.portable.parameters if not p.decay),
         checkpoint_seconds=options.checkpoint_minutes * 60,
         checkpoint_steps=options.checkpoint_steps,
+        control=Control(options.control),
     )
     trainer.resume(checkpoint)
     console.info(
@@ -193,6 +203,7 @@ def _refuse_changes(known: Any, record: Any, options: argparse.Namespace, consol
     checks = (
         ("bundle", "BUNDLE", "the bundle differs from the one the run was started with"),
         ("train_sha256", "--train", "the training data differs from what the run was started with"),
+        ("learners_sha256", "--learners", "the run was started from other learners"),
         ("eval_sha256", "--eval", "the evaluation data differs from what the run was started with"),
         (
             "settings",

@@ -54,6 +54,7 @@ class RunRecord:
     threads: int
     rows: dict[str, int]
     onnxruntime: str
+    learners_sha256: str | None = None  # of a file the run starts from; None: the bundle's learners
 
 
 def resolve_settings(bundle: Bundle, wishes: dict[str, Any]) -> TrainSettings:

@@ -21,6 +21,10 @@ class StopRequest:
         """Say whether a signal asked to stop."""
         return self.received is not None
 
+    def request(self) -> None:
+        """Ask to stop as SIGTERM does."""
+        self.received = self.received or signal.SIGTERM
+
     def error(self, step: int, total: int) -> EdgeFarError:
         """Return what to raise after the checkpoint: Interrupted (130) for Ctrl-C, Deferred (75) for SIGTERM."""
         kind = Interrupted if self.received == signal.SIGINT else Deferred

@@ -21,6 +21,7 @@ from edge_far.device.arrays import read_arrays, read_arrays_into, write_arrays
 from edge_far.device.backend import Backend, DropoutKey
 from edge_far.device.batches import collate, plan_epoch, split_batch
 from edge_far.device.checkpoint import Checkpoint, RunDirectory, TrainingState
+from edge_far.device.control import Control
 from edge_far.device.encode import Encoded
 from edge_far.device.evaluate import evaluate, metrics_document, metrics_text
 from edge_far.device.memory import release_free_memory, resident_set
@@ -65,6 +66,7 @@ class Trainer:
         no_decay: frozenset[str],
         checkpoint_seconds: float,
         checkpoint_steps: int | None = None,
+        control: Control | None = None,
     ) -> None:
         self.settings, self.data, self.plan, self.run = settings, data, plan, run
         self.make_backend = make_backend
@@ -72,6 +74,7 @@ class Trainer:
         self.console = console
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpoint_steps = checkpoint_steps
+        self.control = control or Control(None)
         self.backend = make_backend()
         self.optimizer = AdamW(
             self.backend.parameters, AdamWSettings(weight_decay=settings.weight_decay), no_decay=no_decay
@@ -121,6 +124,9 @@ class Trainer:
                     saved = self._checkpoint(log)
                 elif self._checkpoint_due(saved):
                     saved = self._checkpoint(log)
+                if self.state.step < self.total_steps:
+                    paused = self.control.wait(stop, log, self.state.step)
+                    started, saved = started + paused, saved + paused
                 if stop.requested and self.state.step < self.total_steps:
                     self._checkpoint(log)
                     raise stop.error(self.state.step, self.total_steps)
