@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from edge_far.errors import InputMissing, Unavailable
 from edge_far.far.nodes import architecture_of
@@ -16,6 +21,9 @@ from edge_far.far.nodes import architecture_of
 __all__ = ["SourceModel", "load_source"]
 
 _ROBERTA_FIRST_POSITION = 2
+# What a sequence classifier has on top of its encoder, in transformers' BERT, DistilBERT and RoBERTa.
+_NEW_HEAD = re.compile(r"^(classifier|pre_classifier)\.|(^|\.)pooler\.")
+_SAYS_NOTHING = {"model", "models", "checkpoint", "best", "last", "final", "output"}
 
 
 @dataclass
@@ -46,24 +54,51 @@ def load_source(model: str, labels: list[str], seed: int) -> SourceModel:
         )
     torch.manual_seed(seed)
     try:
-        with warnings.catch_warnings(), _quiet("transformers"):
+        with warnings.catch_warnings(), _quiet_transformers():
             warnings.simplefilter("ignore")
             config = AutoConfig.from_pretrained(model, num_labels=len(labels))
-            loaded = AutoModelForSequenceClassification.from_pretrained(
-                model, config=config, attn_implementation="eager", dtype=torch.float32
+            loaded, loading = AutoModelForSequenceClassification.from_pretrained(
+                model,
+                config=config,
+                attn_implementation="eager",
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise Unavailable(
             f"cannot load the model: {str(error).splitlines()[0]}",
             where=model,
             hint="name a local directory with config.json and model.safetensors, or a hub model while online",
         ) from error
     architecture = architecture_of(loaded)
+    _refuse_random_encoder(loading, model)
+    name = _name_of(directory.resolve(), architecture, loaded.config) if looks_local else model
     positions = int(loaded.config.max_position_embeddings)
     if architecture == "roberta":
         positions -= _ROBERTA_FIRST_POSITION
-    name = directory.resolve().name if looks_local else model
     return SourceModel(loaded, architecture, name, _tokenizer_file(model), positions)
+
+
+def _refuse_random_encoder(loading: Mapping[str, Any], model: str) -> None:
+    """Only the head may be new: transformers would fill whatever else does not fit with random numbers."""
+    mismatched = [key[0] if isinstance(key, tuple) else key for key in loading["mismatched_keys"]]
+    foreign = sorted(key for key in (*loading["missing_keys"], *mismatched) if not _NEW_HEAD.search(key))
+    if foreign:
+        raise Unavailable(
+            f"{len(foreign)} weights are missing or of another size than config.json says: {', '.join(foreign[:3])}",
+            where=model,
+            hint="name a directory whose config.json and weights belong together",
+        )
+
+
+def _name_of(directory: Path, architecture: str, config: Any) -> str:
+    """Return a name for the manifest: the directory's, its Python package's, or architecture and sizes."""
+    if directory.name.lower() not in _SAYS_NOTHING:
+        return directory.name
+    if (directory.parent / "__init__.py").is_file():
+        return directory.parent.name
+    return f"{architecture}-{config.num_hidden_layers}x{config.hidden_size}"
 
 
 def _tokenizer_file(model: str) -> Path:
@@ -74,7 +109,7 @@ def _tokenizer_file(model: str) -> Path:
     from transformers import AutoTokenizer
 
     try:
-        with _quiet("transformers"):
+        with _quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(model)
         converted = Path(tempfile.mkdtemp(prefix="edge-far-")) / "tokenizer.json"
         tokenizer.backend_tokenizer.save(str(converted))
@@ -87,15 +122,18 @@ def _tokenizer_file(model: str) -> Path:
     return converted
 
 
-class _quiet:
-    """Lowers a logger to errors: the loading report on new heads is expected here."""
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Hide what transformers prints while it loads: remarks on the new head, which is expected, and a progress bar."""
+    from transformers.utils import logging as transformers_logging
 
-    def __init__(self, name: str) -> None:
-        self.logger = logging.getLogger(name)
-
-    def __enter__(self) -> None:
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        self.logger.setLevel(self.level)
+    logger = logging.getLogger("transformers")
+    level, bars = logger.level, transformers_logging.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
