@@ -1,0 +1,160 @@
+"""Predicted activation peaks against a simulation on real shapes, and hand-made cases of each rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+pytest.importorskip("torch")
+import onnxruntime as ort
+
+from edge_far.compile.builder import Builder
+from edge_far.compile.liveness import activation_peaks
+from tests.tiny_cases import Oracle, cases
+from tests.tiny_graphs import FLOAT, UINT8, make_graph
+
+pytestmark = pytest.mark.host
+
+IN_PLACE = {"Add", "Sub", "Mul", "Div"}
+VIEWS = {"Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten"}
+
+
+def peak(graph: ir.Graph, batch: int, sequence: int) -> float:
+    return max(size.at(batch, sequence) for size in activation_peaks(graph))
+
+
+def chain(build: Callable[[Builder, ir.Value], ir.Value]) -> ir.Graph:
+    return make_graph({"x": (("batch", 256), FLOAT)}, build).graph
+
+
+def test_a_value_is_freed_after_its_last_reader() -> None:
+    """Exp cannot overwrite: two buffers of 1 KiB a row, the third Exp takes the first's."""
+    graph = chain(
+        lambda b, x: b.reduce("ReduceSum", b.unary("Exp", b.unary("Exp", b.unary("Exp", x))), 0, keepdims=False)
+    )
+    assert peak(graph, 2, 8) == 2 * 2048
+
+
+def test_elementwise_operators_write_in_place_and_outputs_are_not_counted() -> None:
+    graph = chain(lambda b, x: b.unary("Exp", b.add(b.add(b.unary("Exp", x), x), x)))
+    assert peak(graph, 2, 8) == 2048
+
+
+def test_a_value_still_needed_is_not_overwritten() -> None:
+    def build(b: Builder, x: ir.Value) -> ir.Value:
+        kept = b.unary("Exp", x)
+        return b.unary("Exp", b.mul(b.add(kept, x), kept))
+
+    assert peak(chain(build), 2, 8) == 2 * 2048
+
+
+def test_reshapes_share_their_inputs_buffer() -> None:
+    def build(b: Builder, x: ir.Value) -> ir.Value:
+        active = b.unary("Exp", x)
+        return b.unary("Neg", b.reshape_to(active, ("batch", 16, 16)))
+
+    assert peak(chain(build), 2, 8) == 2048
+
+
+def test_bytes_of_small_types() -> None:
+    graph = chain(lambda b, x: b.cast(b.cast(x, UINT8), FLOAT))
+    assert peak(graph, 2, 8) == 512
+
+
+def read_shapes(path: Path, batch_number: int, oracle: Oracle, learners: dict[str, np.ndarray]) -> dict[str, int]:
+    """Run a graph with every computed value as an output; return their sizes in bytes."""
+    model = ir.load(path)
+    graph = model.graph
+    known = set(graph.outputs)
+    graph.outputs.extend(v for node in graph for v in node.outputs if v.name and v not in known)
+    proto = ir.to_proto(model)
+    extended = path.with_name("all_outputs.onnx")
+    extended.write_bytes(proto.SerializeToString())
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(str(extended), options, ["CPUExecutionProvider"])
+    finally:
+        extended.unlink()
+    batch = oracle.batch(batch_number)
+    rows, length = batch.input_ids.shape
+    sizes = {"batch": rows, "sequence": length, "sequence/8": length // 8, "batch*sequence": rows * length}
+    feeds: dict[str, np.ndarray] = {}
+    for value in session.get_inputs():
+        name = value.name
+        given = getattr(batch, name, None) if name in type(batch).__slots__ else None
+        parameter = learners.get(name.removeprefix("acc."))
+        if given is not None or parameter is not None:
+            feeds[name] = given if given is not None else parameter
+        elif name == "loss_scale":
+            feeds[name] = np.array(1, np.float32)
+        else:
+            shape = [sizes[dim] if isinstance(dim, str) else dim for dim in value.shape]
+            feeds[name] = np.ones(shape, np.uint8 if "uint8" in value.type else np.float32)
+    names = [value.name for value in session.get_outputs()]
+    return {name: array.nbytes for name, array in zip(names, session.run(None, feeds), strict=True)}
+
+
+def simulate(graph: ir.Graph, nbytes: dict[str, int]) -> int:
+    """Walk the graph as ONNX Runtime's planner does, with real sizes; return the peak in bytes.
+
+    Written apart from the module: values live in slots, a slot counts from its first value's node to its last's end.
+    """
+    order = list(graph)
+    outside = {v.name for v in (*graph.inputs, *graph.outputs, *graph.initializers.values())}
+    base: dict[str, str] = {}
+    for node in order:
+        if node.op_type in VIEWS:
+            base[node.outputs[0].name] = base.get(node.inputs[0].name, node.inputs[0].name)
+    final = {base.get(v.name, v.name): step for step, n in enumerate(order) for v in n.inputs if v is not None}
+    slot_of: dict[str, int] = {}
+    spans: list[list[int]] = []  # bytes, first node, last node
+    kinds: list[str] = []
+    stack: list[int] = []  # freed slots, the last freed on top
+    for step, node in enumerate(order):
+        ending = list(dict.fromkeys(base.get(v.name, v.name) for v in node.inputs if v is not None))
+        ending = [name for name in ending if name in slot_of and final[name] == step]
+        for value in node.outputs:
+            if value.name in outside or value.name in base or not value.name:
+                continue
+            kind = f"{value.dtype}{value.shape}"
+            reuse = [n for n in ending if node.op_type in IN_PLACE and kinds[slot_of[n]] == kind]
+            freed = [slot for slot in stack if kinds[slot] == kind]
+            if reuse:
+                slot = slot_of[reuse[0]]
+                ending.remove(reuse[0])
+            elif freed:
+                slot = freed[-1]
+                stack.remove(slot)
+            else:
+                slot = len(spans)
+                spans.append([nbytes[value.name], step, step])
+                kinds.append(kind)
+            slot_of[value.name] = slot
+            end = final.get(value.name, step)
+            spans[slot][2] = max(spans[slot][2], end)
+            if end == step:
+                stack.append(slot)
+        stack += [slot_of[name] for name in ending]
+    return max(sum(size for size, first, last in spans if first <= step <= last) for step in range(len(order)))
+
+
+@pytest.mark.parametrize("name", [case.name for case in cases()])
+def test_prediction_equals_a_simulation_with_real_shapes(name: str, tiny_bundle, oracle) -> None:
+    from edge_far.device.arrays import read_arrays
+
+    bundle, expected = tiny_bundle(name), oracle(name)
+    learners = read_arrays(bundle.path("learners.safetensors"))
+    for graph_name in ("step", "infer"):
+        path = bundle.path(f"portable/{graph_name}.onnx")
+        graph = ir.load(path).graph
+        polynomials = getattr(bundle.manifest.portable, f"{graph_name}_peaks")
+        for number in (0, 1):
+            rows, length = expected.batch(number).input_ids.shape
+            predicted = max(sum(c * rows**b * length**s for b, s, c in size) for size in polynomials)
+            assert predicted == simulate(graph, read_shapes(path, number, expected, learners))

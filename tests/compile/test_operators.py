@@ -1,0 +1,109 @@
+"""The portable graphs hold nothing but operators on this list: each has a CPU kernel in the stock wheel.
+
+tests/device/test_session.py proves it by running them in the device's environment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+pytest.importorskip("torch")
+import onnx_ir as ir
+
+from tests.tiny_cases import CASES, cases
+
+pytestmark = pytest.mark.host
+
+STANDARD = {
+    "Abs",
+    "Add",
+    "Cast",
+    "Concat",
+    "DequantizeLinear",
+    "Div",
+    "Erf",
+    "Exp",
+    "Gather",
+    "Gelu",
+    "Gemm",
+    "Greater",
+    "LayerNormalization",
+    "Less",
+    "LogSoftmax",
+    "Mul",
+    "Neg",
+    "OneHot",
+    "Pad",
+    "QuantizeLinear",
+    "ReduceSum",
+    "Relu",
+    "Reshape",
+    "ScatterND",
+    "Shape",
+    "Slice",
+    "Softmax",
+    "Sub",
+    "Tanh",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+}
+MICROSOFT = {"DynamicQuantizeMatMul", "FusedMatMul"}
+GRAPHS = ("step", "infer")
+ABSOLUTE_PATH = re.compile(rb"/(work|home|root|tmp|usr)/[\w./-]+")
+
+
+def load(bundle, graph: str) -> ir.Model:
+    return ir.load(bundle.path(f"portable/{graph}.onnx"))
+
+
+@pytest.mark.parametrize("name", [case.name for case in CASES])
+def test_only_operators_with_a_stock_kernel(name: str, tiny_bundle) -> None:
+    for graph in GRAPHS:
+        model = load(tiny_bundle(name), graph)
+        used = Counter((node.domain, node.op_type) for node in model.graph)
+        allowed = {("", op) for op in STANDARD} | {("com.microsoft", op) for op in MICROSOFT}
+        assert set(used) <= allowed
+        assert not model.functions
+        assert dict(model.opset_imports) == {"": 20, "com.microsoft": 1} and model.ir_version <= 10
+
+
+def test_the_list_has_nothing_that_no_graph_uses(tiny_bundle) -> None:
+    used = {node.op_type for case in CASES for graph in GRAPHS for node in load(tiny_bundle(case.name), graph).graph}
+    assert used == STANDARD | MICROSOFT
+
+
+@pytest.mark.parametrize("name", [case.name for case in cases(precision="int8")])
+def test_int8_graphs_multiply_non_learners_in_integers_both_ways(name: str, tiny_bundle) -> None:
+    """Two products a block forward; backward the same but for the first block's input, which no learner precedes."""
+    bundle = tiny_bundle(name)
+    frozen = {"forward": 0, "backward": 0}
+    for node in load(bundle, "step").graph:
+        if node.op_type == "DynamicQuantizeMatMul":
+            stored = node.inputs[1]
+            assert stored is not None and stored.dtype == ir.DataType.INT8
+            frozen[str(stored.name).split(".")[-2]] += 1
+    assert frozen == {"forward": 4, "backward": 4}
+    stored = [str(v.name) for v in load(bundle, "step").graph.initializers.values() if v.shape and len(v.shape) == 2]
+    assert not [name for name in stored if "frozen" in name and not name.endswith((".int8", ".scales"))]
+
+
+@pytest.mark.parametrize("name", ["bert-r10-2", "tiny-int8"])
+def test_large_constants_lie_outside_the_graphs(name: str, tiny_bundle) -> None:
+    bundle = tiny_bundle(name)
+    for graph in (*GRAPHS, "release"):
+        for value in load(bundle, graph).graph.initializers.values():
+            assert value.const_value is not None
+            external = isinstance(value.const_value, ir.ExternalTensor)
+            assert external or value.const_value.nbytes < 1024
+            assert not external or value.const_value.location == "weights.bin"
+
+
+@pytest.mark.parametrize("name", ["roberta-r10-2", "tiny-int8"])
+def test_graphs_name_no_path_of_the_machine_that_made_them(name: str, tiny_bundle) -> None:
+    for graph in (*GRAPHS, "release"):
+        found = ABSOLUTE_PATH.search(tiny_bundle(name).path(f"portable/{graph}.onnx").read_bytes())
+        assert found is None, found
