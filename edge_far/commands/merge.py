@@ -1,7 +1,7 @@
 """Write the trained model as a plain inference model of the original architecture, which any ONNX Runtime loads.
 
-The directory holds model.onnx with its weights.bin, tokenizer.json and labels.json. Trained learners are put back among the
-non-learners, which keep their original fp32 values.
+The directory holds model.onnx with its weights.bin, tokenizer.json and labels.json. Trained learners are put back among
+the non-learners, which keep their original fp32 values.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Writes and reads named arrays as safetensors, one array at a time: a checkpoint costs no memory of its own.
 
-The `safetensors` package serialises all arrays in memory before it writes, which doubles the optimiser state at the very
-moment memory is tight; the format is a JSON header and the arrays' bytes (its README), so the writer here is short. Files
-are read with the package.
+The `safetensors` package serialises all arrays in memory before it writes, which doubles the optimiser state at the
+very moment memory is tight; the format is a JSON header and the arrays' bytes (its README), so the writer here is
+short. Files are read with the package.
 """
 
 from __future__ import annotations

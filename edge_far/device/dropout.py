@@ -1,8 +1,8 @@
 """Draws dropout masks as packed bits, from (seed, step, micro-batch, node) alone.
 
 A set bit keeps its element. Each bit is set with probability round((1 - p) * 2**16) / 2**16: a random bit string is
-combined with the binary digits of the probability, from the last digit to the first, by AND and OR. That costs 16 random
-bits an element and a few passes over packed words, and no comparison, so masks are cheap even on a small core.
+combined with the binary digits of the probability, from the last digit to the first, by AND and OR. That costs 16
+random bits an element and a few passes over packed words, and no comparison, so masks are cheap even on a small core.
 """
 
 from __future__ import annotations
