@@ -1,8 +1,8 @@
 """The released model: the original architecture with the trained learners put back among the non-learners.
 
 weights.bin of a bundle begins with every original parameter as it was at reconfiguration; release.json says where, and
-how each is composed (far/reconfigure.py, `original_layout`). A parameter that holds learners is read, the learners' rows
-or columns are overwritten, and all others stay as they were, bit for bit.
+how each is composed (far/reconfigure.py, `original_layout`). A parameter that holds learners is read, the learners'
+rows or columns are overwritten, and all others stay as they were, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import onnxruntime as ort
 
 from edge_far.bundle import Bundle
 from edge_far.device.batches import Batch
+from edge_far.device.session import load_session
 from edge_far.errors import BundleError
 from edge_far.storage import staged_directory, storage_error, write_json
 
@@ -41,8 +42,7 @@ class ReleasedModel:
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._arrays.values()]
         options.add_external_initializers(list(self._arrays), values)
         self._values = values
-        path = bundle.path("portable/release.onnx")
-        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._session = load_session(bundle.path("portable/release.onnx"), options)
 
     def logits(self, batch: Batch) -> np.ndarray:
         """Return float32 [B, labels]."""
@@ -73,7 +73,10 @@ def compose(bundle: Bundle, learners: Mapping[str, np.ndarray]) -> dict[str, np.
         array = np.frombuffer(weights[start : start + length].tobytes(), np.float32).reshape(shape).copy()
         places: list[Any] = [slice(None)] * array.ndim
         places[composition["axis"]] = layout["learners"][composition["block"]]
-        array[tuple(places)] = learners[composition["learner"]]
+        learner = learners.get(composition["learner"])
+        if learner is None:
+            raise BundleError(f"the run has no {composition['learner']}", hint="it was trained from another bundle")
+        array[tuple(places)] = _checked(learner, array[tuple(places)].shape, composition["learner"])
         composed[name] = array
     return composed
 

@@ -19,7 +19,7 @@ from edge_far.device.constants import MappedConstants
 from edge_far.device.dropout import draw_mask, factor_table, mask_shape
 from edge_far.errors import BundleError
 
-__all__ = ["PortableBackend", "session_options"]
+__all__ = ["PortableBackend", "load_session", "session_options"]
 
 
 def session_options(threads: int) -> ort.SessionOptions:
@@ -36,6 +36,19 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "1")
     return options
+
+
+def load_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    """Return a session on the CPU; raises BundleError where this ONNX Runtime refuses the graph."""
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no useful base class
+        reason = str(error).splitlines()[0]
+        raise BundleError(
+            f"ONNX Runtime {ort.__version__} refuses the graph: {reason}",
+            where=str(path),
+            hint="use the ONNX Runtime of edge-far's requirements, or export the bundle again",
+        ) from error
 
 
 class PortableBackend:
@@ -119,12 +132,4 @@ class PortableBackend:
         path: Path = self.bundle.path(f"portable/{graph}.onnx")
         options = session_options(self.threads)
         self._constants.give_to(options, graph)
-        try:
-            return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions share no useful base class
-            reason = str(error).splitlines()[0]
-            raise BundleError(
-                f"ONNX Runtime {ort.__version__} refuses the graph: {reason}",
-                where=str(path),
-                hint="use the ONNX Runtime of edge-far's requirements, or export the bundle again",
-            ) from error
+        return load_session(path, options)
