@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,23 +16,30 @@ from edge_far.device.data import Example, read_examples
 from edge_far.device.encode import Encoded, Encoder
 from edge_far.errors import BundleError, ConfigError, InputMissing
 from edge_far.profile import Profile, load_profile
+from edge_far.storage import sha256_of
 
 __all__ = [
+    "add_budget_argument",
     "add_profile_arguments",
     "budget_of",
     "encode_file",
     "encoder_for",
     "load_learners",
     "profile_for",
+    "read_result",
     "threads_of",
 ]
 
 
 def add_profile_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare --profile, --budget-mib and --threads."""
+    """Declare --profile and --threads."""
     parser.add_argument("--profile", help="device profile: a name or a YAML file (default: the bundle's)")
-    parser.add_argument("--budget-mib", type=int, metavar="MIB", help="memory budget instead of the profile's")
     parser.add_argument("--threads", type=int, metavar="N", help="threads instead of the profile's")
+
+
+def add_budget_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --budget-mib."""
+    parser.add_argument("--budget-mib", type=int, metavar="MIB", help="memory budget instead of the profile's")
 
 
 def profile_for(options: argparse.Namespace, bundle: Bundle) -> Profile:
@@ -63,25 +71,41 @@ def load_learners(bundle: Bundle, run: Path | None) -> dict[str, np.ndarray]:
     """Return the trained parameters: a finished run's, or the bundle's own where `run` is None."""
     if run is None:
         return read_arrays(bundle.path("learners.safetensors"))
-    path = run / "learners.safetensors"
-    if not path.is_file():
-        raise InputMissing(
-            "this run has no result yet: learners.safetensors is missing",
-            where=str(run),
-            hint="finish it with 'edge-far train ... --resume'",
-        )
+    result = read_result(run)
     try:
         record = json.loads((run / "run.json").read_bytes())
-        learners = read_arrays(path)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"the run is damaged: {error}", where=str(run)) from error
-    if record.get("bundle") != bundle.fingerprint:
+        fingerprint = record["bundle"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError("the run is damaged: run.json cannot be read", where=str(run), hint="train again") from error
+    if fingerprint != bundle.fingerprint:
         raise ConfigError(
             "the run was trained from another bundle",
             where=str(run),
             hint="name the bundle it was started with",
         )
-    return learners
+    path = run / "learners.safetensors"
+    if sha256_of(path) != result.get("learners_sha256"):
+        raise BundleError("the content does not match result.json", where=str(path), hint="train again")
+    return read_arrays(path)
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """Return the result of a finished run; raises InputMissing where there is none, BundleError when it is damaged."""
+    if not run.is_dir():
+        raise InputMissing("no such run", where=str(run), hint="name a directory made by 'edge-far train --out'")
+    path = run / "result.json"
+    if not path.is_file():
+        hint = "finish it with 'edge-far train ... --resume'"
+        if not (run / "run.json").is_file():
+            hint = "name a directory made by 'edge-far train --out'"
+        raise InputMissing("this run has no result yet: result.json is missing", where=str(run), hint=hint)
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BundleError("the run is damaged: result.json cannot be read", where=str(run)) from error
+    if not isinstance(document, dict):
+        raise BundleError("the run is damaged: result.json is not an object", where=str(run), hint="train again")
+    return document
 
 
 def encoder_for(bundle: Bundle, max_seq_len: int | None = None) -> Encoder:

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edge_far.commands.common import add_profile_arguments, budget_of, encode_file, profile_for
+from edge_far.commands.common import add_budget_argument, add_profile_arguments, budget_of, encode_file, profile_for
 from edge_far.console import Console
 
 EXAMPLES = """examples:
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-seq-len", type=int, metavar="N", help="cut texts to N tokens")
     add_profile_arguments(parser)
+    add_budget_argument(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:

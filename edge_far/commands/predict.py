@@ -15,7 +15,7 @@ from edge_far.commands.common import (
     threads_of,
 )
 from edge_far.console import Console
-from edge_far.errors import UsageError
+from edge_far.errors import DataError, UsageError
 
 EXAMPLES = """examples:
   edge-far predict bundle --run run "it is far too bright in here"
@@ -47,9 +47,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.device.release import ReleasedModel
 
     if bool(options.text) == bool(options.data):
-        raise UsageError("give texts, or --data FILE", hint='edge-far predict BUNDLE --run RUN "a text"')
-    if not 1 <= options.top:
-        raise UsageError(f"--top must be at least 1, not {options.top}")
+        problem = "texts and --data are two sources" if options.text else "no text to classify"
+        raise UsageError(problem, hint='give texts, - for standard input, or --data FILE: predict BUNDLE "a text"')
+    if options.top < 1:
+        raise UsageError(f"must be at least 1, not {options.top}", where="--top")
     use_one_heap()
     bundle = open_bundle(options.bundle)
     learners = load_learners(bundle, options.run)
@@ -57,10 +58,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if options.data:
         examples = read_examples(options.data, labels=None, require_labels=False)
     else:
-        texts = [line.rstrip("\n") for line in sys.stdin] if options.text == ["-"] else options.text
+        texts = _standard_input() if options.text == ["-"] else options.text
         examples = [Example(text) for text in texts if text.strip()]
         if not examples:
-            raise UsageError("no text to classify")
+            raise UsageError("no text to classify: all are empty", hint="give at least one text")
+        if any("\udc80" <= letter <= "\udcff" for text in texts for letter in text):
+            raise DataError("a text is not UTF-8", where="TEXT", hint="check the terminal's locale")
     encoded = encoder_for(bundle).encode(examples, None)
     model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle)))
     logits = predict_logits(model.logits, encoded, len(labels)).astype(np.float64)
@@ -76,6 +79,17 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "run": str(options.run) if options.run else None,
         "predictions": predictions,
     }
+
+
+def _standard_input() -> list[str]:
+    """Return the lines of standard input; raises DataError with the line that is not UTF-8."""
+    lines = []
+    for number, raw in enumerate(sys.stdin.buffer, 1):
+        try:
+            lines.append(raw.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            raise DataError("not UTF-8", where=f"standard input:{number}", hint="convert it with iconv") from error
+    return lines
 
 
 def render(document: dict[str, Any]) -> str:

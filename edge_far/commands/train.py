@@ -1,19 +1,34 @@
 """Train a bundle on this machine, inside the memory budget of a device profile.
 
 A plan is made before anything runs: micro-batches that fit the budget, with gradients accumulated to the whole batch.
-Ctrl-C and SIGTERM stop after a checkpoint; the same command with --resume continues, byte for byte, also after a power cut.
+Ctrl-C and SIGTERM stop after a checkpoint; the same command with --resume continues, byte for byte, also after a power
+cut.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edge_far.commands.common import add_profile_arguments, budget_of, encode_file, profile_for, threads_of
+from edge_far.commands.common import (
+    add_budget_argument,
+    add_profile_arguments,
+    budget_of,
+    encode_file,
+    profile_for,
+    read_result,
+    threads_of,
+)
 from edge_far.console import Console
-from edge_far.errors import ConfigError, InputMissing, OutputExists
+from edge_far.errors import ConfigError, OutputExists
+
+if TYPE_CHECKING:  # imported where needed, so that --help and bad options answer at once
+    from edge_far.bundle import Bundle
+    from edge_far.device.checkpoint import RunDirectory
+    from edge_far.device.settings import RunRecord
+    from edge_far.device.signals import StopRequest
+    from edge_far.profile import Profile
 
 EXAMPLES = """examples:
   edge-far train bundle --train train.jsonl --eval eval.jsonl --out run
@@ -39,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--control", type=Path, metavar="FILE", help="a file that says run, pause or stop")
     add_profile_arguments(parser)
+    add_budget_argument(parser)
     settings = parser.add_argument_group("training (defaults travel with the bundle)")
     settings.add_argument("--epochs", type=int, metavar="N")
     settings.add_argument("--batch-size", type=int, metavar="N", help="examples an optimiser step")
@@ -67,116 +83,144 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Train; the document is the run's result."""
+    import onnxruntime
+
     from edge_far.bundle import open_bundle
     from edge_far.device.checkpoint import RunDirectory
+    from edge_far.device.settings import RunRecord, load_record, resolve_settings
+    from edge_far.device.signals import StopRequest
+    from edge_far.storage import sha256_of
 
+    _check_machine_options(options)
     bundle = open_bundle(options.bundle)
     profile = profile_for(options, bundle)
+    settings = resolve_settings(bundle, _wishes(options))
     directory = RunDirectory(options.out)
-    if options.resume and directory.result.is_file():
-        console.info(f"{options.out}: this run is complete")
-        document: dict[str, Any] = json.loads(directory.result.read_bytes())
-        return document
-    if not options.resume and options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
+    known = load_record(directory.settings) if options.resume else None
+    if known is None and not directory.unused:
         raise OutputExists(
             "exists already and is not empty",
             where=str(options.out),
-            hint="continue it with --resume, or choose another directory",
+            hint="continue it with --resume, or choose another directory"
+            if directory.settings.is_file()
+            else "choose another directory",
         )
-    for path in (options.train, options.eval, options.learners):
-        if path is not None and not path.exists():
-            raise InputMissing("no such file", where=str(path), hint="check the path")
-    return _train(options, console, bundle, profile, directory)
-
-
-def _train(options: argparse.Namespace, console: Console, bundle: Any, profile: Any, directory: Any) -> dict[str, Any]:
-    from dataclasses import replace
-
-    import onnxruntime
-
-    from edge_far.device.arrays import read_arrays_into
-    from edge_far.device.backends import choose_backend
-    from edge_far.device.control import Control
-    from edge_far.device.memory import cgroup_limit_mib, release_free_memory, resident_set, use_one_heap
-    from edge_far.device.plan import Plan, make_plan, shapes_of
-    from edge_far.device.pressure import MemoryWatch
-    from edge_far.device.runlog import RunLog
-    from edge_far.device.settings import RunRecord, load_record, resolve_settings, store_record
-    from edge_far.device.signals import StopRequest
-    from edge_far.device.trainer import TrainData, Trainer
-    from edge_far.storage import sha256_of
-
-    use_one_heap()
-    settings = resolve_settings(bundle, _wishes(options, profile))
-    threads = threads_of(options, profile)
-    train = encode_file(bundle, options.train, console, max_seq_len=settings.max_seq_len)
-    held_out = encode_file(bundle, options.eval, console, max_seq_len=settings.max_seq_len) if options.eval else None
-    make_backend, backend_name, learners = choose_backend(options.backend, bundle, threads, dropout=settings.dropout)
-    if options.learners:
-        read_arrays_into(options.learners, learners)
-    release_free_memory()
-    budget = _effective_budget(budget_of(options, profile), cgroup_limit_mib(), console)
-    plan: Plan = make_plan(
-        bundle.manifest,
-        shapes_of(train, settings.batch_size),
-        budget,
-        resident_set().now_mib,
-        options.micro_batch,
-        loaded=True,
-    )
-    record = RunRecord(
+    wanted = RunRecord(
         settings=settings,
         bundle=bundle.fingerprint,
         train_sha256=sha256_of(options.train),
         eval_sha256=sha256_of(options.eval) if options.eval else None,
-        backend=backend_name,
-        threads=threads,
-        rows={str(length): rows for length, rows in plan.rows.items()},
+        backend="portable" if options.backend == "auto" else options.backend,
+        threads=known.threads if known and options.threads is None else threads_of(options, profile),
+        rows={},
+        evaluation_tokens=0,
         onnxruntime=onnxruntime.__version__,
         learners_sha256=sha256_of(options.learners) if options.learners else None,
     )
-    if options.resume:
-        known = load_record(directory.settings)
-        _refuse_changes(known, record, options, console)
-        plan = replace(plan, rows={int(length): rows for length, rows in known.rows.items()})
-    directory.prepare()
-    checkpoint = directory.load_latest() if options.resume else None
-    if not options.resume:
-        store_record(directory.settings, record)
-    trainer = Trainer(
-        settings,
-        TrainData(train, held_out, len(bundle.manifest.labels)),
-        plan,
-        directory,
-        lambda: make_backend(learners),
-        MemoryWatch(budget, profile.pressure.min_available_mib),
-        console,
-        no_decay=frozenset(p.name for p in bundle.manifest.portable.parameters if not p.decay),
-        checkpoint_seconds=options.checkpoint_minutes * 60,
-        checkpoint_steps=options.checkpoint_steps,
-        control=Control(options.control),
+    if wanted.train_sha256 == wanted.eval_sha256:
+        console.warn("--eval is the training data: its accuracy says nothing about new texts")
+    if known is not None:
+        known.refuse_changes(wanted)
+        if directory.result.is_file():
+            console.info(f"{options.out}: this run is complete")
+            document: dict[str, Any] = read_result(options.out)
+            return {"run": str(options.out), **document}
+        _warn_of_changes(known, wanted, console)
+    with StopRequest() as stop:
+        return _train(options, console, bundle, profile, directory, wanted, known, stop)
+
+
+def _train(
+    options: argparse.Namespace,
+    console: Console,
+    bundle: Bundle,
+    profile: Profile,
+    directory: RunDirectory,
+    wanted: RunRecord,
+    known: RunRecord | None,
+    stop: StopRequest,
+) -> dict[str, Any]:
+    from edge_far.device.arrays import read_arrays_into
+    from edge_far.device.backends import choose_backend
+    from edge_far.device.control import Control
+    from edge_far.device.memory import cgroup_limit_mib, release_free_memory, resident_set, use_one_heap
+    from edge_far.device.plan import make_plan, shapes_of
+    from edge_far.device.pressure import MemoryWatch
+    from edge_far.device.runlog import RunLog
+    from edge_far.device.settings import store_record
+    from edge_far.device.trainer import TrainData, Trainer
+
+    use_one_heap()
+    settings = wanted.settings
+    train = encode_file(bundle, options.train, console, max_seq_len=settings.max_seq_len)
+    held_out = encode_file(bundle, options.eval, console, max_seq_len=settings.max_seq_len) if options.eval else None
+    make_backend, _, learners = choose_backend(wanted.backend, bundle, wanted.threads, dropout=settings.dropout)
+    if options.learners:
+        read_arrays_into(options.learners, learners)
+    release_free_memory()
+    budget = _effective_budget(budget_of(options, profile), cgroup_limit_mib(), console)
+    plan = make_plan(
+        bundle.manifest,
+        shapes_of(train, settings.batch_size, held_out),
+        budget,
+        resident_set().now_mib,
+        options.micro_batch,
+        loaded=True,
+        keep=known.choice if known else None,
     )
-    trainer.resume(checkpoint)
-    console.info(
-        f"plan: {trainer.total_steps} steps of {settings.batch_size} examples, micro-batch {plan.micro_batch} at "
-        f"{plan.longest} tokens; predicted peak {plan.predicted_peak_mib:.0f} of {budget:.0f} MiB"
-    )
-    with RunLog(directory.log) as log, StopRequest() as stop:
-        log.write(
-            "resume" if options.resume else "start",
-            profile=profile.name,
-            budget_mib=budget,
-            steps=trainer.total_steps,
-            step=trainer.state.step,
-            threads=threads,
-            backend=backend_name,
-            onnxruntime=onnxruntime.__version__,
-            plan=plan.to_json(),
+    if plan.predicted_peak_mib > budget:
+        console.warn(
+            f"the plan of this run needs about {plan.predicted_peak_mib:.0f} MiB, the budget is {budget:g} MiB"
         )
-        return {"run": str(options.out), **trainer.train(stop, log)}
+    with directory.locked():
+        if known is None:
+            store_record(directory.settings, wanted.planned(plan))
+        directory.prepare()
+        trainer = Trainer(
+            settings,
+            TrainData(train, held_out, len(bundle.manifest.labels)),
+            plan,
+            directory,
+            lambda: make_backend(learners),
+            MemoryWatch(budget, profile.pressure.min_available_mib, profile.pressure.max_memory_psi_some_avg10_percent),
+            console,
+            no_decay=frozenset(p.name for p in bundle.manifest.portable.parameters if not p.decay),
+            checkpoint_seconds=options.checkpoint_minutes * 60,
+            checkpoint_steps=options.checkpoint_steps,
+            control=Control(options.control),
+        )
+        trainer.resume(directory.load_latest())
+        console.info(
+            f"plan: {trainer.total_steps} steps of {settings.batch_size} examples, micro-batch {plan.micro_batch} at "
+            f"{plan.longest} tokens; predicted peak {plan.predicted_peak_mib:.0f} of {budget:.0f} MiB"
+        )
+        with RunLog(directory.log) as log:
+            log.write(
+                "start" if log.empty else "resume",
+                profile=profile.name,
+                budget_mib=budget,
+                steps=trainer.total_steps,
+                step=trainer.state.step,
+                threads=wanted.threads,
+                backend=wanted.backend,
+                onnxruntime=wanted.onnxruntime,
+                plan=plan.to_json(),
+            )
+            return {"run": str(options.out), **trainer.train(stop, log)}
 
 
-def _wishes(options: argparse.Namespace, profile: Any) -> dict[str, Any]:
+def _check_machine_options(options: argparse.Namespace) -> None:
+    for name in ("micro_batch", "checkpoint_steps"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"must be at least 1, not {value}", where=f"--{name.replace('_', '-')}")
+    if not 0.01 <= options.checkpoint_minutes <= 10_000:
+        raise ConfigError(
+            f"must be from 0.01 to 10000, not {options.checkpoint_minutes:g}", where="--checkpoint-minutes"
+        )
+
+
+def _wishes(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "epochs": options.epochs,
         "batch_size": options.batch_size,
@@ -198,28 +242,11 @@ def _effective_budget(budget: float, limit: float | None, console: Console) -> f
     return budget
 
 
-def _refuse_changes(known: Any, record: Any, options: argparse.Namespace, console: Console) -> None:
-    """A resumed run must be the same run; what may differ without changing its meaning is said."""
-    checks = (
-        ("bundle", "BUNDLE", "the bundle differs from the one the run was started with"),
-        ("train_sha256", "--train", "the training data differs from what the run was started with"),
-        ("learners_sha256", "--learners", "the run was started from other learners"),
-        ("eval_sha256", "--eval", "the evaluation data differs from what the run was started with"),
-        (
-            "settings",
-            "settings",
-            f"the settings differ from those the run was started with ({known.settings})",
-        ),
-        ("backend", "--backend", f"the run was started with {known.backend}"),
-    )
-    for field, where, message in checks:
-        if getattr(known, field) != getattr(record, field):
-            raise ConfigError(message, where=where, hint="repeat the first command with --resume, or start a new run")
+def _warn_of_changes(known: RunRecord, wanted: RunRecord, console: Console) -> None:
     for field in ("threads", "onnxruntime"):
-        if getattr(known, field) != getattr(record, field):
-            console.warn(
-                f"{field} was {getattr(known, field)}, is {getattr(record, field)}: the result may differ in the last bits"
-            )
+        before, now = getattr(known, field), getattr(wanted, field)
+        if before != now:
+            console.warn(f"{field} was {before}, is {now}: the result may differ in the last bits")
 
 
 def render(document: dict[str, Any]) -> str:
@@ -227,14 +254,17 @@ def render(document: dict[str, Any]) -> str:
     measured = document["eval"]
     plan = document["plan"]
     lines = [
-        f"trained   {document['steps']} steps in {document['seconds']:.1f} s, {document['examples_per_second']:.1f} examples/s",
+        f"trained   {document['steps']} steps in {document['seconds']:.1f} s, "
+        f"{document['examples_per_second']:.1f} examples/s",
         f"memory    peak {document['peak_rss_mib']:.0f} of {document['budget_mib']:.0f} MiB",
-        f"plan      micro-batch {plan['micro_batch']} x {plan['accumulation']} at {plan['longest']} tokens, {document['backend']} backend",
+        f"plan      micro-batch {plan['micro_batch']} x {plan['accumulation']} at {plan['longest']} tokens, "
+        f"{document['backend']} backend",
         f"numbers   {document['trained_parameters']:,} trained parameters",
     ]
     if measured:
         lines.append(
-            f"held out  accuracy {measured['accuracy']:.2%}, macro-F1 {measured['macro_f1']:.3f} (step {measured['step']})"
+            f"held out  accuracy {measured['accuracy']:.2%}, macro-F1 {measured['macro_f1']:.3f} "
+            f"(step {measured['step']})"
         )
     if "run" in document:
         lines.append(f"next      edge-far merge BUNDLE --run {document['run']} --out MODEL")

@@ -2,21 +2,24 @@
 
     RUN/run.json                         what was asked for, and of which bundle and data
     RUN/log.jsonl                        the run log
-    RUN/step_downs.json                  smaller plans taken under memory pressure, and at which step
     RUN/checkpoints/step-00000120/       learners, optimiser state, state.json
     RUN/best/                            learners of the best evaluation, its metrics
     RUN/learners.safetensors             the result, once training has ended
-    RUN/result.json                      its figures
+    RUN/result.json                      its figures and its hash; written last
 
-Every directory and file is complete or absent. A checkpoint's state.json holds the hashes of its arrays; one that does
-not match is passed over for the one before.
+Every directory and file is complete or absent. A checkpoint's state.json holds the hashes of its arrays and of itself;
+one that does not match is passed over for the one before.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from edge_far.device.arrays import write_arrays
-from edge_far.errors import BundleError
-from edge_far.storage import remove_leftovers, sha256_of, staged_directory, write_atomically
+from edge_far.errors import BundleError, Deferred, StorageError
+from edge_far.storage import remove_leftovers, sha256_of, staged_directory, storage_error, write_json
 
 __all__ = ["Checkpoint", "RunDirectory", "TrainingState"]
 
@@ -34,22 +37,30 @@ KEPT_CHECKPOINTS = 2
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where training stands: optimiser steps done, the best evaluation so far, and seconds spent."""
+    """Where training stands after `step` optimiser steps; with bundle, data and plan it decides everything to come.
 
-    step: int
-    best_step: int | None
-    best_accuracy: float | None
-    seconds: float
-    examples: int
+    `divisor` divides the plan's micro-batches since the last step-down; `evaluated` is the step of the last evaluation.
+    """
+
+    step: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    divisor: int = 1
+    evaluated: int = 0
+    best_step: int | None = None
+    best_accuracy: float | None = None
+    smoothed_loss: float | None = None
+    peak_rss_mib: float = 0.0
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint on disk."""
+    """A verified checkpoint on disk; `damaged` newer ones were passed over."""
 
     state: TrainingState
     learners: Path
     optimizer: Path
+    damaged: int
 
 
 class RunDirectory:
@@ -60,15 +71,44 @@ class RunDirectory:
         self.checkpoints = root / "checkpoints"
         self.log = root / "log.jsonl"
         self.settings = root / "run.json"
-        self.step_downs = root / "step_downs.json"
         self.best = root / "best"
         self.learners = root / "learners.safetensors"
         self.result = root / "result.json"
+        self._saved: tuple[int, dict[str, str]] | None = None  # step and hashes of the newest checkpoint
+
+    @property
+    def unused(self) -> bool:
+        """Say whether a new run can begin here: nothing there, or what a start that was killed at once left behind."""
+        if not self.root.exists():
+            return True
+        return self.root.is_dir() and all(path.name.startswith(".run.json.") for path in self.root.iterdir())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the directory and hold it for this process alone; raises Deferred while another one trains here."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise storage_error(error, self.root) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise Deferred(
+                "another process is training this run", where=str(self.root), hint="wait for it, or stop it first"
+            ) from error
+        finally:
+            os.close(descriptor)
 
     def prepare(self) -> None:
         """Create the directories and clear what a killed process left behind."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        for path in (self.settings, self.step_downs, self.best, self.learners, self.result):
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, self.checkpoints) from error
+        replaced = [path.with_name(path.name[1:-4]) for path in self.checkpoints.glob(".step-*.old")]
+        for path in (self.settings, self.best, self.learners, self.result, *replaced):
             remove_leftovers(path)
         for path in self.checkpoints.glob(".*.tmp"):
             shutil.rmtree(path, ignore_errors=True)
@@ -76,50 +116,69 @@ class RunDirectory:
     def save(
         self, state: TrainingState, learners: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray]
     ) -> None:
-        """Publish a checkpoint, then remove all but the newest KEPT_CHECKPOINTS."""
-        final = self._checkpoint(state.step)
-        if final.exists():
+        """Publish a checkpoint, then remove all but the newest KEPT_CHECKPOINTS; raises StorageError.
+
+        A second one of the same step replaces state.json alone: the arrays are those of the first.
+        """
+        final = self.checkpoints / f"step-{state.step:08d}"
+        if self._saved is not None and self._saved[0] == state.step:
+            write_json(final / "state.json", _document(state, self._saved[1]))
             return
-        with staged_directory(final) as staging:
+        with staged_directory(final, replace=True) as staging:
             write_arrays(staging / "learners.safetensors", learners)
             write_arrays(staging / "optimizer.safetensors", optimizer)
             hashes = {path.name: sha256_of(path) for path in sorted(staging.glob("*.safetensors"))}
-            document = {**asdict(state), "sha256": hashes}
-            write_atomically(staging / "state.json", json.dumps(document, indent=2).encode())
+            write_json(staging / "state.json", _document(state, hashes))
+        self._saved = (state.step, hashes)
         for old in self._newest_first()[KEPT_CHECKPOINTS:]:
             shutil.rmtree(old, ignore_errors=True)
 
     def load_latest(self) -> Checkpoint | None:
-        """Return the newest complete checkpoint, or None; raises BundleError when there are some and all are damaged."""
+        """Return the newest complete checkpoint, or None where there is none; removes damaged newer ones.
+
+        Raises StorageError where one cannot be read, BundleError when there are some and all are damaged.
+        """
         found = self._newest_first()
-        for directory in found:
-            checkpoint = self._load(directory)
-            if checkpoint is not None:
-                return checkpoint
+        for damaged, directory in enumerate(found):
+            loaded = _load(directory)
+            if loaded is None:
+                continue
+            for old in found[:damaged]:
+                shutil.rmtree(old, ignore_errors=True)
+            state, hashes = loaded
+            self._saved = (state.step, hashes)
+            return Checkpoint(state, directory / "learners.safetensors", directory / "optimizer.safetensors", damaged)
         if found:
             raise BundleError(
-                f"all {len(found)} checkpoints are damaged",
+                "the checkpoint is damaged" if len(found) == 1 else f"all {len(found)} checkpoints are damaged",
                 where=str(self.checkpoints),
                 hint="start a new run",
             )
         return None
 
-    def _load(self, directory: Path) -> Checkpoint | None:
-        try:
-            document: dict[str, Any] = json.loads((directory / "state.json").read_bytes())
-            hashes = document.pop("sha256")
-            if any(sha256_of(directory / name) != digest for name, digest in hashes.items()):
-                return None
-            return Checkpoint(
-                TrainingState(**document),
-                directory / "learners.safetensors",
-                directory / "optimizer.safetensors",
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
     def _newest_first(self) -> list[Path]:
         return sorted((path for path in self.checkpoints.glob("step-*") if path.is_dir()), reverse=True)
 
-    def _checkpoint(self, step: int) -> Path:
-        return self.checkpoints / f"step-{step:08d}"
+
+def _document(state: TrainingState, hashes: Mapping[str, str]) -> dict[str, Any]:
+    body = {**asdict(state), "sha256": dict(hashes)}
+    return {**body, "checksum": _checksum(body)}
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _load(directory: Path) -> tuple[TrainingState, dict[str, str]] | None:
+    """Return state and hashes of a checkpoint, or None when it is damaged."""
+    try:
+        body = json.loads((directory / "state.json").read_bytes())
+        if body.pop("checksum") != _checksum(body):
+            return None
+        hashes: dict[str, str] = body.pop("sha256")
+        intact = all((directory / name).is_file() and sha256_of(directory / name) == hashes[name] for name in hashes)
+        return (TrainingState(**body), hashes) if intact else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot read: {error.strerror}", where=str(directory)) from error

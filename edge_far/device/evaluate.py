@@ -7,32 +7,41 @@ from typing import Any
 
 import numpy as np
 
-from edge_far.device.batches import Batch, collate
+from edge_far.device.batches import Batch, collate, padded_length
 from edge_far.device.encode import Encoded
 from edge_far.device.metrics import Evaluation, Metrics
 
-__all__ = ["evaluate", "metrics_document", "metrics_text", "predict_logits", "rows_by_length"]
+__all__ = [
+    "TOKENS_PER_BATCH",
+    "evaluate",
+    "metrics_document",
+    "metrics_text",
+    "predict_logits",
+    "rows_by_length",
+]
 
-# Tokens of one evaluation batch: enough to keep two cores busy, little enough for the smallest board.
+# Padded tokens of one batch: enough to keep a board's cores busy. A plan may allow fewer.
 TOKENS_PER_BATCH = 512
 
 
-def rows_by_length(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield index arrays of examples of similar length, about TOKENS_PER_BATCH padded tokens each."""
+def rows_by_length(lengths: np.ndarray, tokens: int = TOKENS_PER_BATCH) -> Iterator[np.ndarray]:
+    """Yield index arrays of examples of similar length: at most `tokens` padded tokens each, or a single example."""
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
         stop = start + 1
-        while stop < len(order) and (stop + 1 - start) * int(lengths[order[stop]]) <= TOKENS_PER_BATCH:
+        while stop < len(order) and (stop + 1 - start) * padded_length(int(lengths[order[stop]])) <= tokens:
             stop += 1
         yield order[start:stop]
         start = stop
 
 
-def evaluate(logits: Callable[[Batch], np.ndarray], encoded: Encoded, classes: int) -> Metrics:
-    """Return loss, accuracy, macro-F1 and Matthews correlation over all examples."""
+def evaluate(
+    logits: Callable[[Batch], np.ndarray], encoded: Encoded, classes: int, tokens: int = TOKENS_PER_BATCH
+) -> Metrics:
+    """Return loss, accuracy, macro-F1 and Matthews correlation over all examples, `tokens` at a time."""
     evaluation = Evaluation(classes)
-    for indices in rows_by_length(encoded.lengths):
+    for indices in rows_by_length(encoded.lengths, tokens):
         batch = collate(encoded, indices)
         evaluation.add(logits(batch), batch.labels)
     return evaluation.result()
@@ -59,4 +68,7 @@ def metrics_document(metrics: Metrics) -> dict[str, Any]:
 
 def metrics_text(metrics: Metrics) -> str:
     """Return the headline figures for people."""
-    return f"accuracy {metrics.accuracy:.2%}, macro-F1 {metrics.macro_f1:.3f}, loss {metrics.loss:.4f} on {metrics.examples} examples"
+    return (
+        f"accuracy {metrics.accuracy:.2%}, macro-F1 {metrics.macro_f1:.3f}, "
+        f"loss {metrics.loss:.4f} on {metrics.examples} examples"
+    )

@@ -4,13 +4,16 @@
 
 Activations come from the bundle's polynomials (compile/liveness.py); everything else is counted or measured. A batch is
 cut into micro-batches whose activations fit what the rest leaves; gradients add up, so the result is the same step.
+Evaluation takes as many tokens at a time as fit the same room.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +21,11 @@ import numpy as np
 from edge_far.bundle import Manifest
 from edge_far.device.batches import padded_length
 from edge_far.device.encode import Encoded
+from edge_far.device.evaluate import TOKENS_PER_BATCH
 from edge_far.device.memory import MIB
 from edge_far.errors import BudgetError
 
-__all__ = ["Plan", "Shapes", "evaluate", "make_plan", "shapes_of"]
+__all__ = ["Choice", "Plan", "Shapes", "evaluate", "make_plan", "shapes_of"]
 
 # ONNX Runtime's session objects, kernels' scratch memory and the allocators' rounding (docs/performance.md).
 SESSION_MIB = 20.0
@@ -29,6 +33,8 @@ SESSION_MIB = 20.0
 HEAP_OVERHEAD = 1.11
 # Kept free between the predicted peak and the budget.
 RESERVE = 0.03
+# Added to the smallest budget that is named: the measured runtime differs a little from one start to the next.
+MEASURED_SLACK_MIB = 2.0
 _PAGE_BYTES = 4096
 
 
@@ -39,6 +45,16 @@ class Shapes:
     lengths: tuple[int, ...]
     batch_size: int
     vocabulary_used: int
+    evaluation_lengths: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a plan decides, and a resumed run keeps: examples of a micro-batch by padded length, tokens of an evaluation
+    batch."""
+
+    rows: Mapping[int, int]
+    evaluation_tokens: int
 
 
 @dataclass(frozen=True)
@@ -50,9 +66,15 @@ class Plan:
     accumulation: int
     batch_size: int
     longest: int
+    evaluation_tokens: int
     budget_mib: float
     predicted_peak_mib: float
     parts_mib: Mapping[str, float]
+
+    @property
+    def choice(self) -> Choice:
+        """Return what a resumed run must keep."""
+        return Choice(self.rows, self.evaluation_tokens)
 
     def rows_for(self, length: int) -> int:
         """Return the micro-batch for a padded length (the next longer one that was planned)."""
@@ -68,10 +90,13 @@ class Plan:
         return document
 
 
-def shapes_of(encoded: Encoded, batch_size: int) -> Shapes:
-    """Return what planning must know of the training data."""
-    lengths = {min(padded_length(int(length)), encoded.max_seq_len) for length in np.unique(encoded.lengths)}
-    return Shapes(tuple(sorted(lengths)), min(batch_size, len(encoded)), len(np.unique(encoded.tokens)))
+def shapes_of(train: Encoded, batch_size: int, evaluation: Encoded | None = None) -> Shapes:
+    """Return what planning must know of the data."""
+    shapes = Shapes(_lengths(train), min(batch_size, len(train)), len(np.unique(train.tokens)))
+    if evaluation is None:
+        return shapes
+    vocabulary = len(np.union1d(train.tokens, evaluation.tokens))
+    return replace(shapes, vocabulary_used=vocabulary, evaluation_lengths=_lengths(evaluation))
 
 
 def make_plan(
@@ -82,42 +107,72 @@ def make_plan(
     largest_micro_batch: int | None = None,
     *,
     loaded: bool = False,
+    keep: Choice | None = None,
 ) -> Plan:
     """Choose the largest micro-batches that fit `budget_mib`.
 
     `runtime_mib` is the resident set of the process before the session is made, data included, and with `loaded`
-    the parameters too. Raises BudgetError with the smallest budget that would do.
+    the parameters too. Raises BudgetError with the smallest budget that would do. `keep` is the choice of a run that
+    is resumed: it is described as it is, whether it fits or not.
     """
     if loaded:
         runtime_mib -= manifest.trained_parameters * 4 / MIB
     fixed = _fixed_parts(manifest, shapes, runtime_mib)
     base = sum(fixed.values())
-    room = budget_mib * (1 - RESERVE) - base
-    limit = min(largest_micro_batch or shapes.batch_size, shapes.batch_size)
-    rows: dict[int, int] = {}
-    for length in shapes.lengths:
-        fitting = [count for count in range(1, limit + 1) if _activations(manifest, count, length) <= room]
-        if not fitting:
-            needed = math.ceil((base + _activations(manifest, 1, max(shapes.lengths))) / (1 - RESERVE))
-            raise BudgetError(
-                f"training needs at least {needed} MiB, the budget is {budget_mib:g} MiB",
-                where="memory.budget_mib",
-                hint=f"raise the budget to {needed}, lower --max-seq-len below {max(shapes.lengths)}, "
-                "or export with a smaller retention",
-            )
-        rows[length] = _even(fitting[-1], shapes.batch_size)
+    if keep is None:
+        limit = min(largest_micro_batch or shapes.batch_size, shapes.batch_size)
+        keep = _choose(manifest, shapes, limit, budget_mib, base)
     longest = max(shapes.lengths)
-    worst = max(_activations(manifest, count, length) for length, count in rows.items())
+    tokens = keep.evaluation_tokens
+    worst = max(
+        *(_activations(manifest, rows, length) for length, rows in keep.rows.items()),
+        *(_evaluation(manifest, max(1, tokens // length), length) for length in shapes.evaluation_lengths),
+        0.0,
+    )
+    micro_batch = keep.rows.get(longest) or min(keep.rows.values())
     return Plan(
-        rows=rows,
-        micro_batch=rows[longest],
-        accumulation=math.ceil(shapes.batch_size / rows[longest]),
+        rows=keep.rows,
+        micro_batch=micro_batch,
+        accumulation=math.ceil(shapes.batch_size / micro_batch),
         batch_size=shapes.batch_size,
         longest=longest,
+        evaluation_tokens=tokens,
         budget_mib=budget_mib,
         predicted_peak_mib=base + worst,
         parts_mib={**fixed, "activations": worst},
     )
+
+
+def _choose(manifest: Manifest, shapes: Shapes, limit: int, budget_mib: float, base: float) -> Choice:
+    room = budget_mib * (1 - RESERVE) - base
+    longest = max(shapes.lengths)
+    smallest = max(
+        _activations(manifest, 1, longest),
+        *(_evaluation(manifest, 1, length) for length in shapes.evaluation_lengths),
+        0.0,
+    )
+    if smallest > room:
+        needed = math.ceil((base + smallest + MEASURED_SLACK_MIB) / (1 - RESERVE))
+        raise BudgetError(
+            f"training needs at least {needed} MiB, the budget is {budget_mib:g} MiB",
+            where="memory.budget_mib",
+            hint=f"raise the budget to {needed}, {_shorter(longest)}or export with a smaller retention",
+        )
+    rows = {}
+    for length in shapes.lengths:
+        need = partial(_activations, manifest, length=length)
+        fitting = bisect_right(range(1, limit + 1), room, key=need)
+        rows[length] = _even(max(1, fitting), shapes.batch_size)
+    tokens = TOKENS_PER_BATCH
+    while tokens > min(shapes.evaluation_lengths, default=tokens) and any(
+        _evaluation(manifest, max(1, tokens // length), length) > room for length in shapes.evaluation_lengths
+    ):
+        tokens //= 2
+    return Choice(rows, tokens)
+
+
+def _shorter(longest: int) -> str:
+    return f"lower --max-seq-len below {longest}, " if longest > padded_length(1) else ""
 
 
 def _fixed_parts(manifest: Manifest, shapes: Shapes, runtime_mib: float) -> dict[str, float]:
@@ -137,8 +192,18 @@ def _fixed_parts(manifest: Manifest, shapes: Shapes, runtime_mib: float) -> dict
     }
 
 
+def _lengths(encoded: Encoded) -> tuple[int, ...]:
+    found = {min(padded_length(int(length)), encoded.max_seq_len) for length in np.unique(encoded.lengths)}
+    return tuple(sorted(found))
+
+
 def _activations(manifest: Manifest, rows: int, length: int) -> float:
     peak = max(evaluate(size, rows, length) for size in manifest.portable.step_peaks)
+    return peak * HEAP_OVERHEAD / MIB
+
+
+def _evaluation(manifest: Manifest, rows: int, length: int) -> float:
+    peak = max(evaluate(size, rows, length) for size in manifest.portable.infer_peaks)
     return peak * HEAP_OVERHEAD / MIB
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from edge_far.bundle import Bundle
+from edge_far.device.plan import Choice, Plan
 from edge_far.errors import ConfigError, InputMissing
 from edge_far.storage import write_json
 
 __all__ = ["RunRecord", "TrainSettings", "load_record", "resolve_settings", "store_record"]
+
+_SAME_COMMAND = "repeat the first command with --resume, or start a new run in another directory"
 
 _BOUNDS: dict[str, tuple[float, float]] = {
     "epochs": (1, 10_000),
@@ -53,7 +56,36 @@ class RunRecord:
     backend: str
     threads: int
     rows: dict[str, int]
+    evaluation_tokens: int
     onnxruntime: str
+
+    @property
+    def choice(self) -> Choice:
+        """Return what the run's plan decided."""
+        return Choice({int(length): rows for length, rows in self.rows.items()}, self.evaluation_tokens)
+
+    def planned(self, plan: Plan) -> RunRecord:
+        """Return the record with a plan's choice."""
+        rows = {str(length): rows for length, rows in plan.rows.items()}
+        return replace(self, rows=rows, evaluation_tokens=plan.evaluation_tokens)
+
+    def refuse_changes(self, wanted: RunRecord) -> None:
+        """Raise ConfigError where `wanted` would not be this run continued."""
+        for field, option, message in (
+            ("bundle", "BUNDLE", "the bundle differs from the one the run was started with"),
+            ("train_sha256", "--train", "the training data differs from what the run was started with"),
+            ("learners_sha256", "--learners", "the run was started from other learners"),
+            ("eval_sha256", "--eval", "the evaluation data differs from what the run was started with"),
+            ("backend", "--backend", f"the run was started with {self.backend}"),
+        ):
+            if getattr(self, field) != getattr(wanted, field):
+                raise ConfigError(message, where=option, hint=_SAME_COMMAND)
+        for name, value in asdict(self.settings).items():
+            asked = getattr(wanted.settings, name)
+            if asked != value:
+                message = f"the run was started with {_shown(value)}, not {_shown(asked)}"
+                raise ConfigError(message, where=_option(name), hint=_SAME_COMMAND)
+
     learners_sha256: str | None = None  # of a file the run starts from; None: the bundle's learners
 
 
@@ -76,7 +108,7 @@ def resolve_settings(bundle: Bundle, wishes: dict[str, Any]) -> TrainSettings:
     for name, (low, high) in _BOUNDS.items():
         value = values[name]
         if value is not None and not low <= value <= high:
-            raise ConfigError(f"must be from {low:g} to {high:g}, not {value:g}", where=f"--{name.replace('_', '-')}")
+            raise ConfigError(f"must be from {low:g} to {high:g}, not {value:g}", where=_option(name))
     if values["max_seq_len"] > defaults.max_seq_len:
         raise ConfigError(
             f"the bundle reads at most {defaults.max_seq_len} tokens, not {values['max_seq_len']}",
@@ -103,7 +135,20 @@ def load_record(path: Path) -> RunRecord:
         settings = document.pop("settings")
         names = {field.name for field in fields(TrainSettings)}
         if set(settings) != names:
-            raise ValueError(f"settings are {sorted(settings)}")
-        return RunRecord(settings=TrainSettings(**settings), **document)
-    except (ValueError, TypeError, KeyError) as error:
+            raise ValueError("its settings are those of another version of edge-far")
+        record = RunRecord(settings=TrainSettings(**settings), **document)
+        if not record.choice.rows or not all(rows >= 1 for rows in record.choice.rows.values()):
+            raise ValueError("it has no plan")
+        return record
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"run.json is damaged: {error}", where=str(path), hint="start a new run") from error
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _shown(value: bool | float | None) -> str:
+    if isinstance(value, bool):
+        return "dropout" if value else "no dropout"
+    return "no limit" if value is None else f"{value:.12g}"

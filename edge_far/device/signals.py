@@ -1,4 +1,4 @@
-"""Turns Ctrl-C and SIGTERM into a wish that the training loop grants after its current step."""
+"""Turns Ctrl-C and SIGTERM into a wish that training grants before its next micro-batch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ __all__ = ["StopRequest"]
 
 
 class StopRequest:
-    """Installed as a context manager; a second Ctrl-C interrupts at once."""
+    """Installed as a context manager.
+
+    Until `training` is set there is nothing to save, so Ctrl-C interrupts at once, as a second one always does.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.training = False
 
     @property
     def requested(self) -> bool:
@@ -41,6 +45,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received == signal.SIGINT and number == signal.SIGINT:
+        if number == signal.SIGINT and (self.received == signal.SIGINT or not self.training):
             raise KeyboardInterrupt
         self.received = number

@@ -1,31 +1,32 @@
 """The training loop: epochs, micro-batches, AdamW, evaluation, checkpoints, memory watch. Knows no engine.
 
-Everything that decides the numbers depends on (settings, data, bundle, plan, step) alone, so a run that was killed and
+Everything that decides the numbers depends on (settings, data, bundle, plan, state) alone, so a run that was killed and
 resumed ends with the same bytes as one that was not. Batches follow from (seed, epoch), dropout from (seed, step,
-micro-batch, node), and a smaller plan taken under memory pressure is written down before it takes effect.
+micro-batch, node), and a smaller plan taken under memory pressure is part of the state: its checkpoint is written
+before the first step it changes.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from edge_far.console import Console, Progress
 from edge_far.device.arrays import read_arrays, read_arrays_into, write_arrays
 from edge_far.device.backend import Backend, DropoutKey
-from edge_far.device.batches import collate, plan_epoch, split_batch
+from edge_far.device.batches import Batch, collate, plan_epoch, split_batch
 from edge_far.device.checkpoint import Checkpoint, RunDirectory, TrainingState
 from edge_far.device.control import Control
 from edge_far.device.encode import Encoded
 from edge_far.device.evaluate import evaluate, metrics_document, metrics_text
 from edge_far.device.memory import release_free_memory, resident_set
-from edge_far.device.metrics import Metrics
 from edge_far.device.optimizer import AdamW, AdamWSettings, clip_scale, global_norm
 from edge_far.device.plan import Plan
 from edge_far.device.pressure import MemoryWatch
@@ -34,7 +35,7 @@ from edge_far.device.schedule import WarmupLinear
 from edge_far.device.settings import TrainSettings
 from edge_far.device.signals import StopRequest
 from edge_far.errors import ConfigError, Deferred
-from edge_far.storage import staged_directory, write_atomically, write_json
+from edge_far.storage import sha256_of, staged_directory, write_atomically, write_json
 
 __all__ = ["TrainData", "Trainer"]
 
@@ -48,6 +49,17 @@ class TrainData:
     train: Encoded
     evaluation: Encoded | None
     classes: int
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one optimiser step did; the loss is the batch's mean, tokens count the padding."""
+
+    loss: float
+    norm: float
+    examples: int
+    tokens: int
+    seconds: float
 
 
 class Trainer:
@@ -83,54 +95,42 @@ class Trainer:
         self.total_steps = min(self.steps_per_epoch * settings.epochs, settings.max_steps or 10**12)
         warmup = round(settings.warmup_fraction * self.total_steps)
         self.schedule = WarmupLinear(settings.learning_rate, warmup, self.total_steps)
-        self.state = TrainingState(0, None, None, 0.0, 0)
-        self.divisors: list[tuple[int, int]] = []  # (from this step on, divide planned rows by)
-        self.last_metrics: Metrics | None = None
-        self.last_loss = math.nan
+        self.state = TrainingState()
         self._epoch: tuple[int, list[np.ndarray]] | None = None
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
-        """Continue from a checkpoint (None: from the beginning) and from the step-downs written so far."""
-        if self.run.step_downs.is_file():
-            self.divisors = [(step, divisor) for step, divisor in json.loads(self.run.step_downs.read_bytes())]
+        """Continue from a checkpoint (None: from the beginning)."""
         if checkpoint is None:
             return
+        if checkpoint.damaged:
+            self.console.warn(
+                f"{checkpoint.damaged} damaged checkpoint passed over: continuing from step {checkpoint.state.step}"
+            )
         read_arrays_into(checkpoint.learners, self.backend.parameters)
         self.optimizer.load_state(read_arrays(checkpoint.optimizer))
         self.state = checkpoint.state
 
     def train(self, stop: StopRequest, log: RunLog) -> dict[str, Any]:
         """Run to the end and return the result; raises Interrupted or Deferred after a clean checkpoint."""
-        started = saved = time.monotonic() - self.state.seconds
+        stop.training = True
         first = self.state.step
-        smoothed: float | None = None
+        saved = time.monotonic()
+        started = saved - self.state.seconds
         with self.console.progress(self.total_steps, "training", done=first) as progress:
-            while self.state.step < self.total_steps:
-                began = time.monotonic()
-                loss, norm, tokens = self._step()
-                smoothed = loss if smoothed is None else SMOOTHING * smoothed + (1 - SMOOTHING) * loss
-                self.last_loss = smoothed
-                now = time.monotonic()
-                examples = len(self._batch(self.state.step))
-                self.state = replace(
-                    self.state,
-                    step=self.state.step + 1,
-                    examples=self.state.examples + examples,
-                    seconds=now - started,
-                )
-                self._report(log, progress, loss, smoothed, norm, examples, tokens, now - began)
-                if self.state.step % self.steps_per_epoch == 0 or self.state.step == self.total_steps:
-                    self._end_of_epoch(log)
-                    saved = self._checkpoint(log)
-                elif self._checkpoint_due(saved):
+            while True:
+                if self.data.evaluation is not None and self._at_epoch_end() and self.state.evaluated < self.state.step:
+                    self._evaluate(self.data.evaluation, stop, log)
+                if self.state.step == self.total_steps:
+                    break
+                step = self._step(stop, log)
+                self._advance(step, time.monotonic() - started)
+                self._report(step, progress, log)
+                stepped_down = self._watch_memory(log)
+                if stepped_down or self._at_epoch_end() or self._checkpoint_due(saved):
                     saved = self._checkpoint(log)
                 if self.state.step < self.total_steps:
                     paused = self.control.wait(stop, log, self.state.step)
                     started, saved = started + paused, saved + paused
-                if stop.requested and self.state.step < self.total_steps:
-                    self._checkpoint(log)
-                    raise stop.error(self.state.step, self.total_steps)
-                self._watch_memory(log)
         return self._finish(log, first)
 
     # --- one step --------------------------------------------------------------------------------------------
@@ -143,13 +143,15 @@ class Trainer:
             self._epoch = (epoch, order)
         return self._epoch[1][index]
 
-    def _step(self) -> tuple[float, float, int]:
-        """Run one optimiser step; return loss (mean over the batch), gradient norm, and padded tokens."""
+    def _step(self, stop: StopRequest, log: RunLog) -> _Step:
+        """Run one optimiser step; a wish to stop is granted before each micro-batch, and the step then not counted."""
+        began = time.monotonic()
         step = self.state.step
         indices = self._batch(step)
         encoded = self.data.train
         loss, tokens = 0.0, 0
         for number, part in enumerate(split_batch(encoded.lengths, indices, self._rows_for)):
+            self._stop_if_asked(stop, log)
             batch = collate(encoded, part)
             key = DropoutKey(self.settings.seed, step, number) if self.settings.dropout else None
             loss += self.backend.accumulate(batch, 1.0 / len(indices), key)
@@ -157,67 +159,89 @@ class Trainer:
         gradients = self.backend.gradients
         norm = global_norm(gradients)
         if not math.isfinite(norm) or not math.isfinite(loss):
-            raise ConfigError(
-                f"training diverged at step {step + 1}: loss {loss:g}, gradient norm {norm:g}",
-                where="--learning-rate",
-                hint=f"{self.settings.learning_rate:g} is too high for this data; try a third of it",
-            )
+            raise self._diverged(f"at step {step + 1}: loss {loss:g}, gradient norm {norm:g}")
         self.optimizer.step(gradients, self.schedule(step), clip_scale(norm, self.settings.clip_norm))
         for gradient in gradients.values():
             gradient.fill(0.0)
-        return loss, norm, tokens
+        return _Step(loss, norm, len(indices), tokens, time.monotonic() - began)
 
     def _rows_for(self, length: int) -> int:
-        divisor = max((divisor for since, divisor in self.divisors if since <= self.state.step), default=1)
-        return max(1, self.plan.rows_for(length) // divisor)
+        return max(1, self.plan.rows_for(length) // self.state.divisor)
+
+    def _diverged(self, what: str) -> ConfigError:
+        return ConfigError(
+            f"training diverged {what}",
+            where="--learning-rate",
+            hint=f"{self.settings.learning_rate:g} is too high for this data; start a new run with a third of it",
+        )
 
     # --- around the steps --------------------------------------------------------------------------------------
 
-    def _report(
-        self,
-        log: RunLog,
-        progress: Progress,
-        loss: float,
-        smoothed: float,
-        norm: float,
-        examples: int,
-        tokens: int,
-        seconds: float,
-    ) -> None:
+    def _advance(self, step: _Step, seconds: float) -> None:
+        state = self.state
+        before = step.loss if state.smoothed_loss is None else state.smoothed_loss
+        self.state = replace(
+            state,
+            step=state.step + 1,
+            examples=state.examples + step.examples,
+            seconds=seconds,
+            smoothed_loss=SMOOTHING * before + (1 - SMOOTHING) * step.loss,
+            peak_rss_mib=max(state.peak_rss_mib, resident_set().peak_mib),
+        )
+
+    def _report(self, step: _Step, progress: Progress, log: RunLog) -> None:
         memory = resident_set()
-        step = self.state.step
+        state = self.state
         log.write(
             "step",
-            step=step,
-            epoch=(step - 1) // self.steps_per_epoch + 1,
-            loss=round(loss, 6),
-            learning_rate=self.schedule(step - 1),
-            grad_norm=round(norm, 6),
-            examples=examples,
-            tokens=tokens,
-            seconds=round(seconds, 4),
+            step=state.step,
+            epoch=(state.step - 1) // self.steps_per_epoch + 1,
+            loss=round(step.loss, 6),
+            learning_rate=self.schedule(state.step - 1),
+            grad_norm=round(step.norm, 6),
+            examples=step.examples,
+            tokens=step.tokens,
+            seconds=round(step.seconds, 4),
             rss_mib=round(memory.now_mib, 1),
             peak_rss_mib=round(memory.peak_mib, 1),
         )
-        rate = self.state.examples / max(self.state.seconds, 1e-9)
+        rate = state.examples / max(state.seconds, 1e-9)
         progress.update(
-            step,
-            f"loss {smoothed:.4f}  {rate:.1f} examples/s  peak {memory.peak_mib:.0f} of {self.plan.budget_mib:.0f} MiB",
+            state.step,
+            f"loss {state.smoothed_loss:.4f}  {rate:.1f} examples/s  "
+            f"peak {memory.peak_mib:.0f} of {self.plan.budget_mib:.0f} MiB",
         )
 
-    def _end_of_epoch(self, log: RunLog) -> None:
-        if self.data.evaluation is None:
-            return
-        metrics = evaluate(self.backend.logits, self.data.evaluation, self.data.classes)
-        self.last_metrics = metrics
-        log.write("eval", step=self.state.step, **metrics_document(metrics))
-        self.console.info(f"epoch {math.ceil(self.state.step / self.steps_per_epoch)}: {metrics_text(metrics)}")
-        best = self.state.best_accuracy
-        if best is None or metrics.accuracy > best:
+    def _at_epoch_end(self) -> bool:
+        step = self.state.step
+        return step > 0 and (step % self.steps_per_epoch == 0 or step == self.total_steps)
+
+    def _evaluate(self, data: Encoded, stop: StopRequest, log: RunLog) -> None:
+        """Measure the held-out data and keep the best learners; a stop throws the measurement away, not the steps."""
+
+        def logits(batch: Batch) -> np.ndarray:
+            self._stop_if_asked(stop, log)
+            return self.backend.logits(batch)
+
+        step = self.state.step
+        metrics = evaluate(logits, data, self.data.classes, self.plan.evaluation_tokens)
+        if not math.isfinite(metrics.loss):
+            raise self._diverged(f"by step {step}: the held-out loss is {metrics.loss:g}")
+        document = metrics_document(metrics)
+        log.write("eval", step=step, **document)
+        self.console.info(f"epoch {math.ceil(step / self.steps_per_epoch)}: {metrics_text(metrics)}")
+        self.state = replace(self.state, evaluated=step)
+        if self.state.best_accuracy is None or metrics.accuracy > self.state.best_accuracy:
             with staged_directory(self.run.best, replace=True) as staging:
                 write_arrays(staging / "learners.safetensors", self.backend.parameters)
-                write_json(staging / "metrics.json", {"step": self.state.step, **metrics_document(metrics)})
-            self.state = replace(self.state, best_step=self.state.step, best_accuracy=metrics.accuracy)
+                write_json(staging / "metrics.json", {"step": step, **document})
+            self.state = replace(self.state, best_step=step, best_accuracy=metrics.accuracy)
+        self._checkpoint(log)
+
+    def _stop_if_asked(self, stop: StopRequest, log: RunLog) -> None:
+        if stop.requested:
+            self._checkpoint(log)
+            raise stop.error(self.state.step, self.total_steps)
 
     def _checkpoint_due(self, saved: float) -> bool:
         if self.checkpoint_steps is not None:
@@ -229,52 +253,64 @@ class Trainer:
         log.write("checkpoint", step=self.state.step)
         return time.monotonic()
 
-    def _watch_memory(self, log: RunLog) -> None:
-        reason = self.watch.exceeded()
+    def _watch_memory(self, log: RunLog) -> bool:
+        """Step down to half the micro-batches where memory is short; Deferred where they cannot be halved."""
+        reason = self.watch.exceeded() if self.state.step < self.total_steps else None
         if reason is None:
-            return
+            return False
         step = self.state.step
-        if self._rows_for(self.plan.longest) == 1 and max(self._rows_for(n) for n in self.plan.rows) == 1:
+        if all(self._rows_for(length) == 1 for length in self.plan.rows):
             self._checkpoint(log)
             raise Deferred(
                 f"{reason}, and the smallest plan is running",
                 where=f"step {step}",
-                hint="continue with --resume",
+                hint="continue with --resume when there is more memory",
             )
-        divisor = 2 * max((divisor for _, divisor in self.divisors), default=1)
-        self.divisors.append((step, divisor))
-        write_json(self.run.step_downs, self.divisors)
+        divisor = 2 * self.state.divisor
+        self.state = replace(self.state, divisor=divisor)
         log.write("step_down", step=step, reason=reason, divisor=divisor)
         self.console.warn(f"{reason}: micro-batches divided by {divisor} from step {step + 1} on")
         self.backend.close()
+        del self.backend  # its gradients too, before new ones are made
         release_free_memory()
         self.backend = self.make_backend()
         self.watch.settle()
+        return True
 
     def _finish(self, log: RunLog, first: int) -> dict[str, Any]:
         """Publish the best learners (the last ones without evaluation data) and the result."""
-        best = self.run.best / "learners.safetensors"
-        if self.data.evaluation is not None and best.is_file():
-            write_atomically(self.run.learners, best.read_bytes())
+        metrics = None
+        if self.data.evaluation is not None:
+            _copy(self.run.best / "learners.safetensors", self.run.learners)
             metrics = json.loads((self.run.best / "metrics.json").read_bytes())
         else:
+            if not all(np.isfinite(array).all() for array in self.backend.parameters.values()):
+                raise self._diverged("with the last step")
             write_arrays(self.run.learners, self.backend.parameters)
-            metrics = None
-        memory = resident_set()
+        state = self.state
         result = {
-            "steps": self.state.step,
-            "seconds": round(self.state.seconds, 3),
-            "examples_per_second": round(self.state.examples / max(self.state.seconds, 1e-9), 2),
-            "final_loss": round(self.last_loss, 6) if math.isfinite(self.last_loss) else None,
+            "steps": state.step,
+            "seconds": round(state.seconds, 3),
+            "examples_per_second": round(state.examples / max(state.seconds, 1e-9), 2),
+            "final_loss": None if state.smoothed_loss is None else round(state.smoothed_loss, 6),
             "eval": metrics,
-            "peak_rss_mib": round(memory.peak_mib, 1),
+            "peak_rss_mib": round(max(state.peak_rss_mib, resident_set().peak_mib), 1),
             "budget_mib": self.plan.budget_mib,
             "plan": self.plan.to_json(),
             "trained_parameters": sum(array.size for array in self.backend.parameters.values()),
             "backend": self.backend.name,
             "resumed_from_step": first or None,
-            "step_downs": len(self.divisors),
+            "step_downs": state.divisor.bit_length() - 1,
+            "learners_sha256": sha256_of(self.run.learners),
         }
         write_json(self.run.result, result)
         log.write("end", **result)
         return result
+
+
+def _copy(source: Any, target: Any) -> None:
+    def write(file: BinaryIO) -> None:
+        with source.open("rb") as found:
+            shutil.copyfileobj(found, file)
+
+    write_atomically(target, write)
