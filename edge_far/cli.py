@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from edge_far import __version__
 from edge_far.console import Console
@@ -37,8 +38,21 @@ COMMANDS = {
 class _Parser(argparse.ArgumentParser):
     """An argument parser that raises UsageError instead of exiting with 2."""
 
+    _intermixing = False
+
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UsageError(message, where=self.prog, hint=f"see '{self.prog} --help'")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Let a command's options stand between its positionals: `predict BUNDLE --run RUN TEXT`."""
+        takes_many = any(action.nargs == "*" and not action.option_strings for action in self._actions)
+        if self._intermixing or not takes_many:
+            return super().parse_known_args(args, namespace)
+        self._intermixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)  # calls this method for each of its passes
+        finally:
+            self._intermixing = False
 
 
 def _build_parser(command: str | None) -> argparse.ArgumentParser:

@@ -136,13 +136,14 @@ def render(document: dict[str, Any]) -> str:
     primed = f"{document['priming_steps']} steps" + (
         f", split-half overlap {overlap:.2f}" if overlap is not None else ""
     )
+    artifacts = "yes" if document["ort_training"] else "no"
     return "\n".join(
         [
             f"bundle      {document['bundle']} ({document['bundle_mib']} MiB, {document['seconds']} s)",
             f"model       {document['model']} ({document['architecture']}), {document['labels']} labels",
             f"selection   {document['selection']}, retention {document['retention']:g}; priming {primed}",
             f"trained     {document['trained_parameters']:,} of {document['model_parameters']:,} parameters",
-            f"frozen      {document['frozen_precision']}; onnxruntime-training artifacts: {'yes' if document['ort_training'] else 'no'}",
+            f"frozen      {document['frozen_precision']}; onnxruntime-training artifacts: {artifacts}",
             f"next        edge-far train {document['bundle']} --train FILE --out RUN",
         ]
     )

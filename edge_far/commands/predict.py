@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far predict`."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument(
-        "text", nargs="*", metavar="TEXT", help="texts to classify; - reads one a line from standard input"
+        "text", nargs="*", default=[], metavar="TEXT", help="texts to classify; - reads one a line from standard input"
     )
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
     parser.add_argument("--data", type=Path, metavar="FILE", help="data file; labels in it are not needed")
