@@ -30,6 +30,12 @@ COMMANDS = {
     "predict": ("predict", "classify texts with a bundle, or a bundle plus a run"),
     "merge": ("merge", "write the trained model as a plain inference ONNX model"),
     "profiles": ("profiles", "list, show or check device profiles"),
+    "daemon": ("daemon", "adapt the model to this device's own data, when conditions allow"),
+    "status": ("status", "how periodic adaptation is, why, and what to do"),
+    "add": ("add", "hand an example, a prediction or feedback over to the daemon"),
+    "releases": ("releases", "list the releases and check them"),
+    "rollback": ("rollback", "go back to an earlier release"),
+    "store": ("store", "look at quarantined lines and unlabelled predictions; bring examples back"),
     "report": ("report", "draw loss and memory of a run as a picture"),
     "demo": ("demo", "generate the demo's smart-home intent data"),
 }
@@ -115,7 +121,8 @@ def _run(arguments: list[str]) -> int:
     console = Console(quiet=options.quiet, verbose=options.verbose)
     document = module.run(options, console)
     print(json.dumps(document, indent=2) if options.json else module.render(document), flush=True)
-    return 0
+    exit_code: int = module.exit_code(document) if hasattr(module, "exit_code") else 0
+    return exit_code
 
 
 def _fail(error: EdgeFarError, as_json: bool) -> int:

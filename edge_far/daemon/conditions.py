@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from edge_far.daemon.paired import smallest_sample
 from edge_far.device.sensors import Readings
 from edge_far.profile import Profile
 
-__all__ = ["Condition", "PauseControl", "pause_conditions", "start_conditions"]
+__all__ = ["Condition", "PauseControl", "allowed_now", "pause_conditions", "start_conditions"]
 
 RESUME_AVAILABLE_FACTOR = 1.25
 RESUME_PRESSURE_FACTOR = 0.5
@@ -37,15 +38,18 @@ def start_conditions(
     readings: Readings,
     *,
     new_examples: int,
+    held_out: int,
     local_time: time.struct_time,
     plan_peak_mib: float = 0.0,
 ) -> list[Condition]:
     """Return every condition that must hold before a cycle starts, in the order a person would look.
 
-    `plan_peak_mib` is what the plan predicts the trainer to take of the memory that is available now.
+    `new_examples` and `held_out` are counts; `plan_peak_mib` is what the plan predicts the trainer to take of the
+    memory that is available now.
     """
     return [
         _new_examples(profile, new_examples),
+        _held_out(profile, held_out),
         _hours(profile, local_time),
         _power(profile, readings),
         _voltage(readings),
@@ -67,6 +71,11 @@ def pause_conditions(profile: Profile, readings: Readings, *, paused: bool) -> l
         _available(readings, profile.pressure.min_available_mib * (RESUME_AVAILABLE_FACTOR if paused else 1.0)),
         _pressure(profile, readings, RESUME_PRESSURE_FACTOR if paused else 1.0),
     ]
+
+
+def allowed_now(profile: Profile, local_time: time.struct_time) -> bool:
+    """Return whether the profile's hours allow to start, or to wait for better conditions."""
+    return _hours(profile, local_time).ok
 
 
 @dataclass
@@ -97,6 +106,15 @@ def _new_examples(profile: Profile, count: int) -> Condition:
     limit = profile.adaptation.min_new_examples
     text = f"{count} new examples, {limit} needed"
     return Condition("new examples", count >= limit, count, limit, text)
+
+
+def _held_out(profile: Profile, count: int) -> Condition:
+    """Fewer than the gate can decide on would be trained in vain."""
+    asked = profile.adaptation
+    limit = max(
+        asked.min_held_out_examples, smallest_sample(asked.tolerance_percent / 100, asked.confidence_percent / 100)
+    )
+    return Condition("held-out examples", count >= limit, count, limit, f"{count} held-out examples, {limit} needed")
 
 
 def _hours(profile: Profile, local_time: time.struct_time) -> Condition:

@@ -103,6 +103,11 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def database(self) -> Database:
+        """Return the database, for tables that are others' business (journal.py)."""
+        return self._database
+
     def transaction(self) -> AbstractContextManager[None]:
         """Return a context whose block is one transaction."""
         return self._database.transaction()

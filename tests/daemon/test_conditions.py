@@ -41,12 +41,12 @@ def at(hour: int, minute: int) -> time.struct_time:
 
 def failing(profile: Profile = PROFILE, new: int = 50, when: time.struct_time = NOON, **changes: object) -> list[str]:
     readings = dataclasses.replace(FINE, **changes)  # type: ignore[arg-type]
-    return [c.text for c in start_conditions(profile, readings, new_examples=new, local_time=when) if not c.ok]
+    return [c.text for c in start_conditions(profile, readings, new_examples=new, held_out=100, local_time=when) if not c.ok]
 
 
 def test_all_fine_and_all_unknown_may_start() -> None:
     assert failing() == []
-    unknown = start_conditions(PROFILE, UNKNOWN, new_examples=50, local_time=NOON)
+    unknown = start_conditions(PROFILE, UNKNOWN, new_examples=50, held_out=100, local_time=NOON)
     assert all(condition.ok for condition in unknown)
     assert sum(condition.measured is None for condition in unknown) == 7
 
@@ -78,7 +78,7 @@ def test_limits_themselves_are_allowed() -> None:
 
 def test_memory_for_the_plan_must_be_there_at_the_start() -> None:
     def ok(peak: float) -> bool:
-        found = start_conditions(PROFILE, FINE, new_examples=50, local_time=NOON, plan_peak_mib=peak)
+        found = start_conditions(PROFILE, FINE, new_examples=50, held_out=100, local_time=NOON, plan_peak_mib=peak)
         return all(condition.ok for condition in found)
 
     assert ok(300.0) and not ok(301.0)

@@ -1,0 +1,109 @@
+"""Adapt the model to this device's own data: read the spool, and when conditions allow train, compare and release.
+
+With --once, the timer's job, it ends after one look (exit 0: a cycle ended; 75: deferred, see 'edge-far status');
+without, it looks every few minutes until it is asked to end. SIGTERM leaves a checkpoint and ends within 10 seconds
+(exit 75), SIGHUP loads the profile anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from edge_far.console import Console
+from edge_far.daemon.state import DEFAULT_STATE
+from edge_far.errors import ConfigError, Deferred, EdgeFarError, UsageError
+
+EXAMPLES = """examples:
+  edge-far daemon --once --state state --profile rpi4-2gb --bundle bundle
+  edge-far daemon --state /var/lib/edge-far --spool /var/spool/edge-far --profile profile.yaml --bundle bundle
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far daemon`."""
+    parser.add_argument("--once", action="store_true", help="look once, run a cycle if conditions allow, and end")
+    parser.add_argument(
+        "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="examples and releases (default: %(default)s)"
+    )
+    parser.add_argument("--spool", type=Path, metavar="DIR", help="where examples arrive (default: STATE/spool)")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        default=os.environ.get("EDGE_FAR_BUNDLE"),
+        metavar="BUNDLE",
+        help="the factory bundle (default: EDGE_FAR_BUNDLE)",
+    )
+    parser.add_argument(
+        "--profile",
+        default=os.environ.get("EDGE_FAR_PROFILE"),
+        help="device profile: a name or a YAML file (default: EDGE_FAR_PROFILE, or the bundle's)",
+    )
+    parser.add_argument(
+        "--replay", type=Path, metavar="FILE", help="the host's samples, for a profile with adaptation.use_replay"
+    )
+    parser.add_argument(
+        "--interval-minutes", type=float, default=10.0, metavar="M", help="without --once (default: %(default)s)"
+    )
+    parser.add_argument("--sensors-root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
+    parser.add_argument("--stall-seconds", type=float, help=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Run the daemon; the document says what the last look came to."""
+    from edge_far.daemon.service import ServiceSettings, Signals, running_service
+
+    if options.bundle is None:
+        raise UsageError("no bundle", where="--bundle", hint="name the factory bundle, or set EDGE_FAR_BUNDLE")
+    if not 0 < options.interval_minutes <= 1440:
+        raise ConfigError("must be above 0 and at most 1440", where="--interval-minutes")
+    settings = ServiceSettings(
+        state=options.state,
+        bundle=Path(options.bundle),
+        profile=options.profile or _profile_of(Path(options.bundle)),
+        spool=options.spool,
+        replay=options.replay,
+        sensors_root=options.sensors_root,
+        stall_s=options.stall_seconds,
+    )
+    with Signals() as signals, running_service(settings, signals, console) as service:
+        if not options.once:
+            service.loop(options.interval_minutes * 60)
+            raise Deferred("asked to stop; the next start goes on from here")
+        try:
+            outcome = service.tick()
+        except Deferred:
+            raise
+        except EdgeFarError as error:
+            service.failed(error)
+            raise
+        service.succeeded()
+    row = outcome.cycle
+    return {
+        "deferred": outcome.deferred,
+        "spool": dict(vars(outcome.ingested)),
+        "cycle": None
+        if row is None
+        else {"id": row.id, "outcome": row.outcome, "candidate": row.candidate, "details": row.details},
+    }
+
+
+def exit_code(document: dict[str, Any]) -> int:
+    """Return 75 where no cycle ended."""
+    return Deferred.exit_code if document["deferred"] else 0
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return one line."""
+    if document["deferred"]:
+        return f"deferred: {document['deferred']}"
+    cycle = document["cycle"]
+    return f"cycle {cycle['id']} {cycle['outcome']}: {cycle['details'].get('reason', '')}"
+
+
+def _profile_of(bundle: Path) -> str:
+    from edge_far.bundle import open_bundle
+
+    return open_bundle(bundle).manifest.profile

@@ -1,0 +1,68 @@
+"""List the releases of this device, the newest first, and check every file of them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from edge_far.console import Console
+from edge_far.daemon.state import DEFAULT_STATE, StateDirectory
+
+EXAMPLES = """examples:
+  edge-far releases
+  edge-far releases --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far releases`."""
+    parser.add_argument(
+        "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="the daemon's (default: %(default)s)"
+    )
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Verify and list."""
+    from edge_far.daemon.releases import ReleaseDamaged, Releases
+    from edge_far.errors import EdgeFarError
+
+    state = StateDirectory(options.state)
+    state.must_exist()
+    releases = Releases(state.model)
+    try:
+        current = releases.current_id()
+    except ReleaseDamaged as error:
+        console.warn(str(error))
+        current = None
+    found = []
+    for id in reversed(releases.ids()):
+        entry: dict[str, Any] = {"id": id, "current": id == current, "problem": None}
+        try:
+            release = releases.verify(id)
+            entry |= {
+                **{"made_s": release.created_s, "replaces": release.replaces, "path": str(release.path)},
+                "facts": dict(release.facts),
+            }
+        except EdgeFarError as error:
+            entry["problem"] = str(error)
+        found.append(entry)
+    state.give_to_owner()
+    return {"current": current, "releases": found}
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return one line a release."""
+    lines = []
+    for entry in document["releases"]:
+        mark = "*" if entry["current"] else " "
+        if entry["problem"]:
+            lines.append(f"{mark} {entry['id']}  DAMAGED: {entry['problem']}")
+            continue
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["made_s"]))
+        held_out = entry["facts"].get("held_out") or {}
+        accuracy = f"{held_out['candidate_accuracy']:.1%} of {held_out['examples']}" if held_out else ""
+        kind = entry["facts"].get("kind", "")
+        lines.append(f"{mark} {entry['id']}  {made}  {kind:<8} {accuracy:<16} replaces {entry['replaces'] or '-'}")
+    return "\n".join(lines) or "no release yet"

@@ -1,0 +1,85 @@
+"""How periodic adaptation is on this device, why, and what to do about it: measured now, not remembered."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from edge_far.console import Console
+from edge_far.daemon import status
+from edge_far.daemon.state import DEFAULT_STATE
+
+EXAMPLES = """examples:
+  edge-far status
+  edge-far status --state state --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far status`."""
+    parser.add_argument(
+        "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="the daemon's (default: %(default)s)"
+    )
+    parser.add_argument("--profile", help="device profile (default: the daemon's last)")
+    parser.add_argument("--sensors-root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Look at everything without changing anything."""
+    from edge_far.daemon.notes import Notes
+    from edge_far.daemon.releases import Releases
+    from edge_far.daemon.state import StateDirectory
+    from edge_far.daemon.store import Store
+    from edge_far.device.sensors import Sensors
+    from edge_far.errors import EdgeFarError
+    from edge_far.profile import load_profile
+
+    state = StateDirectory(options.state)
+    state.must_exist()
+    problems: list[str] = []
+    settings = _last_settings(state.status)
+    profile = store = releases = None
+    source = options.profile or settings.get("profile")
+    if source:
+        try:
+            profile = load_profile(source)
+        except EdgeFarError as error:
+            problems.append(f"the profile cannot be used: {error}")
+    if state.store.exists():
+        try:
+            store = Store(state.store, busy_timeout_s=5.0)
+        except EdgeFarError as error:
+            problems.append(f"the examples' store cannot be used: {error}")
+    if state.model.is_dir():
+        releases = Releases(state.model)
+    try:
+        return status.build(
+            state,
+            store=store,
+            releases=releases,
+            notes=Notes(state.notes),
+            profile=profile,
+            readings=Sensors(options.sensors_root, disk=state.root).read(),
+            settings=settings,
+            running=state.running_pid() is not None,
+            problems=problems,
+        )
+    finally:
+        if store is not None:
+            store.close()
+        state.give_to_owner()
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return the note for people."""
+    return status.render(document)
+
+
+def _last_settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())["daemon"]["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,308 @@
+"""One adaptation cycle as a state machine: each transition is safe to repeat, whenever the power failed.
+
+    collected -> training -> trained -> decided -> released -> finished
+                    |           |          |
+                    failed      rejected   discarded    -> finished
+
+docs/adaptation.md has the table of what is on disk when a state is committed. Everything that needs NumPy or ONNX
+Runtime runs in a child (supervisor.py). Read `advance` first.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from edge_far.daemon.candidate import LEARNERS, ChildFailed, build_candidate, ensure_factory, run_to_end
+from edge_far.daemon.context import Context
+from edge_far.daemon.health import ask_health_command
+from edge_far.daemon.journal import FINISHED, CycleRow
+from edge_far.daemon.overseer import Overseer
+from edge_far.daemon.releases import Release
+from edge_far.daemon.store import backup_path
+from edge_far.daemon.supervisor import ChildEnd
+from edge_far.device.data import Example
+from edge_far.errors import BudgetError, ConfigError, DataError, Deferred, StorageError, Unavailable
+from edge_far.storage import fsync_directory, staged_directory, storage_error
+
+__all__ = ["AdaptationCycle"]
+
+TRAIN, HELD_OUT, BASE = "train.jsonl", "held_out.jsonl", "base.jsonl"
+MAX_ATTEMPTS = 2
+MAX_INTERRUPTIONS = 6  # of one attempt, without getting ahead by a checkpoint
+CHECKPOINT_MINUTES = "2"
+PASSED_ON = {kind.exit_code: kind for kind in (StorageError, Unavailable, BudgetError)}
+
+
+class AdaptationCycle:
+    """Starts a cycle, or takes up the one under way, and brings it to its end.
+
+    `advance` raises Deferred (75) when training has to wait, StorageError (74), BudgetError (78), Unavailable
+    (69); the row then stays where it is.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._journal = context.journal
+        self._directory = context.state.cycle
+        self._steps: dict[str, Callable[[CycleRow], CycleRow]] = {
+            "collected": self._train,
+            "training": self._train,
+            "trained": self._decide,
+            "decided": self._release,
+            "released": self._finish,
+            "rejected": self._finish,
+            "failed": self._finish,
+            "discarded": self._finish,
+        }
+
+    def collect(self, base: Release) -> CycleRow:
+        """Write down what this cycle trains and measures on, and start it; Deferred when that is nothing."""
+        store, change = self._context.store, self._context.store.highest_change()
+        known = set(self._context.bundle.manifest.labels)
+        with staged_directory(self._directory, replace=True) as staging:
+            counts = {
+                name: _write_examples(
+                    staging / name,
+                    (s.example for s in store.examples(held_out=held_out, up_to_change=change)),
+                    known,
+                )
+                for name, held_out in ((TRAIN, False), (HELD_OUT, True))
+            }
+            if not counts[TRAIN][0]:
+                raise Deferred("no example to train on: all are held out or have unknown labels")
+            if self._context.profile.adaptation.use_replay:
+                with (staging / TRAIN).open("ab") as file:
+                    counts["replay"] = _append_examples(file, store.replay(held_out=False), known)
+                counts[BASE] = _write_examples(staging / BASE, store.replay(held_out=True), known)
+        unknown = counts[TRAIN][1] + counts[HELD_OUT][1]
+        self._context.notes.tell(
+            "labels",
+            f"{unknown} examples have labels that this model does not know and are not used" if unknown else None,
+            "export a bundle with these labels (edge-far export)",
+        )
+        details = {
+            "bundle": self._context.bundle.fingerprint,
+            "examples": {name: used for name, (used, _) in counts.items()},
+        }
+        return self._journal.start("collected", change=change, base=base.id, details=details)
+
+    def advance(self, row: CycleRow) -> CycleRow:
+        """Bring a cycle to its end and return its row."""
+        while row.state != FINISHED:
+            self._context.changed()
+            if row.state in ("collected", "training", "trained") and (reason := self._outdated(row)):
+                row = self._end(row, "discarded", reason)
+            try:
+                row = self._steps[row.state](row)
+            except ChildFailed as error:
+                row = self._end(row, "failed", str(error))
+        self._context.changed()
+        return row
+
+    def _outdated(self, row: CycleRow) -> str | None:
+        """Return why going on makes no sense, or None."""
+        current = self._context.releases.current_id()
+        if current != row.base:
+            return f"the current release is {current}, no longer {row.base}"
+        if row.details.get("bundle") != self._context.bundle.fingerprint:
+            return "the bundle was replaced"
+        if not (self._directory / TRAIN).is_file():
+            return "its files are gone"
+        if row.state == "trained" and not (self._directory / "candidate" / LEARNERS).is_file():
+            return "its candidate is gone"
+        return None
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def _train(self, row: CycleRow) -> CycleRow:
+        run = self._directory / f"run-{row.attempt}"
+        row = self._note_start(row, run)
+        if row.details["interruptions"] > MAX_INTERRUPTIONS:
+            return self._again(row, f"was interrupted {MAX_INTERRUPTIONS} times without getting ahead")
+        if not (run / "result.json").is_file():
+            end = self._run_trainer(row, run)
+            row = self._journal.update(row, details=_training_figures(row, end))
+            if end.stopped and end.status != 0:
+                raise Deferred(f"training stopped at step {end.progress.step} of {end.progress.steps}: {end.stopped}")
+            if end.status != 0:
+                return self._failed_training(row, end)
+        build_candidate(self._context, run, self._directory / "candidate")
+        result = json.loads((run / "result.json").read_bytes())
+        figures = {name: result[name] for name in ("steps", "seconds", "peak_rss_mib", "budget_mib", "final_loss")}
+        return self._journal.update(row, state="trained", details={"training": figures})
+
+    def _note_start(self, row: CycleRow, run: Path) -> CycleRow:
+        """Count the starts since the last checkpoint, before the child can do any harm."""
+        newest = max((path.name for path in run.glob("checkpoints/step-*")), default="")
+        known = row.details.get("checkpoint")
+        interruptions = row.details.get("interruptions", 0) + 1 if known == [row.attempt, newest] else 0
+        details = {"checkpoint": [row.attempt, newest], "interruptions": interruptions}
+        return self._journal.update(row, state="training", details=details)
+
+    def _run_trainer(self, row: CycleRow, run: Path) -> ChildEnd:
+        context = self._context
+        resume = (run / "run.json").is_file()
+        if not resume:
+            shutil.rmtree(run, ignore_errors=True)
+        control = self._directory / "control"
+        control.unlink(missing_ok=True)
+        smaller = row.details.get("micro_batch_limit")
+        arguments: list[str | Path] = [
+            *("train", context.bundle.root, "--train", self._directory / TRAIN, "--out", run),
+            *("--learners", context.releases.directory / "releases" / row.base / LEARNERS),
+            *("--profile", context.profile_source, "--checkpoint-minutes", CHECKPOINT_MINUTES),
+            *("--control", control, "--json", "-q"),
+            *(["--resume"] if resume else []),
+            *(["--micro-batch", str(smaller)] if smaller else []),
+        ]
+        return context.supervisor.run(
+            *(arguments, self._directory / "train"), log=run / "log.jsonl", control=control, wish=Overseer(context)
+        )
+
+    def _failed_training(self, row: CycleRow, end: ChildEnd) -> CycleRow:
+        described = end.describe()
+        if end.died or end.status not in (*PASSED_ON, Deferred.exit_code, ConfigError.exit_code):
+            return self._again(row, described)
+        if end.status == Deferred.exit_code:
+            raise Deferred(f"the trainer {described}")
+        kind = end.error.get("kind")
+        if end.status == ConfigError.exit_code and kind != BudgetError.__name__:
+            if str(end.error.get("message", "")).startswith("training diverged"):
+                return self._end(row, "failed", described)
+            return self._end(row, "discarded", described)
+        raise PASSED_ON[end.status](f"the trainer {described}")
+
+    def _again(self, row: CycleRow, reason: str) -> CycleRow:
+        """Start over with the next smaller plan, or after the last attempt set the new examples aside."""
+        reasons = [*row.details.get("deaths", []), f"attempt {row.attempt} {reason}"]
+        if row.attempt < MAX_ATTEMPTS:
+            planned = row.details.get("micro_batch") or 2
+            details = {"deaths": reasons, "micro_batch_limit": max(1, int(planned) // 2)}
+            return self._journal.update(row, state="collected", attempt=row.attempt + 1, details=details)
+        since = self._journal.consumed_change()
+        text = f"cycle {row.id}: training on them failed {MAX_ATTEMPTS} times ({reasons[-1]})"
+        with self._context.store.transaction():
+            count = self._context.store.set_aside(since, row.change, text)
+        row = self._journal.update(row, details={"deaths": reasons, "set_aside": count})
+        return self._end(row, "failed", f"{'; '.join(reasons)}; {count} new examples were set aside")
+
+    # --- gate and release ---------------------------------------------------------------------------------------
+
+    def _decide(self, row: CycleRow) -> CycleRow:
+        context, candidate = self._context, self._directory / "candidate"
+        context.notifier.status("comparing the candidate with the current release")
+        asked = context.profile.adaptation
+        settings = {
+            "confidence": asked.confidence_percent / 100,
+            "tolerance": asked.tolerance_percent / 100,
+            "base_tolerance": asked.base_tolerance_percent / 100,
+            "min_examples": asked.min_held_out_examples,
+            "base_required": asked.base_required,
+        }
+        releases = context.releases.directory / "releases"
+        arguments: list[str | Path] = [
+            *("decide", "--candidate", candidate, "--current", releases / row.base),
+            *("--held-out", self._directory / HELD_OUT, "--settings", json.dumps(settings)),
+            *("--max-seq-len", str(context.bundle.manifest.defaults.max_seq_len)),
+            *("--threads", str(context.profile.compute.threads), "--out", self._directory / "decision.json"),
+        ]
+        if row.details["examples"].get(BASE):
+            arguments += ["--base", self._directory / BASE, "--factory", releases / ensure_factory(context).id]
+        run_to_end(context, arguments, self._directory / "decide")
+        decision = json.loads((self._directory / "decision.json").read_bytes())
+        details: dict[str, Any] = {"decision": decision}
+        if not decision["accepted"]:
+            return self._end(row, "rejected", "; ".join(decision["reasons"]), details)
+        if asked.health_command:
+            context.notifier.status("asking the health command")
+            try:
+                command = shlex.split(asked.health_command)
+            except ValueError as error:
+                raise ConfigError(f"cannot be split: {error}", where="adaptation.health_command") from error
+            health = ask_health_command(
+                command, candidate, timeout_s=asked.health_timeout_minutes * 60, tick=context.notifier.ping
+            )
+            details["health"] = health.text
+            if not health.accepted:
+                return self._end(row, "rejected", health.text, details)
+        return self._journal.update(
+            row, state="decided", candidate=context.releases.next_id(candidate), details=details
+        )
+
+    def _release(self, row: CycleRow) -> CycleRow:
+        context, id = self._context, row.candidate or ""
+        context.notifier.status(f"releasing {id}")
+        current = context.releases.current_id()
+        if current != id:
+            if current != row.base:
+                return self._end(row, "discarded", f"the current release is {current}, no longer {row.base}")
+            device = row.details["decision"]["device"]
+            facts = {
+                **{"kind": "adapted", "bundle": row.details["bundle"], "cycle": row.id},
+                **{"examples": row.details["examples"], "change": row.change},
+                **{"held_out": device, "base": row.details["decision"]["base"]},
+            }
+            context.releases.publish(id, self._directory / "candidate", replaces=row.base, facts=facts)
+            try:
+                context.releases.switch(id, expected=row.base)
+            except DataError:
+                if context.releases.current_id() == row.base:
+                    raise
+                return self._end(row, "discarded", "someone rolled back meanwhile")
+        context.notes.tell("release", None)
+        return self._journal.update(row, state="released", details={"reason": row.details["decision"]["reasons"][0]})
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def _end(self, row: CycleRow, state: str, reason: str, details: dict[str, Any] | None = None) -> CycleRow:
+        return self._journal.update(row, state=state, details={"reason": reason, **(details or {})})
+
+    def _finish(self, row: CycleRow) -> CycleRow:
+        """Tidy up; the copy of the store is made last, so that it knows of the end."""
+        context, outcome = self._context, row.state
+        context.releases.prune(keep=[ensure_factory(context).id])
+        row = self._journal.update(row, state=FINISHED, outcome=outcome)
+        context.store.backup(backup_path(context.state.store))
+        shutil.rmtree(self._directory, ignore_errors=True)
+        try:
+            fsync_directory(self._directory.parent)
+        except OSError as error:
+            raise storage_error(error, self._directory.parent) from error
+        return row
+
+
+def _training_figures(row: CycleRow, end: ChildEnd) -> dict[str, Any]:
+    progress = end.progress
+    known = row.details
+    return {
+        "micro_batch": progress.micro_batch or known.get("micro_batch"),
+        "predicted_peak_mib": progress.predicted_peak_mib or known.get("predicted_peak_mib"),
+        "step": progress.step or known.get("step"),
+        "steps": progress.steps or known.get("steps"),
+        "paused_s": round(known.get("paused_s", 0.0) + progress.paused_s, 1),
+        "step_downs": known.get("step_downs", 0) + progress.step_downs,
+    }
+
+
+def _write_examples(path: Path, examples: Iterable[Example], known: set[str]) -> tuple[int, int]:
+    with path.open("wb") as file:
+        return _append_examples(file, examples, known)
+
+
+def _append_examples(file: Any, examples: Iterable[Example], known: set[str]) -> tuple[int, int]:
+    """Write examples as JSON lines; return how many were written and how many have labels not `known`."""
+    used = unknown = 0
+    for example in examples:
+        if example.label not in known:
+            unknown += 1
+            continue
+        record = {"text": example.text, "text_pair": example.text_pair, "label": example.label}
+        line = json.dumps({k: v for k, v in record.items() if v is not None}, ensure_ascii=False)
+        file.write(line.encode("utf-8") + b"\n")
+        used += 1
+    return used, unknown

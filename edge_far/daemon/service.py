@@ -1,0 +1,330 @@
+"""The daemon: opens everything, then ticks; one tick ingests, looks at the conditions and runs a cycle to its end.
+
+Signals only set a flag here: SIGTERM and Ctrl-C end the tick at the next safe place, SIGHUP loads the profile
+anew between two looks.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from edge_far.bundle import open_bundle
+from edge_far.console import Console
+from edge_far.daemon import status
+from edge_far.daemon.candidate import ensure_factory
+from edge_far.daemon.conditions import Condition
+from edge_far.daemon.context import Context
+from edge_far.daemon.cycle import AdaptationCycle
+from edge_far.daemon.ingest import Ingestion, IngestReport
+from edge_far.daemon.journal import CycleRow, Journal
+from edge_far.daemon.measures import metrics_of
+from edge_far.daemon.metrics import write_metrics
+from edge_far.daemon.notes import Notes
+from edge_far.daemon.notify import Notifier
+from edge_far.daemon.releases import Release, Releases
+from edge_far.daemon.retention import Retention
+from edge_far.daemon.state import StateDirectory
+from edge_far.daemon.store import open_or_replace
+from edge_far.daemon.supervisor import Supervisor
+from edge_far.device.data import read_examples
+from edge_far.device.sensors import Sensors
+from edge_far.errors import Deferred, EdgeFarError, StorageError
+from edge_far.profile import Profile, load_profile
+from edge_far.storage import storage_error, write_json
+
+__all__ = ["Outcome", "Service", "ServiceSettings", "Signals", "running_service"]
+
+STATUS_MODE = 0o644
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """What the command line says; `replay` is a JSONL file of the host's samples, or None."""
+
+    state: Path
+    bundle: Path
+    profile: str
+    spool: Path | None = None
+    replay: Path | None = None
+    sensors_root: Path = Path("/")
+    stall_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one tick came to; `deferred` says why no cycle ended."""
+
+    ingested: IngestReport
+    cycle: CycleRow | None
+    deferred: str | None
+
+
+class Signals:
+    """SIGTERM, SIGINT and SIGHUP as flags, and a sleep that they end."""
+
+    def __init__(self) -> None:
+        self.stop = False
+        self.reload = False
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def __enter__(self) -> Signals:
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._handle) for number in numbers}
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but no longer than until the next signal."""
+        ready, _, _ = select.select([self._reader], [], [], max(0.0, seconds))
+        if ready:
+            with suppress(BlockingIOError):
+                os.read(self._reader, 1024)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self.reload = True
+        else:
+            self.stop = True
+
+
+class Service:
+    """One device's daemon, opened by `running_service`."""
+
+    def __init__(self, context: Context, settings: ServiceSettings, signals: Signals, console: Console) -> None:
+        self._context = context
+        self._settings = settings
+        self._signals = signals
+        self._console = console
+        self._spool = settings.spool or context.state.spool
+        self._cycle = AdaptationCycle(context)
+        context.stop = lambda: signals.stop
+        context.tick = self._reload_if_asked
+        context.changed = self.report
+        self._replay_stamp: tuple[float, int] | None = None
+
+    def tick(self) -> Outcome:
+        """Ingest, then finish the cycle under way or start one where the conditions allow."""
+        self._reload_if_asked()
+        ingested = self._ingest()
+        self._load_replay()
+        current = self._checked_release()
+        row = self._context.journal.under_way()
+        waits = [c.text for c in self._conditions() if not c.ok]
+        if row is None or row.state in ("collected", "training"):
+            if waits:
+                return self._deferred(ingested, "; ".join(waits))
+            if current.facts.get("bundle") != self._context.bundle.fingerprint:
+                return self._deferred(ingested, f"release {current.id} does not belong to the installed bundle")
+        try:
+            row = self._cycle.advance(row or self._cycle.collect(current))
+        except Deferred as error:
+            return self._deferred(ingested, str(error))
+        self._told_end(row)
+        return Outcome(ingested, row, None)
+
+    def loop(self, interval_s: float) -> None:
+        """Tick until asked to stop; a tick that fails is told, and the next one tries again."""
+        watchdog = self._context.notifier.watchdog_s
+        while not self._signals.stop:
+            try:
+                self.tick()
+                self.succeeded()
+            except EdgeFarError as error:
+                self.failed(error)
+            self.report()
+            ends = time.monotonic() + interval_s
+            while not self._signals.stop and (left := ends - time.monotonic()) > 0:
+                self._context.notifier.ping()
+                self._signals.sleep(min(left, watchdog / 3) if watchdog else left)
+                self._reload_if_asked()
+
+    def succeeded(self) -> None:
+        """Note that the last look failed in nothing."""
+        self._context.notes.tell("error", None)
+
+    def failed(self, error: EdgeFarError) -> None:
+        """Note a failure for `status`."""
+        self._console.warn(str(error))
+        self._context.notes.tell("error", str(error), error.hint)
+
+    def report(self) -> None:
+        """Write status.json and the metrics; what cannot be written now is written the next time."""
+        context = self._context
+        readings = context.sensors.read()
+        document = status.build(
+            context.state,
+            store=context.store,
+            releases=context.releases,
+            notes=context.notes,
+            profile=context.profile,
+            readings=readings,
+            settings=self.settings_document(),
+            running=True,
+            verify=False,
+        )
+        with suppress(StorageError):
+            write_json(context.state.status, document)
+            with suppress(OSError):
+                context.state.status.chmod(STATUS_MODE)
+            write_metrics(context.state.metrics, metrics_of(document, context.profile, readings))
+
+    def settings_document(self) -> dict[str, Any]:
+        """Return what `status` needs to look by itself."""
+        settings = self._settings
+        return {
+            **{"profile": settings.profile, "bundle": str(settings.bundle.absolute())},
+            **{"spool": str(self._spool.absolute()), "pid": os.getpid()},
+        }
+
+    def _ingest(self) -> IngestReport:
+        context = self._context
+        context.notifier.status("reading the spool")
+        report = Ingestion(
+            self._spool, context.store, labels=context.bundle.manifest.labels, tick=self._stop_if_asked
+        ).run()
+        if report.files:
+            self._console.info(
+                f"spool: {report.files} files, {report.new} new, {report.corrected} corrected, "
+                f"{report.duplicates} known, {report.quarantined} in quarantine"
+            )
+        context.notes.tell("spool", "; ".join(report.problems) or None, "look into the spool directory")
+        asked = context.profile.adaptation
+        removed = context.store.enforce(Retention(asked.retention_days, asked.retention_examples, asked.retention_mib))
+        if removed:
+            self._console.info(f"retention: {removed} of the oldest examples deleted")
+        return report
+
+    def _load_replay(self) -> None:
+        """Take the host's samples over when their file is new, or drop them where the profile has no use for them."""
+        context, path = self._context, self._settings.replay
+        if path is None or not context.profile.adaptation.use_replay:
+            if context.store.counts().replay:
+                with context.store.transaction():
+                    context.store.replace_replay([])
+            self._replay_stamp = None
+            return
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise storage_error(error, path) from error
+        stamp = (found.st_mtime, found.st_size)
+        if stamp != self._replay_stamp or not context.store.counts().replay:
+            samples = read_examples(path, labels=context.bundle.manifest.labels)
+            with context.store.transaction():
+                context.store.replace_replay(samples)
+            self._replay_stamp = stamp
+
+    def _checked_release(self) -> Release:
+        """Return the current release, verified; go back to a good one where it is damaged."""
+        context = self._context
+        ensure_factory(context)
+        release, note = context.releases.load_current()
+        if note:
+            self._console.warn(note)
+            context.notes.tell("release", note, "look for a failing card; the next release ends this note")
+        return release
+
+    def _conditions(self) -> list[Condition]:
+        context = self._context
+        return status.conditions_now(
+            context.profile, context.sensors.read(), context.store, context.journal, context.local_time()
+        )
+
+    def _deferred(self, ingested: IngestReport, reason: str) -> Outcome:
+        self._context.notifier.status(f"deferred: {reason}")
+        self._console.info(f"deferred: {reason}")
+        return Outcome(ingested, None, reason)
+
+    def _told_end(self, row: CycleRow) -> None:
+        text = f"cycle {row.id} {row.outcome}: {row.details.get('reason', '')}"
+        self._context.notifier.status(text)
+        self._console.info(text)
+        aside = row.details.get("set_aside")
+        if aside:
+            self._context.notes.tell("data", text, "look into them, then 'edge-far store bring-back'")
+        elif row.outcome == "released":
+            self._context.notes.tell("data", None)
+            self._context.notes.tell("store", None)
+
+    def _stop_if_asked(self) -> None:
+        self._reload_if_asked()
+        self._context.notifier.ping()
+        if self._signals.stop:
+            raise Deferred("asked to stop; the next start goes on from here")
+
+    def _reload_if_asked(self) -> None:
+        """Load the profile anew after SIGHUP; no sign of life, for it is called while the trainer may hang."""
+        context = self._context
+        if not self._signals.reload:
+            return
+        self._signals.reload = False
+        context.notifier.reloading()
+        try:
+            context.profile = load_profile(context.profile_source)
+            context.notes.tell("profile", None)
+            text = f"profile {context.profile.name} loaded anew"
+        except EdgeFarError as error:
+            text = f"the profile was not loaded anew: {error}"
+            context.notes.tell("profile", text, "correct it, then 'systemctl reload edge-far'")
+        self._console.info(text)
+        context.notifier.ready(text)
+
+
+@contextmanager
+def running_service(settings: ServiceSettings, signals: Signals, console: Console) -> Iterator[Service]:
+    """Open state, store and bundle under the lock, and say READY; raises EdgeFarError, noted for `status`."""
+    os.umask(0o077)
+    notifier = Notifier()
+    state = StateDirectory(settings.state)
+    state.prepare()
+    with ExitStack() as stack:
+        lock = stack.enter_context(state.lock())
+        notes = Notes(state.notes)
+        try:
+            profile: Profile = load_profile(settings.profile)
+            bundle = open_bundle(settings.bundle)
+            store, recovered = open_or_replace(state.store, held_out_share=profile.adaptation.held_out_percent / 100)
+        except EdgeFarError as error:
+            notes.tell("error", str(error), error.hint)
+            raise
+        stack.callback(store.close)
+        if recovered:
+            console.warn(recovered)
+            notes.tell("store", recovered, "look for a failing card; the damaged file may be deleted")
+        context = Context(
+            state=state,
+            store=store,
+            journal=Journal(store),
+            releases=Releases(state.model),
+            notes=notes,
+            bundle=bundle,
+            profile=profile,
+            profile_source=settings.profile,
+            supervisor=Supervisor(notifier, descriptors=[lock], stall_s=settings.stall_s),
+            notifier=notifier,
+            sensors=Sensors(settings.sensors_root, disk=state.root),
+            replay=settings.replay,
+        )
+        service = Service(context, settings, signals, console)
+        notifier.ready("ready")
+        try:
+            yield service
+        finally:
+            notifier.stopping("stopping")
+            service.report()

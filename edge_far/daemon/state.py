@@ -1,0 +1,169 @@
+"""The state directory of one device: its paths, its modes, and the lock that keeps a second daemon out.
+
+Refuses to know what is in the files. The lock is the kernel's (flock), so it ends with the process that holds it,
+however that ended; a child inherits it, so that no new daemon starts beside the last one's trainer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_far.errors import Deferred, InputMissing
+from edge_far.storage import fsync_directory, remove_leftovers, storage_error
+
+__all__ = ["DEFAULT_STATE", "StateDirectory"]
+
+DEFAULT_STATE = Path("/var/lib/edge-far")
+ROOT_MODE = 0o711  # others may pass through to model/ and metrics/, and see nothing else
+SPOOL_MODE = 0o770
+LOCK_WAIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class StateDirectory:
+    """The paths below one state directory."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        """Return the examples' database."""
+        return self.root / "store.sqlite3"
+
+    @property
+    def spool(self) -> Path:
+        """Return the spool directory, where none elsewhere is named."""
+        return self.root / "spool"
+
+    @property
+    def cycle(self) -> Path:
+        """Return the directory of the cycle under way."""
+        return self.root / "cycle"
+
+    @property
+    def factory(self) -> Path:
+        """Return the directory in which the factory release is made."""
+        return self.root / "factory"
+
+    @property
+    def model(self) -> Path:
+        """Return the directory of the releases, which the application reads."""
+        return self.root / "model"
+
+    @property
+    def status(self) -> Path:
+        """Return the last status, for everybody."""
+        return self.root / "status.json"
+
+    @property
+    def notes(self) -> Path:
+        """Return the notes that `status` tells."""
+        return self.root / "notes.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Return the text file for Prometheus."""
+        return self.root / "metrics" / "edge_far.prom"
+
+    def prepare(self) -> None:
+        """Make the directory and its spool, and clear what a killed process left; StorageError (74)."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            if stat.S_IMODE(self.root.stat().st_mode) != ROOT_MODE:
+                self.root.chmod(ROOT_MODE)
+            if not self.spool.is_dir():
+                self.spool.mkdir()
+                self.spool.chmod(SPOOL_MODE)
+            self.metrics.parent.mkdir(exist_ok=True)
+            self.metrics.parent.chmod(0o755)
+            fsync_directory(self.root)
+        except OSError as error:
+            raise storage_error(error, self.root) from error
+        for path in (self.cycle, self.factory, self.status, self.notes, self.metrics):
+            remove_leftovers(path)
+
+    def must_exist(self) -> None:
+        """Raise InputMissing (66) unless a daemon has been here."""
+        try:
+            found = self.root.is_dir()
+        except PermissionError:
+            hint = "run it with sudo; everybody may read /run/edgefar/status.json"
+            raise InputMissing(
+                "not allowed to look into the state directory", where=str(self.root), hint=hint
+            ) from None
+        if not found:
+            hint = "run 'edge-far daemon --once' first, or name another directory with --state"
+            raise InputMissing("no state directory here", where=str(self.root), hint=hint)
+
+    @contextmanager
+    def lock(self, wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
+        """Yield the locked descriptor, which children may inherit; Deferred (75) when a daemon is at work."""
+        path = self.root / "lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        try:
+            deadline = time.monotonic() + wait_s
+            while not _try_lock(descriptor):
+                if time.monotonic() > deadline:
+                    owner = _owner(descriptor)
+                    raise Deferred(
+                        f"another edge-far daemon{owner} is at work here", where=str(self.root), hint="wait for its end"
+                    )
+                time.sleep(0.05)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def running_pid(self) -> int | None:
+        """Return the process that holds the lock (0: unknown), or None when no daemon runs."""
+        try:
+            descriptor = os.open(self.root / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            if _try_lock(descriptor):
+                return None
+            with suppress(ValueError):
+                return int(os.pread(descriptor, 20, 0))
+            return 0
+        finally:
+            os.close(descriptor)
+
+    def give_to_owner(self) -> None:
+        """After a command run by root: give new files to the directory's owner, whom the daemon runs as."""
+        if os.geteuid() != 0:
+            return
+        owner = self.root.stat()
+        if owner.st_uid == 0:
+            return
+        for directory, names, files in os.walk(self.root):
+            for name in [*names, *files]:
+                path = Path(directory, name)
+                with suppress(FileNotFoundError):
+                    found = path.lstat()
+                    if found.st_uid == 0 and (found.st_nlink == 1 or stat.S_ISDIR(found.st_mode)):
+                        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _owner(descriptor: int) -> str:
+    text = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+    return f" (process {text})" if text.isdigit() else ""
