@@ -8,6 +8,7 @@ Does nothing when build/test-bundles is of the present sources already; otherwis
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import math
 import shutil
@@ -19,12 +20,15 @@ from unittest import mock
 
 import numpy as np
 import torch
+import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edge_far.bundle import Bundle
-from edge_far.device.batches import Batch
+from edge_far.device.batches import Batch, collate, plan_epoch
+from edge_far.device.data import read_examples
 from edge_far.device.dropout import draw_mask, factor_table, mask_shape
+from edge_far.device.encode import Encoder
 from tests.tiny_cases import (
     BATCH_SHAPES,
     BUNDLES,
@@ -33,6 +37,9 @@ from tests.tiny_cases import (
     DROPOUT_KEY,
     STAMP_FILE,
     TRAIN_FILE,
+    TRAINING_BATCH,
+    TRAINING_RATE,
+    TRAINING_STEPS,
     Case,
     built_from,
     sources_hash,
@@ -51,11 +58,11 @@ def main() -> int:
         staging = BUNDLES.with_name("test-bundles.partial")
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
+        lines = [json.dumps(example) for example in make_examples(12)]
+        (staging / TRAIN_FILE).write_text("\n".join(lines) + "\n")
         for case in CASES:
             print(f"making {case.name}", file=sys.stderr, flush=True)
             make_case(staging, case)
-        lines = [json.dumps(example) for example in make_examples(12)]
-        (staging / TRAIN_FILE).write_text("\n".join(lines) + "\n")
         (staging / STAMP_FILE).write_text(wanted + "\n")
         shutil.rmtree(BUNDLES, ignore_errors=True)
         staging.rename(BUNDLES)
@@ -92,6 +99,8 @@ def make_case(directory: Path, case: Case) -> None:
             with given_dropout(tiny.bundle, batch):
                 arrays |= run_torch(tiny, batch, "dropout")
             tiny.model.eval()
+    if case.trains:
+        arrays["training.losses"] = train_torch(tiny, directory / TRAIN_FILE)
     np.savez(directory / f"{case.name}.oracle.npz", **arrays)  # type: ignore[arg-type]
 
 
@@ -102,6 +111,36 @@ def run_torch(tiny: TinyBundle, batch: Batch, name: str) -> dict[str, np.ndarray
     gradients = torch.autograd.grad(loss, list(tiny.trained.values()))
     named = zip(tiny.trained, gradients, strict=True)
     return {f"{name}.loss": np.array(loss.item())} | {f"{name}.gradient.{n}": g.numpy() for n, g in named}
+
+
+def train_torch(tiny: TinyBundle, path: Path) -> np.ndarray:
+    """Train by torch's AdamW, clipping and the schedule of transformers; return each step's loss before its update."""
+    defaults = tiny.bundle.manifest.defaults
+    names = list(tiny.bundle.manifest.labels)
+    encoder = Encoder(tiny.bundle.path("tokenizer.json"), defaults.max_seq_len, token_types=False)
+    encoded = encoder.encode(read_examples(path, labels=names), names)
+    decay = {parameter.name: parameter.decay for parameter in tiny.bundle.manifest.portable.parameters}
+    groups = [
+        {"params": [tiny.trained[name] for name in tiny.trained if decay[name] == wanted], "weight_decay": amount}
+        for wanted, amount in ((True, defaults.weight_decay), (False, 0.0))
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=TRAINING_RATE)
+    warmup = round(defaults.warmup_fraction * TRAINING_STEPS)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, warmup, TRAINING_STEPS)
+    losses: list[float] = []
+    for epoch in itertools.count():
+        for indices in plan_epoch(encoded.lengths, TRAINING_BATCH, defaults.seed, epoch):
+            if len(losses) == TRAINING_STEPS:
+                return np.array(losses)
+            batch = collate(encoded, indices)
+            loss = torch.nn.functional.cross_entropy(torch_logits(tiny.model, batch), torch.tensor(batch.labels))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(list(tiny.trained.values()), defaults.clip_norm)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+    raise AssertionError("unreachable")
 
 
 @contextmanager

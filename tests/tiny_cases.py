@@ -26,11 +26,16 @@ SOURCES = (
     "edge_far/far/*.py",
     "edge_far/device/batches.py",
     "edge_far/device/dropout.py",
+    "edge_far/device/encode.py",
     "scripts/make_tiny_bundles.py",
     "tests/tiny_*.py",
 )
 DROPOUT_KEY = DropoutKey(seed=7, step=3, micro_batch=1)
 DROPOUT_BATCH = 1  # the number of the oracle's batch that is also run with dropout
+# A training run that torch does too, without dropout, for the cases that `trains` says.
+TRAINING_STEPS = 20
+TRAINING_RATE = 3e-3
+TRAINING_BATCH = 4
 BATCH_SHAPES = ((3, 8), (4, 16), (2, 24), (1, 8))
 
 
@@ -46,6 +51,11 @@ class Case:
     precision: str = "fp32"
     dropout: bool = False
     first_token_only: bool = True
+
+    @property
+    def trains(self) -> bool:
+        """Say whether torch trains it as well: TRAIN_FILE has five labels, and the weights must be exact."""
+        return self.labels == 5 and self.precision == "fp32"
 
 
 CASES = (
@@ -107,6 +117,10 @@ class Oracle:
     def loss(self, run: int | str) -> float:
         """Return the mean loss of a batch, or of the run 'dropout'."""
         return float(self.arrays[f"{run}.loss"])
+
+    def training_losses(self) -> np.ndarray:
+        """Return the mean loss of each of TRAINING_STEPS batches of TRAIN_FILE, as torch trained."""
+        return self.arrays["training.losses"]
 
     def logits(self, run: int | str) -> np.ndarray:
         """Return the logits of a batch, without dropout."""
