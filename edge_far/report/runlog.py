@@ -91,15 +91,17 @@ def _records(path: Path, log: RunLog) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 class _Builder:
-    """Puts one record after the other into a RunLog; `offset_s` is the time of the sessions before."""
+    """Puts one record after the other into a RunLog; `offset_s` turns the clock's time into seconds at work."""
 
     def __init__(self, log: RunLog) -> None:
         self.log = log
-        self.offset_s = 0.0
+        self.offset_s: float | None = None  # until the first record: time counts from there
         self.last_s = 0.0
 
     def add(self, record: dict[str, Any], where: str) -> None:
         event = record.get("event")
+        if self.offset_s is None and (began := _optional(record, "time_s", where)) is not None:
+            self.offset_s = -began
         if event == "start":
             self._start(record, where)
         elif event == "resume":
@@ -124,9 +126,10 @@ class _Builder:
 
     def _step(self, record: dict[str, Any], where: str) -> None:
         step = _whole(record, "step", where)
-        time_s = _number(record, "time_s", where) + self.offset_s
+        offset_s = self.offset_s or 0.0
+        time_s = _number(record, "time_s", where) + offset_s
         if time_s < self.last_s:
-            self.offset_s += self.last_s - time_s
+            self.offset_s = offset_s + self.last_s - time_s
             time_s = self.last_s
         self.last_s = time_s
         self._forget_after(step - 1)

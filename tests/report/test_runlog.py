@@ -84,6 +84,13 @@ def test_a_resumed_session_is_put_behind_the_one_before(tmp_path: Path, clock: f
     assert [point.time_s for point in log.steps] == [10.0, 11.0, 14.0]
 
 
+@pytest.mark.parametrize("first", [{**START, "time_s": 1.8e9}, {"event": "checkpoint", "step": 0, "time_s": 1.8e9}])
+def test_time_counts_from_the_first_record(tmp_path: Path, first: dict[str, Any]) -> None:
+    records = [step(1, 1.8e9 + 2, 1.0), {"event": "resume", "step": 1, "time_s": 1.9e9}, step(2, 1.9e9 + 3, 1.0)]
+    log = read_run_log(write(tmp_path / "log.jsonl", first, *records))
+    assert [point.time_s for point in log.steps] == [2.0, 5.0]
+
+
 def test_time_never_runs_backwards(tmp_path: Path) -> None:
     log = read_run_log(write(tmp_path / "log.jsonl", START, step(1, 10.0, 1.0), step(2, 1.0, 1.0)))
     assert [point.time_s for point in log.steps] == [10.0, 10.0]
