@@ -15,17 +15,24 @@ OUT=build/demo
 HOST=.venv/bin/edge-far
 DEVICE=.venv-device/bin/edge-far
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
+bold='' plain=''
+[ -t 2 ] && bold=$'\033[1m' plain=$'\033[0m'
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain" >&2; }
 
 # Shows a command as a user would type it, runs it, keeps its JSON document in $OUT/NAME.json.
 step() {
-  local name=$1
+  local name=$1 word
   shift
-  printf '$ edge-far %s\n' "${*:2}" >&2
+  printf '$ edge-far' >&2
+  for word in "${@:2}"; do
+    case $word in
+      *[!A-Za-z0-9_./=-]*) printf ' "%s"' "$word" >&2 ;;
+      *) printf ' %s' "$word" >&2 ;;
+    esac
+  done
+  printf '\n' >&2
   "$@" --json > "$OUT/$name.json"
 }
-
-[ -t 2 ] || say() { printf '\n%s\n' "$*" >&2; }
 
 # One thread a core, four at most: more make small batches slower. nproc respects OMP_NUM_THREADS and CPU affinity.
 cores=$(nproc)
@@ -63,10 +70,10 @@ step after "$DEVICE" eval "$OUT/bundle" --run "$OUT/run" --data "$OUT/data/test.
 say "6/7  Device: a plain inference model for the application, and three predictions"
 step merge "$DEVICE" merge "$OUT/bundle" --run "$OUT/run" --out "$OUT/model"
 step predict "$DEVICE" predict "$OUT/bundle" --run "$OUT/run" \
-  "could you dim the lamps in the lounge a little" "wake me at half past six tomorow" "is the front door locked"
+  "it is far too bright in here" "wake me at half past six tomorow" "is the front door locked"
 
 say "7/7  Workstation: the picture"
-step report "$HOST" report "$OUT/run" --out "$OUT/training.png" --title "FAR_10 of all-MiniLM-L6-v2 on $PROFILE's budget"
+step report "$HOST" report "$OUT/run" --out "$OUT/training.png" --title "FAR_10 of all-MiniLM-L6-v2, budget of $PROFILE"
 
 say "Result"
 .venv-device/bin/python scripts/demo_table.py "$OUT"
