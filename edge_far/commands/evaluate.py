@@ -23,7 +23,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far eval`."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="labelled data: .jsonl, .csv or .tsv")
     add_profile_arguments(parser)

@@ -20,7 +20,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far merge`."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run; without it, the model as exported")
     parser.add_argument("--out", required=True, type=Path, metavar="MODEL", help="directory to create")
 

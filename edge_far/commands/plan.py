@@ -20,7 +20,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far plan`."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
     parser.add_argument("--train", type=Path, metavar="FILE", help="plan for the lengths of this data")
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="examples an optimiser step (default: the bundle's)"

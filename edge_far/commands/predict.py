@@ -26,7 +26,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far predict`."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
     parser.add_argument(
         "text", nargs="*", default=[], metavar="TEXT", help="texts to classify; - reads one a line from standard input"
     )
