@@ -214,9 +214,13 @@ def open_bundle(root: Path) -> Bundle:
     try:
         document = json.loads(raw)
         version = document["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError("manifest.json is damaged", where=str(path), hint="copy the bundle again") from error
-    if not isinstance(version, int) or version > FORMAT:
+    if type(version) is not int or version < 1:
+        raise BundleError(
+            f"manifest.json is damaged: format is {version!r}", where=str(path), hint="copy the bundle again"
+        )
+    if version > FORMAT:
         raise BundleError(
             f"bundle format {version!r} is newer than this edge-far reads ({FORMAT})",
             where=str(path),

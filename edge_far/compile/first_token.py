@@ -84,7 +84,20 @@ def _convertible(graph: ir.Graph, head: ir.Node) -> set[ir.Node]:
             user is head or (user in converted and index in _ROW_OPERANDS[user.op_type]) for user, index in uses
         ):
             converted.add(node)
+    # The boundary can only be cut in rows of tokens: a node that would need another cut stays, and so do its sources.
+    while stuck := {node for node in converted if not _may_shrink(node, converted, head)}:
+        converted -= stuck
     return converted
+
+
+def _may_shrink(node: ir.Node, converted: set[ir.Node], head: ir.Node) -> bool:
+    for index in _ROW_OPERANDS[node.op_type]:
+        value = node.inputs[index]
+        assert value is not None
+        dims = dims_of(value)
+        if _row_axis(dims) is not None and dims[0] != TOKENS and value.producer() not in converted:
+            return False
+    return all(user is head or user in converted for value in node.outputs for user, _ in value.uses())
 
 
 def _convert(node: ir.Node, rows: dict[ir.Value, ir.Value], b: Builder) -> None:
@@ -95,8 +108,6 @@ def _convert(node: ir.Node, rows: dict[ir.Value, ir.Value], b: Builder) -> None:
         if _row_axis(dims_of(value)) is None:
             continue  # broadcast over the queries: the mask
         if value not in rows:
-            if dims_of(value)[0] != TOKENS:
-                raise ValueError(f"{value.name} of shape {dims_of(value)} meets the last block's boundary")
             rows[value] = b.op("FirstToken", [value], (BATCH, dims_of(value)[-1]), domain=INTERNAL)
         inputs[index] = rows[value]
     shape = _shrunk(dims_of(node.outputs[0]))

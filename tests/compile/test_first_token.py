@@ -87,6 +87,23 @@ def test_refused_where_the_rows_have_other_readers() -> None:
     assert operators(model) == ["Gelu", FIRST, "ReduceSum"]
 
 
+def test_a_boundary_that_is_no_row_of_tokens_is_left() -> None:
+    """The mixed heads have a second reader: the cut moves to the next rows of tokens below."""
+
+    def build(b: Builder, _ids: ir.Value, x: ir.Value) -> list[ir.Value]:
+        turned = b.transpose(b.reshape_to(x, ("batch", "sequence", 2, 3)), (0, 2, 1, 3))
+        mixed = b.transpose(turned, (0, 2, 1, 3))
+        return [first(b, b.unary("Gelu", b.reshape_to(mixed, (TOKENS, H)))), b.unary("Exp", mixed)]
+
+    model = make_graph(INPUTS, build)
+    before = run_graph(model, *arrays())
+    compute_first_token_only(model)
+    for old, new in zip(before, run_graph(model, *arrays()), strict=True):
+        np.testing.assert_array_equal(new, old)
+    shapes = {node.op_type: dims_of(node.outputs[0]) for node in model.graph}
+    assert shapes["Gelu"] == ("batch", H) and shapes["Exp"] == ("batch", "sequence", 2, 3)
+
+
 def test_rows_that_are_an_output_are_left() -> None:
     def build(b: Builder, _ids: ir.Value, x: ir.Value) -> list[ir.Value]:
         active = b.unary("Gelu", x)
