@@ -1,0 +1,171 @@
+"""Whole compilations: infer.onnx, release.onnx and weights.bin against the original torch model."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+
+from edge_far.bundle import Bundle
+from edge_far.compile.forward import export_forward
+from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs
+from edge_far.device.arrays import read_arrays
+from edge_far.device.batches import Batch
+from edge_far.errors import Unavailable
+from edge_far.far.nodes import find_ffn_blocks
+from edge_far.far.reconfigure import reconfigure, trained_parameters
+from edge_far.far.select import select_learners
+from tests.tiny_cases import BATCH_SHAPES, CASES, Case, Oracle, cases, gradient_errors
+from tests.tiny_graphs import run_graph
+from tests.tiny_models import ARCHITECTURES, MAX_POSITIONS, make_batch, make_tiny, torch_loss
+
+pytestmark = pytest.mark.host
+
+OpenBundle = Callable[[str], Bundle]
+LoadOracle = Callable[[str], Oracle]
+BY_NAME = [pytest.param(case, id=case.name) for case in CASES]
+
+
+def run_file(bundle: Bundle, graph: str, batch: Batch, learners: dict[str, np.ndarray]) -> np.ndarray:
+    session = ort.InferenceSession(bundle.path(f"portable/{graph}.onnx"), providers=["CPUExecutionProvider"])
+    feeds = {}
+    for value in session.get_inputs():
+        given = getattr(batch, value.name, None) if value.name in Batch.__slots__ else None
+        feeds[value.name] = learners[value.name] if given is None else given
+    (logits,) = session.run(["logits"], feeds)
+    return np.asarray(logits)
+
+
+@pytest.mark.parametrize("case", BY_NAME)
+def test_infer_and_release_give_the_original_models_logits(
+    case: Case, tiny_bundle: OpenBundle, oracle: LoadOracle
+) -> None:
+    bundle, expected = tiny_bundle(case.name), oracle(case.name)
+    learners = read_arrays(bundle.path("learners.safetensors"))
+    for number in range(len(BATCH_SHAPES)):
+        batch, wanted = expected.batch(number), expected.logits(number)
+        released = run_file(bundle, "release", batch, learners)
+        np.testing.assert_allclose(released, wanted, rtol=0, atol=1e-5)
+        if case.precision == "fp32":
+            np.testing.assert_allclose(run_file(bundle, "infer", batch, learners), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", BY_NAME)
+def test_weights_hold_the_parameters_at_reconfiguration_bit_for_bit(
+    case: Case, tiny_bundle: OpenBundle, oracle: LoadOracle
+) -> None:
+    bundle, parameters = tiny_bundle(case.name), oracle(case.name).parameters()
+    regions = json.loads(bundle.path("portable/release.json").read_bytes())["regions"]
+    weights = bundle.path("portable/weights.bin").read_bytes()
+    assert set(regions) == set(parameters)
+    for name, array in parameters.items():
+        region = regions[name]
+        assert tuple(region["shape"]) == array.shape
+        assert weights[region["offset"] : region["offset"] + region["length"]] == array.tobytes(), name
+    spans = sorted((region["offset"], region["offset"] + region["length"]) for region in regions.values())
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans)), "no region is shared"
+
+
+@pytest.mark.parametrize("case", BY_NAME)
+def test_merge_after_zero_steps_is_the_original_bit_for_bit(
+    case: Case, tiny_bundle: OpenBundle, oracle: LoadOracle
+) -> None:
+    from edge_far.device.release import compose
+
+    bundle, parameters = tiny_bundle(case.name), oracle(case.name).parameters()
+    composed = compose(bundle, read_arrays(bundle.path("learners.safetensors")))
+    assert composed
+    for name, array in composed.items():
+        assert array.tobytes() == parameters[name].tobytes(), name
+
+
+@pytest.mark.parametrize("case", BY_NAME)
+def test_manifest_describes_the_bundle(case: Case, tiny_bundle: OpenBundle) -> None:
+    manifest = tiny_bundle(case.name).manifest
+    learners = read_arrays(tiny_bundle(case.name).path("learners.safetensors"))
+    assert manifest.model.architecture == case.architecture and len(manifest.labels) == case.labels
+    assert manifest.portable.token_types == (case.architecture == "bert")
+    assert {p.name: p.shape for p in manifest.portable.parameters} == {n: a.shape for n, a in learners.items()}
+    assert manifest.trained_parameters == sum(array.size for array in learners.values())
+    assert bool(manifest.portable.masks) == case.dropout
+    assert manifest.portable.frozen_precision == case.precision
+    for parameter in manifest.portable.parameters:
+        norm = "LayerNorm" in parameter.name or "layer_norm" in parameter.name
+        assert parameter.decay == (len(parameter.shape) == 2 and not norm), parameter.name
+    embeddings = [name for name in learners if ".embeddings." in name]
+    assert bool(embeddings) == (case.embeddings == "train")
+
+
+def compiled(architecture: str, **options: object) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter], ir.Model]:
+    model = make_tiny(architecture)
+    reconfigure(model, select_learners("random", 0.25, find_ffn_blocks(model), seed=1))
+    trained = trained_parameters(model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    settings = {"frozen_precision": "fp32", "dropout": False, "max_positions": MAX_POSITIONS} | options
+    graphs = build_portable_graphs(model, architecture, list(trained), CompileOptions(**settings))
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    return model, trained, graphs.step
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_first_token_only_changes_no_gradient(architecture: str) -> None:
+    batch = make_batch(rows=3, length=8, token_types=architecture == "bert")
+    gradients, counts = [], []
+    for switch in (True, False):
+        model, trained, step = compiled(architecture, first_token_only=switch)
+        values = {name: parameter.detach().numpy() for name, parameter in trained.items()}
+        accumulators = {f"acc.{name}": np.zeros_like(array) for name, array in values.items()}
+        fields = {n: getattr(batch, n) for n in Batch.__slots__ if getattr(batch, n) is not None}
+        feeds = fields | values | accumulators | {"loss_scale": np.array(1, np.float32)}
+        loss, *found = run_graph(step, **feeds)
+        gradients.append(dict(zip(trained, found, strict=True)))
+        expected = torch.autograd.grad(torch_loss(model, batch), list(trained.values()))
+        torch_gradients = {name: g.numpy() for name, g in zip(trained, expected, strict=True)}
+        assert max(gradient_errors(gradients[-1], torch_gradients).values()) <= 1e-5
+        assert np.isfinite(loss)
+        counts.append(sum(1 for node in step.graph if "batch*sequence" in str(node.outputs[0].shape)))
+    assert max(gradient_errors(*gradients).values()) <= 1e-5
+    assert counts[0] < counts[1], "fewer operators run on all tokens"
+
+
+def test_the_same_model_compiles_to_the_same_bytes() -> None:
+    texts = [ir.to_proto(compiled("distilbert")[2]).SerializeToString(deterministic=True) for _ in range(2)]
+    assert texts[0] == texts[1]
+
+
+def test_an_unread_learner_is_refused() -> None:
+    model = make_tiny("distilbert")
+    with pytest.raises(Unavailable, match=r"trained parameters that the forward pass never reads: nowhere\.weight"):
+        export_forward(model.requires_grad_(False), "distilbert", ["classifier.weight", "nowhere.weight"])
+
+
+def test_an_activation_without_a_rule_is_refused_in_one_line() -> None:
+    """The exporter writes Softplus as Exp, Log and Where."""
+    model = make_tiny("bert")
+    for layer in model.bert.encoder.layer:
+        layer.intermediate.intermediate_act_fn = torch.nn.Softplus()
+    reconfigure(model, select_learners("random", 0.25, find_ffn_blocks(model), seed=1))
+    names = list(trained_parameters(model))
+    with pytest.raises(Unavailable, match=r"node .*: no gradient rule for operator Where \(add one"):
+        build_portable_graphs(model.requires_grad_(False), "bert", names, CompileOptions("fp32", False, MAX_POSITIONS))
+
+
+def test_cases_cover_what_the_issue_asks_for() -> None:
+    fp32 = cases(precision="fp32")
+    assert {case.retention for case in fp32} == {0, 0.1, 0.4, 1.0}
+    assert {2, 77} <= {case.labels for case in fp32}
+    for kind in ("frozen", "train"):
+        assert {case.architecture for case in fp32 if case.embeddings == kind} == set(ARCHITECTURES)
+    assert {case.architecture for case in cases(precision="int8")} == set(ARCHITECTURES)
+    assert {case.architecture for case in cases(dropout=True)} == set(ARCHITECTURES)
+    assert min(rows for rows, _ in BATCH_SHAPES) == 1 and {length for _, length in BATCH_SHAPES} == {8, 16, 24}
