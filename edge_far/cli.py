@@ -36,6 +36,7 @@ COMMANDS = {
     "releases": ("releases", "list the releases and check them"),
     "rollback": ("rollback", "go back to an earlier release"),
     "store": ("store", "look at quarantined lines and unlabelled predictions; bring examples back"),
+    "bench": ("bench", "time and memory of training, against PyTorch and onnxruntime-training"),
     "report": ("report", "draw loss and memory of a run as a picture"),
     "demo": ("demo", "generate the demo's smart-home intent data"),
 }

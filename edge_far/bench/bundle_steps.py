@@ -1,0 +1,76 @@
+"""Measures training steps on a bundle, by either of the device's backends, exactly as the trainer runs them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from edge_far.bench.task import CLIP_NORM, LEARNING_RATE, Measurement, Task, batches, micro_batches
+from edge_far.bundle import open_bundle
+from edge_far.device.backend import DropoutKey
+from edge_far.device.backends import choose_backend
+from edge_far.device.memory import release_free_memory, resident_set, use_one_heap
+from edge_far.device.optimizer import AdamW, AdamWSettings, clip_scale, global_norm
+from edge_far.device.plan import Shapes, make_plan
+
+__all__ = ["measure_bundle"]
+
+UNLIMITED_MIB = float(1 << 30)
+
+
+def measure_bundle(task: Task) -> Measurement:
+    """Train `task.bundle`; the peak that the plan predicts is made at the moment when `edge-far train` makes it."""
+    use_one_heap()
+    assert task.bundle is not None
+    bundle = open_bundle(Path(task.bundle))
+    manifest = bundle.manifest
+    name = "portable" if task.engine == "edge-far" else task.engine
+    make_backend, backend_name, learners = choose_backend(name, bundle, task.threads, dropout=task.dropout)
+    data = batches(task, manifest.model.vocabulary, len(manifest.labels))
+    predicted = None
+    if backend_name == "portable":
+        used = len(np.unique(np.concatenate([batch.input_ids.ravel() for batch in data])))
+        release_free_memory()
+        shapes = Shapes((task.length,), task.batch, used)
+        now = resident_set().now_mib
+        predicted = make_plan(manifest, shapes, UNLIMITED_MIB, now, task.micro_batch, loaded=True).predicted_peak_mib
+    backend = make_backend(learners)
+    optimizer = AdamW(
+        backend.parameters,
+        AdamWSettings(weight_decay=manifest.defaults.weight_decay),
+        no_decay=frozenset(parameter.name for parameter in manifest.portable.parameters if not parameter.decay),
+    )
+    forward_backward, update = [], []
+    loss = 0.0
+    for step, batch in enumerate(data):
+        began = time.perf_counter()
+        loss = 0.0
+        for number, part in enumerate(micro_batches(batch, task.micro_batch)):
+            key = DropoutKey(task.seed, step, number) if task.dropout else None
+            loss += backend.accumulate(part, 1.0 / task.batch, key)
+        computed = time.perf_counter()
+        optimizer.step(backend.gradients, LEARNING_RATE, clip_scale(global_norm(backend.gradients), CLIP_NORM))
+        for gradient in backend.gradients.values():
+            gradient.fill(0.0)
+        ended = time.perf_counter()
+        forward_backward.append(computed - began)
+        update.append(ended - computed)
+    return Measurement(
+        step_seconds=[a + b for a, b in zip(forward_backward, update, strict=True)][task.warmup :],
+        forward_backward_seconds=forward_backward[task.warmup :],
+        optimizer_seconds=update[task.warmup :],
+        peak_rss_mib=resident_set().peak_mib,
+        predicted_peak_mib=predicted,
+        trained_parameters=manifest.trained_parameters,
+        runtime=_runtime(backend_name),
+        loss=loss,
+    )
+
+
+def _runtime(backend: str) -> str:
+    import onnxruntime
+
+    package = "onnxruntime-training" if backend == "ort-training" else "onnxruntime"
+    return f"{package} {onnxruntime.__version__}"

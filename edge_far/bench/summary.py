@@ -1,0 +1,85 @@
+"""Turns measurements into the rows and ratios of the table; knows no engine and starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median, quantiles
+from typing import Any
+
+from edge_far.bench.cases import Case
+from edge_far.bench.task import Measurement
+
+__all__ = ["make_ratios", "make_row"]
+
+Row = Mapping[str, Any]
+
+
+def make_row(case: Case, measured: Sequence[Measurement], batch: int, moved: float | None) -> dict[str, Any]:
+    """Return a row: medians over all rounds' steps, the spread as their interquartile range, the highest peak."""
+    steps = [seconds for one in measured for seconds in one.step_seconds]
+    step = median(steps)
+    predicted = [one.predicted_peak_mib for one in measured if one.predicted_peak_mib is not None]
+    return {
+        "engine": case.engine,
+        "method": case.method.name,
+        "precision": case.precision,
+        "embeddings": case.embeddings,
+        "attention": case.attention,
+        "retention": case.method.retention,
+        "step_seconds": round(step, 5),
+        "step_seconds_spread": round(_interquartile_range(steps), 5),
+        "step_seconds_rounds": [round(median(one.step_seconds), 5) for one in measured],
+        "forward_backward_seconds": round(median(s for one in measured for s in one.forward_backward_seconds), 5),
+        "optimizer_seconds": round(median(s for one in measured for s in one.optimizer_seconds), 5),
+        "examples_per_second": round(batch / step, 3),
+        "peak_rss_mib": round(max(one.peak_rss_mib for one in measured), 1),
+        "predicted_peak_mib": round(max(predicted), 1) if predicted else None,
+        "bytes_moved": None if moved is None else round(moved),
+        "trained_parameters": measured[0].trained_parameters,
+        "runtime": measured[0].runtime,
+    }
+
+
+def make_ratios(rows: Sequence[Row], far: str) -> dict[str, float]:
+    """Return how many times more the first takes than the second, for the pairs whose rows are there.
+
+    Names are MEASURE_FIRST_over_SECOND, with step (seconds), peak (resident set) and bytes (moved). `far` is the
+    method that stands for FAR. Of PyTorch's two attention implementations the one with less of the measure counts.
+    """
+    selected: dict[str, list[Row]] = {
+        "torch_full": _select(rows, "torch", "full", embeddings="train"),
+        "torch_full_frozen_embeddings": _select(rows, "torch", "full", embeddings="frozen"),
+        "torch_far": _select(rows, "torch", far),
+        "ort_training_full": _select(rows, "ort-training", "full"),
+        "ort_training_far": _select(rows, "ort-training", far),
+        "edge_far_full_fp32": _select(rows, "edge-far", "full", precision="fp32"),
+        "edge_far_full_int8": _select(rows, "edge-far", "full", precision="int8"),
+    }
+    far_rows = {p: _select(rows, "edge-far", far, precision=p) for p in ("int8", "fp32")}
+    ratios = {}
+    for measure, key in (("step", "step_seconds"), ("peak", "peak_rss_mib"), ("bytes", "bytes_moved")):
+        for name, first in selected.items():
+            for precision, second in far_rows.items():
+                if name.startswith("edge_far") and name.endswith("int8") and precision == "fp32":
+                    continue
+                above, below = _least(first, key), _least(second, key)
+                if above is not None and below:
+                    ratios[f"{measure}_{name}_over_edge_far_{precision}"] = round(above / below, 3)
+    return ratios
+
+
+def _select(rows: Sequence[Row], engine: str, method: str, **wanted: str) -> list[Row]:
+    wanted |= {"engine": engine, "method": method}
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def _least(rows: Sequence[Row], key: str) -> float | None:
+    values = [float(row[key]) for row in rows if row[key] is not None]
+    return min(values, default=None)
+
+
+def _interquartile_range(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return 0.0
+    lower, _, upper = quantiles(values, n=4, method="inclusive")
+    return upper - lower

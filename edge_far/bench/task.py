@@ -1,0 +1,88 @@
+"""What a measured process is told and what it answers, as JSON files; and the batches that every row trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from edge_far.device.batches import Batch
+from edge_far.storage import write_json
+
+__all__ = ["CLIP_NORM", "LEARNING_RATE", "Measurement", "Task", "batches", "micro_batches"]
+
+LEARNING_RATE = 1e-5
+CLIP_NORM = 1.0
+
+
+class _Document:
+    """A frozen dataclass of plain JSON values, written to and read from a file."""
+
+    def write(self, path: Path) -> None:
+        """Write the file atomically."""
+        write_json(path, dataclasses.asdict(self))  # type: ignore[call-overload]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote."""
+        return cls(**json.loads(path.read_bytes()))
+
+
+@dataclass(frozen=True)
+class Task(_Document):
+    """One row to measure: `model` is a geometry or directory (torch), `bundle` a bundle's directory (other engines)."""
+
+    engine: str
+    model: str
+    bundle: str | None
+    retention: float
+    embeddings: str
+    attention: str | None
+    batch: int
+    micro_batch: int
+    length: int
+    threads: int
+    steps: int
+    warmup: int
+    dropout: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Measurement(_Document):
+    """What one process measured: seconds of each step after the warm-up, sizes in MiB.
+
+    `predicted_peak_mib` is the plan's, for edge-far alone; `loss` is that of the last step.
+    """
+
+    step_seconds: list[float]
+    forward_backward_seconds: list[float]
+    optimizer_seconds: list[float]
+    peak_rss_mib: float
+    predicted_peak_mib: float | None
+    trained_parameters: int
+    runtime: str
+    loss: float
+
+
+def batches(task: Task, vocabulary: int, labels: int) -> list[Batch]:
+    """Return a batch for every step, full-length rows of ids over the whole vocabulary: the same for every engine."""
+    random = np.random.default_rng(task.seed)
+    shape = (task.batch, task.length)
+    made = []
+    for _ in range(task.warmup + task.steps):
+        ids = random.integers(0, vocabulary, shape, np.int64)
+        made.append(Batch(ids, np.ones(shape, np.int64), None, random.integers(0, labels, task.batch, np.int64)))
+    return made
+
+
+def micro_batches(batch: Batch, rows: int) -> Iterator[Batch]:
+    """Cut a batch into parts of at most `rows` rows."""
+    for start in range(0, len(batch.labels), rows):
+        part = slice(start, start + rows)
+        yield Batch(batch.input_ids[part], batch.attention_mask[part], None, batch.labels[part])
