@@ -21,7 +21,7 @@ from edge_far.commands.common import (
     threads_of,
 )
 from edge_far.console import Console
-from edge_far.errors import ConfigError, OutputExists
+from edge_far.errors import ConfigError, DataError, OutputExists
 
 if TYPE_CHECKING:  # imported where needed, so that --help and bad options answer at once
     from edge_far.bundle import Bundle
@@ -89,7 +89,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.device.checkpoint import RunDirectory
     from edge_far.device.settings import RunRecord, load_record, resolve_settings
     from edge_far.device.signals import StopRequest
-    from edge_far.storage import sha256_of
 
     _check_machine_options(options)
     bundle = open_bundle(options.bundle)
@@ -108,14 +107,14 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     wanted = RunRecord(
         settings=settings,
         bundle=bundle.fingerprint,
-        train_sha256=sha256_of(options.train),
-        eval_sha256=sha256_of(options.eval) if options.eval else None,
+        train_sha256=_hash_of(options.train),
+        eval_sha256=_hash_of(options.eval) if options.eval else None,
         backend="portable" if options.backend == "auto" else options.backend,
         threads=known.threads if known and options.threads is None else threads_of(options, profile),
         rows={},
         evaluation_tokens=0,
         onnxruntime=onnxruntime.__version__,
-        learners_sha256=sha256_of(options.learners) if options.learners else None,
+        learners_sha256=_hash_of(options.learners) if options.learners else None,
     )
     if wanted.train_sha256 == wanted.eval_sha256:
         console.warn("--eval is the training data: its accuracy says nothing about new texts")
@@ -218,6 +217,14 @@ def _check_machine_options(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"must be from 0.01 to 10000, not {options.checkpoint_minutes:g}", where="--checkpoint-minutes"
         )
+
+
+def _hash_of(path: Path) -> str:
+    from edge_far.storage import sha256_of
+
+    if path.is_dir():
+        raise DataError("is a directory, not a file", where=str(path), hint="name one file in it")
+    return sha256_of(path)
 
 
 def _wishes(options: argparse.Namespace) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class TrainingState:
     evaluated: int = 0
     best_step: int | None = None
     best_accuracy: float | None = None
+    first_loss: float | None = None
     smoothed_loss: float | None = None
     peak_rss_mib: float = 0.0
 

@@ -40,6 +40,8 @@ from edge_far.storage import sha256_of, staged_directory, write_atomically, writ
 __all__ = ["TrainData", "Trainer"]
 
 SMOOTHING = 0.9
+# Training has diverged where the smoothed loss is so many times chance, or the first loss where that is higher.
+DIVERGED_RATIO = 5.0
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Trainer:
                 step = self._step(stop, log)
                 self._advance(step, time.monotonic() - started)
                 self._report(step, progress, log)
+                self._refuse_divergence()
                 stepped_down = self._watch_memory(log)
                 if stepped_down or self._at_epoch_end() or self._checkpoint_due(saved):
                     saved = self._checkpoint(log)
@@ -185,6 +188,7 @@ class Trainer:
             step=state.step + 1,
             examples=state.examples + step.examples,
             seconds=seconds,
+            first_loss=step.loss if state.first_loss is None else state.first_loss,
             smoothed_loss=SMOOTHING * before + (1 - SMOOTHING) * step.loss,
             peak_rss_mib=max(state.peak_rss_mib, resident_set().peak_mib),
         )
@@ -211,6 +215,12 @@ class Trainer:
             f"loss {state.smoothed_loss:.4f}  {rate:.1f} examples/s  "
             f"peak {memory.peak_mib:.0f} of {self.plan.budget_mib:.0f} MiB",
         )
+
+    def _refuse_divergence(self) -> None:
+        chance, state = math.log(max(self.data.classes, 2)), self.state
+        smoothed, first = state.smoothed_loss or 0.0, state.first_loss or 0.0
+        if smoothed > DIVERGED_RATIO * max(chance, first):
+            raise self._diverged(f"by step {state.step}: the loss is {smoothed:.1f}, a guess has {chance:.1f}")
 
     def _at_epoch_end(self) -> bool:
         step = self.state.step
