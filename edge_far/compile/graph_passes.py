@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 
+from edge_far.compile.balance_activations import balance_activations
 from edge_far.compile.canonicalise import canonicalise
 from edge_far.compile.dropout import DropoutMask, bind_dropout_masks, remove_dropout
 from edge_far.compile.first_token import compute_first_token_only
@@ -18,6 +20,7 @@ from edge_far.compile.gradients import add_gradients, add_loss
 from edge_far.compile.lower import lower_internal_operators
 from edge_far.compile.notes import PassNote
 from edge_far.compile.quantize import quantize_frozen_products, quantize_frozen_tables
+from edge_far.compile.scale_gradient_rows import scale_gradient_rows
 from edge_far.compile.stash_gelu import stash_gelu_derivatives
 from edge_far.compile.stash_layer_norm import normalise_from_outputs
 
@@ -56,7 +59,8 @@ def build_portable_graphs(
     if options.first_token_only:
         notes.append(compute_first_token_only(forward))
     graphs.infer = _copy(forward)
-    _finish(graphs.infer, [remove_dropout(graphs.infer)], options)
+    parameters = {name: value.detach().cpu().numpy() for name, value in model.named_parameters()}
+    _finish(graphs.infer, [remove_dropout(graphs.infer)], parameters, options)
     if options.dropout:
         note, graphs.masks = bind_dropout_masks(forward)
         notes.append(note)
@@ -64,7 +68,9 @@ def build_portable_graphs(
         notes.append(remove_dropout(forward))
     (logits,) = forward.graph.outputs
     notes.append(add_gradients(forward, logits, add_loss(forward), learners))
-    _finish(forward, notes, options)
+    if options.frozen_precision == "int8":
+        notes += _compact_backward(forward, parameters)
+    _finish(forward, notes, parameters, options)
     return graphs
 
 
@@ -86,9 +92,16 @@ def build_release_graph(original: torch.nn.Module, architecture: str) -> ir.Mode
     return release
 
 
-def _finish(model: ir.Model, notes: list[PassNote], options: CompileOptions) -> None:
+def _compact_backward(step: ir.Model, parameters: Mapping[str, np.ndarray]) -> list[PassNote]:
+    """Apply the passes that trade a rounding error for memory; the exact plan (fp32) goes without."""
+    return [normalise_from_outputs(step, parameters), stash_gelu_derivatives(step), scale_gradient_rows(step)]
+
+
+def _finish(
+    model: ir.Model, notes: list[PassNote], parameters: Mapping[str, np.ndarray], options: CompileOptions
+) -> None:
     if options.frozen_precision == "int8":
-        notes += [normalise_from_outputs(model), stash_gelu_derivatives(model)]
+        notes.append(balance_activations(model, parameters))
         notes += [quantize_frozen_products(model), quantize_frozen_tables(model)]
     notes.append(lower_internal_operators(model))
     before = model.graph.num_nodes()
