@@ -2,8 +2,8 @@
 
 The output y = gamma * n + beta is kept anyway, for the weight gradient of the linear layer that reads it;
 n = (y - beta) / gamma costs as many passes as n = (x - mean) * rate, and saves one activation a LayerNormalization.
-Rounding grows with |beta / gamma|, so this belongs to the compact plan, not to the exact one. Where an element of gamma is
-nearly zero n is lost, which real models have (all-MiniLM-L6-v2: 3 of 384 in its last block): refused.
+Rounding grows with |beta / gamma|, so this belongs to the compact plan, not to the exact one. Where an element of
+gamma is nearly zero n is lost, which real models have (all-MiniLM-L6-v2: 3 of 384 in its last block): refused.
 """
 
 from __future__ import annotations

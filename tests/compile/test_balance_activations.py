@@ -1,0 +1,80 @@
+"""Balancing what frozen products read: exact without quantisation, and a smaller error with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+pytest.importorskip("torch")
+from edge_far.compile.balance_activations import balance_activations
+from edge_far.compile.quantize import quantize_frozen_products
+from tests.tiny_graphs import FLOAT, make_graph, operators, random_array, run_graph
+
+pytestmark = pytest.mark.host
+
+TOKENS = "batch*sequence"
+X, W, BIAS = random_array(0, 40, 32), random_array(1, 32, 64), random_array(2, 64)
+GAMMA = np.where(np.arange(32) == 7, 30.0, 0.5).astype(np.float32)  # one outlier channel
+BETA = np.zeros(32, np.float32)
+PARAMETERS = {"gamma": GAMMA, "beta": BETA}
+ROWS = random_array(3, 40, 32) * np.logspace(-2, 1, 40, dtype=np.float32)[:, None]
+
+
+def behind_layer_norm() -> ir.Model:
+    def build(b, x, gamma, beta):
+        outputs = [((TOKENS, 32), FLOAT), ((TOKENS, 1), FLOAT), ((TOKENS, 1), FLOAT)]
+        y = b.multi("LayerNormalization", [x, gamma, beta], outputs, axis=-1)[0]
+        return b.gemm(y, b.constant(W, "w"), b.constant(BIAS, "c"))
+
+    return make_graph({"x": (TOKENS, 32), "gamma": (32,), "beta": (32,)}, build)
+
+
+def behind_gelu() -> ir.Model:
+    def build(b, h):
+        return b.unary("Neg", b.gemm(h, b.constant(W, "w"), b.constant(BIAS, "c")))
+
+    return make_graph({"h": (TOKENS, 32)}, build)
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def test_channels_behind_layer_norm() -> None:
+    exact = run_graph(behind_layer_norm(), X, GAMMA, BETA)[0]
+    model = behind_layer_norm()
+    note = balance_activations(model, PARAMETERS)
+    assert note.changes == {"products balanced by channels": 1}
+    assert operators(model) == ["LayerNormalization", "Mul", "Gemm"]
+    np.testing.assert_allclose(run_graph(model, X, GAMMA, BETA)[0], exact, rtol=1e-4, atol=1e-4)
+    trained = GAMMA + 0.1  # exact for any later gamma too
+    expected = run_graph(behind_layer_norm(), X, trained, BETA)[0]
+    np.testing.assert_allclose(run_graph(model, X, trained, BETA)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_behind_gelu_keep_the_bias() -> None:
+    model = behind_gelu()
+    note = balance_activations(model, {})
+    assert note.changes == {"products balanced by rows": 1}
+    assert operators(model) == ["Abs", "ReduceMax", "Max", "Div", "Gemm", "Mul", "Add", "Neg"]
+    np.testing.assert_allclose(run_graph(model, ROWS)[0], -(ROWS @ W + BIAS), rtol=1e-5, atol=1e-5)
+
+
+def test_int8_error_falls_in_the_quiet_rows() -> None:
+    def error(model: ir.Model) -> float:
+        quantize_frozen_products(model)
+        exact = -(ROWS @ W + BIAS)
+        quiet = slice(0, 20)
+        return relative_error(run_graph(model, ROWS)[0][quiet] + BIAS, exact[quiet] + BIAS)
+
+    plain, balanced = behind_gelu(), behind_gelu()
+    balance_activations(balanced, {})
+    assert error(balanced) < 0.02
+    assert error(plain) > 5 * error(behind_balanced())
+
+
+def behind_balanced() -> ir.Model:
+    model = behind_gelu()
+    balance_activations(model, {})
+    return model
