@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+import torch
 from edge_far.compile.builder import INTERNAL
 from edge_far.compile.stash_layer_norm import normalise_from_outputs
 from tests.tiny_graphs import FLOAT, make_graph, operators, random_array, run_graph
