@@ -1,0 +1,51 @@
+"""`edge-far plan`: what it says fits, what it refuses, and that nothing is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_far.bundle import Bundle
+from edge_far.cli import main
+
+
+@pytest.fixture(scope="module")
+def root(tiny_bundle: Callable[[str], Bundle]) -> str:
+    return str(tiny_bundle("tiny-fp32").root)
+
+
+def test_document(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", root, "--profile", "rpi4-2gb", "--budget-mib", "900", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["fits"] is True and document["profile"] == "rpi4-2gb" and document["budget_mib"] == 900
+    assert document["longest"] == 64 and list(document["rows"]) == [str(length) for length in range(8, 65, 8)]
+    parts = document["parts_mib"]
+    assert set(parts) == {
+        "runtime",
+        "parameters",
+        "gradients",
+        "optimiser",
+        "constants",
+        "embeddings",
+        "activations",
+    }
+    assert document["predicted_peak_mib"] == pytest.approx(sum(parts.values()), abs=0.5)
+
+
+def test_lengths_of_the_data(root: str, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", root, "--train", str(tiny_data), "--max-seq-len", "16", "--batch-size", "7", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["longest"] == 16 and document["batch_size"] == 7
+
+
+def test_refusal_names_a_budget_that_is_enough(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", root, "--budget-mib", "9", "--json"]) == 78
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["kind"] == "BudgetError"
+    needed = error["hint"].split("raise the budget to ")[1].split(",")[0]
+    assert main(["plan", root, "--budget-mib", needed]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("fits ") and f"of {needed} MiB" in lines[0] and lines[-1].startswith("micro-batch ")

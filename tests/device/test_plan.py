@@ -1,0 +1,121 @@
+"""Plans: inside the budget, monotone in it, even micro-batches, and a budget that works when none does."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge_far.bundle import Bundle, Manifest
+from edge_far.device.batches import split_batch
+from edge_far.device.encode import Encoded
+from edge_far.device.evaluate import TOKENS_PER_BATCH
+from edge_far.device.memory import MIB
+from edge_far.device.plan import RESERVE, Choice, Shapes, evaluate, make_plan, shapes_of
+from edge_far.errors import BudgetError
+
+RUNTIME_MIB = 60.0
+LENGTHS = tuple(range(8, 65, 8))
+SHAPES = Shapes(LENGTHS, 16, 50, LENGTHS)
+
+
+@pytest.fixture(scope="module")
+def manifest(tiny_bundle: Callable[[str], Bundle]) -> Manifest:
+    """Return a tiny bundle's manifest, its sizes times 300: as large as those of a real model."""
+    found = tiny_bundle("tiny-fp32").manifest
+    grow = lambda peaks: tuple(tuple((b, s, 300 * value) for b, s, value in size) for size in peaks)  # noqa: E731
+    portable = replace(
+        found.portable, step_peaks=grow(found.portable.step_peaks), infer_peaks=grow(found.portable.infer_peaks)
+    )
+    return replace(found, portable=portable)
+
+
+def smallest(manifest: Manifest, shapes: Shapes = SHAPES) -> int:
+    with pytest.raises(BudgetError) as raised:
+        make_plan(manifest, shapes, 1.0, RUNTIME_MIB)
+    found = re.search(r"at least (\d+) MiB", raised.value.message)
+    assert found and f"raise the budget to {found[1]}," in (raised.value.hint or "")
+    return int(found[1])
+
+
+def test_the_budget_that_is_named_works_and_is_the_smallest(manifest: Manifest) -> None:
+    needed = smallest(manifest)
+    plan = make_plan(manifest, SHAPES, needed, RUNTIME_MIB)
+    assert plan.micro_batch == 1 and plan.predicted_peak_mib <= needed
+    with pytest.raises(BudgetError):
+        make_plan(manifest, SHAPES, needed - 5, RUNTIME_MIB)
+
+
+def test_more_budget_never_gives_smaller_micro_batches(manifest: Manifest) -> None:
+    needed = smallest(manifest)
+    plans = [make_plan(manifest, SHAPES, budget, RUNTIME_MIB) for budget in range(needed, needed + 2000, 20)]
+    for less, more in itertools.pairwise(plans):
+        assert all(less.rows[length] <= more.rows[length] for length in LENGTHS)
+        assert less.evaluation_tokens <= more.evaluation_tokens
+    assert plans[0].micro_batch == 1 and plans[-1].micro_batch == 16
+    for plan in plans:
+        assert plan.predicted_peak_mib <= plan.budget_mib * (1 - RESERVE)
+        assert plan.predicted_peak_mib == pytest.approx(sum(plan.parts_mib.values()))
+        longer = list(plan.rows.values())
+        assert longer == sorted(longer, reverse=True), "longer texts, fewer at a time"
+
+
+def test_micro_batches_are_even(manifest: Manifest) -> None:
+    needed = smallest(manifest)
+    for budget in range(needed, needed + 400, 9):
+        plan = make_plan(manifest, SHAPES, budget, RUNTIME_MIB)
+        for length, rows in plan.rows.items():
+            lengths = np.full(16, length)
+            parts = [len(part) for part in split_batch(lengths, np.arange(16), lambda _, rows=rows: rows)]
+            assert sum(parts) == 16 and max(parts) == rows
+            assert rows == -(-16 // len(parts)), f"{len(parts)} micro-batches need no more than {rows} rows"
+        assert plan.accumulation == -(-16 // plan.micro_batch)
+
+
+def test_evaluation_fits_the_same_room(manifest: Manifest) -> None:
+    needed = smallest(manifest)
+    small, large = (make_plan(manifest, SHAPES, budget, RUNTIME_MIB) for budget in (needed, needed + 1000))
+    assert small.evaluation_tokens < large.evaluation_tokens == TOKENS_PER_BATCH
+    for plan in (small, large):
+        room = plan.budget_mib * (1 - RESERVE) - sum(v for k, v in plan.parts_mib.items() if k != "activations")
+        for length in LENGTHS:
+            rows = max(1, plan.evaluation_tokens // length)
+            peak = max(evaluate(size, rows, length) for size in manifest.portable.infer_peaks) / MIB
+            assert peak <= room
+    without = make_plan(manifest, replace(SHAPES, evaluation_lengths=()), needed, RUNTIME_MIB)
+    assert without.evaluation_tokens == TOKENS_PER_BATCH
+
+
+def test_largest_micro_batch_is_a_limit(manifest: Manifest) -> None:
+    plan = make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB, 6)
+    assert set(plan.rows.values()) == {6} and plan.accumulation == 3
+
+
+def test_a_kept_choice_is_described_even_where_it_does_not_fit(manifest: Manifest) -> None:
+    choice = Choice(dict.fromkeys(LENGTHS, 16), 256)
+    plan = make_plan(manifest, SHAPES, 64.0, RUNTIME_MIB, keep=choice)
+    assert plan.choice == choice and plan.micro_batch == 16
+    assert plan.predicted_peak_mib > plan.budget_mib
+    assert plan.predicted_peak_mib == make_plan(manifest, SHAPES, 9999.0, RUNTIME_MIB, keep=choice).predicted_peak_mib
+
+
+def test_lengths_between_the_planned_ones_take_the_next_longer(manifest: Manifest) -> None:
+    plan = make_plan(manifest, SHAPES, smallest(manifest) + 60, RUNTIME_MIB)
+    assert plan.rows[16] > plan.rows[64]
+    assert plan.rows_for(9) == plan.rows[16] and plan.rows_for(64) == plan.rows[64]
+    assert plan.rows_for(100) == min(plan.rows.values())
+
+
+def test_shapes_are_counted_from_the_data() -> None:
+    def encoded(*lengths: int, first: int) -> Encoded:
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        tokens = np.arange(first, first + sum(lengths), dtype=np.int32)
+        return Encoded(tokens, starts, None, np.zeros(len(lengths), np.int64), 0, 0, 20)
+
+    train = encoded(3, 8, 9, 19, first=0)
+    assert shapes_of(train, 16) == Shapes((8, 16, 20), 4, 39)
+    assert shapes_of(train, 2, encoded(17, 5, first=30)) == Shapes((8, 16, 20), 2, 52, (8, 20))

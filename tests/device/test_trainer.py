@@ -1,0 +1,237 @@
+"""The training loop against torch's losses, and under memory pressure; runs on whichever ONNX Runtime is installed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_far.bundle import Bundle
+from edge_far.console import Console
+from edge_far.device.arrays import read_arrays
+from edge_far.device.backend import Backend, DropoutKey
+from edge_far.device.batches import Batch
+from edge_far.device.checkpoint import RunDirectory
+from edge_far.device.data import read_examples
+from edge_far.device.encode import Encoded, Encoder
+from edge_far.device.memory import ResidentSet
+from edge_far.device.plan import Plan, make_plan, shapes_of
+from edge_far.device.pressure import MemoryWatch
+from edge_far.device.runlog import RunLog
+from edge_far.device.session import PortableBackend
+from edge_far.device.settings import resolve_settings
+from edge_far.device.signals import StopRequest
+from edge_far.device.trainer import TrainData, Trainer
+from edge_far.errors import Deferred
+from tests.tiny_cases import TRAINING_BATCH, TRAINING_RATE, TRAINING_STEPS, Oracle, cases
+
+OpenBundle = Callable[[str], Bundle]
+
+
+class Counting:
+    """A backend that notes the rows of each micro-batch it is given, and kills the run where it is told to."""
+
+    def __init__(self, inner: Backend, seen: list[tuple[int, int]], killed_at: tuple[int, int] | None) -> None:
+        self.inner, self.seen, self.killed_at = inner, seen, killed_at
+        self.name, self.parameters, self.gradients = inner.name, inner.parameters, inner.gradients
+
+    def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None) -> float:
+        assert key is not None
+        if self.killed_at == (key.step, key.micro_batch):
+            raise Killed
+        self.seen.append((key.step, len(batch.labels)))
+        return self.inner.accumulate(batch, loss_scale, key)
+
+    def logits(self, batch: Batch) -> np.ndarray:
+        return self.inner.logits(batch)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class Killed(Exception):
+    """Stands for kill -9: nothing is saved."""
+
+
+def encode(bundle: Bundle, path: Path) -> Encoded:
+    labels = bundle.manifest.labels
+    portable = bundle.manifest.portable
+    encoder = Encoder(bundle.path("tokenizer.json"), 64, token_types=portable.token_types)
+    return encoder.encode(read_examples(path, labels=labels), labels)
+
+
+def plan_of(bundle: Bundle, encoded: Encoded, batch_size: int) -> Plan:
+    return make_plan(bundle.manifest, shapes_of(encoded, batch_size), 4096.0, 100.0)
+
+
+def make_trainer(
+    bundle: Bundle,
+    data: Path,
+    run: Path,
+    *,
+    short_at: tuple[int, ...] = (),
+    killed_at: tuple[int, int] | None = None,
+    **wishes: Any,
+) -> tuple[Trainer, list[tuple[int, int]]]:
+    """Return a trainer whose memory is short after the steps `short_at`, and the micro-batches it will have run."""
+    settings = resolve_settings(bundle, {"batch_size": 4, **wishes})
+    encoded = encode(bundle, data)
+    directory = RunDirectory(run)
+    run.mkdir(exist_ok=True)
+    directory.prepare()
+    seen: list[tuple[int, int]] = []
+    learners = read_arrays(bundle.path("learners.safetensors"))
+
+    def backend() -> Backend:
+        return Counting(PortableBackend(bundle, learners, 1, dropout=settings.dropout), seen, killed_at)
+
+    def resident() -> ResidentSet:
+        now = 999.0 if trainer.state.step in short_at else 1.0
+        return ResidentSet(now, now)
+
+    watch = MemoryWatch(100.0, 0.0, resident=resident, available=lambda: None, psi=lambda: None)
+    trainer = Trainer(
+        settings,
+        TrainData(encoded, None, len(bundle.manifest.labels)),
+        plan_of(bundle, encoded, settings.batch_size),
+        directory,
+        backend,
+        watch,
+        Console(quiet=True),
+        no_decay=frozenset(p.name for p in bundle.manifest.portable.parameters if not p.decay),
+        checkpoint_seconds=3600.0,
+        checkpoint_steps=5,
+    )
+    trainer.resume(directory.load_latest())
+    return trainer, seen
+
+
+def finish(trainer: Trainer) -> dict[str, Any]:
+    with RunLog(trainer.run.log) as log, StopRequest() as stop:
+        return trainer.train(stop, log)
+
+
+def events(run: Path, kind: str) -> Iterator[dict[str, Any]]:
+    for line in (run / "log.jsonl").read_text().splitlines():
+        if (record := json.loads(line))["event"] == kind:
+            yield record
+
+
+@pytest.mark.parametrize("name", [case.name for case in cases() if case.trains])
+@pytest.mark.parametrize("micro_batch", [4, 1])
+def test_twenty_steps_give_the_losses_of_torch(
+    name: str,
+    micro_batch: int,
+    tiny_bundle: OpenBundle,
+    oracle: Callable[[str], Oracle],
+    tiny_data: Path,
+    tmp_path: Path,
+) -> None:
+    bundle = tiny_bundle(name)
+    settings = resolve_settings(
+        bundle,
+        {
+            "batch_size": TRAINING_BATCH,
+            "learning_rate": TRAINING_RATE,
+            "max_steps": TRAINING_STEPS,
+            "epochs": 100,
+            "dropout": False,
+        },
+    )
+    encoded = encode(bundle, tiny_data)
+    plan = make_plan(bundle.manifest, shapes_of(encoded, TRAINING_BATCH), 4096.0, 100.0, micro_batch)
+    assert plan.micro_batch == micro_batch
+    learners = read_arrays(bundle.path("learners.safetensors"))
+    directory = RunDirectory(tmp_path)
+    directory.prepare()
+    trainer = Trainer(
+        settings,
+        TrainData(encoded, None, len(bundle.manifest.labels)),
+        plan,
+        directory,
+        lambda: PortableBackend(bundle, learners, 1, dropout=False),
+        MemoryWatch(4096.0, 0.0),
+        Console(quiet=True),
+        no_decay=frozenset(p.name for p in bundle.manifest.portable.parameters if not p.decay),
+        checkpoint_seconds=3600.0,
+    )
+    finish(trainer)
+    found = np.array([event["loss"] for event in events(tmp_path, "step")])
+    expected = oracle(name).training_losses()
+    assert found.shape == (TRAINING_STEPS,) and np.ptp(expected) > 0.1, "something was learnt"
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_step_down_loses_no_sample(tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path) -> None:
+    trainer, seen = make_trainer(tiny_bundle("tiny-fp32"), tiny_data, tmp_path, short_at=(4,), max_steps=9, epochs=3)
+    result = finish(trainer)
+    assert [sum(rows for step, rows in seen if step == number) for number in range(9)] == [4] * 9
+    assert max(rows for step, rows in seen if step < 4) == 4
+    assert max(rows for step, rows in seen if step >= 4) == 2
+    assert result["step_downs"] == 1
+    (event,) = events(tmp_path, "step_down")
+    assert event["step"] == 4 and event["divisor"] == 2 and "999 MiB exceeds" in event["reason"]
+
+
+@pytest.mark.parametrize("killed_at", [(4, 1), (6, 0), (8, 1)])
+def test_killed_after_a_step_down_the_run_ends_with_the_same_bytes(
+    killed_at: tuple[int, int], tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path
+) -> None:
+    bundle = tiny_bundle("tiny-fp32")
+    whole, _ = make_trainer(bundle, tiny_data, tmp_path / "whole", short_at=(4,), max_steps=9, epochs=3)
+    expected = finish(whole)["learners_sha256"]
+    run = tmp_path / "run"
+    trainer, _ = make_trainer(bundle, tiny_data, run, short_at=(4,), killed_at=killed_at, max_steps=9, epochs=3)
+    with pytest.raises(Killed):
+        finish(trainer)
+    # The machine has memory again; the run keeps the plan that it had stepped down to.
+    resumed, seen = make_trainer(bundle, tiny_data, run, max_steps=9, epochs=3)
+    assert resumed.state.divisor == 2 and 4 <= resumed.state.step <= killed_at[0]
+    assert finish(resumed)["learners_sha256"] == expected
+    assert max(rows for _, rows in seen) == 2
+    without, _ = make_trainer(bundle, tiny_data, tmp_path / "without", max_steps=9, epochs=3)
+    assert finish(without)["learners_sha256"] != expected, "the step-down matters for the last bits"
+
+
+def test_smallest_plan_defers_with_a_checkpoint(tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path) -> None:
+    bundle = tiny_bundle("tiny-fp32")
+    short = tuple(range(1, 9))
+    trainer, seen = make_trainer(bundle, tiny_data, tmp_path, short_at=short, max_steps=9, epochs=3)
+    with pytest.raises(Deferred, match="smallest plan is running") as raised:
+        finish(trainer)
+    assert raised.value.exit_code == 75
+    stopped = trainer.state.step
+    assert trainer.state.divisor == 4 and 1 < stopped < 9
+    assert (tmp_path / "checkpoints" / f"step-{stopped:08d}").is_dir()
+    resumed, more = make_trainer(bundle, tiny_data, tmp_path, max_steps=9, epochs=3)
+    assert finish(resumed)["steps"] == 9
+    assert {rows for _, rows in more} == {1}
+    assert [sum(rows for step, rows in seen + more if step == number) for number in range(9)] == [4] * 9
+
+
+def test_short_memory_after_the_last_step_is_no_reason_to_defer(
+    tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path
+) -> None:
+    trainer, _ = make_trainer(
+        tiny_bundle("tiny-fp32"), tiny_data, tmp_path, short_at=(3,), batch_size=1, max_steps=3, epochs=1
+    )
+    assert finish(trainer)["steps"] == 3
+
+
+def test_killed_step_is_done_again_as_a_whole(tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path) -> None:
+    bundle = tiny_bundle("tiny-int8")
+    whole, _ = make_trainer(bundle, tiny_data, tmp_path / "whole", max_steps=9, epochs=3)
+    expected = finish(whole)
+    run = tmp_path / "run"
+    for killed_at in ((3, 0), (8, 0)):
+        trainer, _ = make_trainer(bundle, tiny_data, run, killed_at=killed_at, max_steps=9, epochs=3)
+        with pytest.raises(Killed):
+            finish(trainer)
+    resumed, _ = make_trainer(bundle, tiny_data, run, max_steps=9, epochs=3)
+    result = finish(resumed)
+    assert result["learners_sha256"] == expected["learners_sha256"]
+    assert result["final_loss"] == expected["final_loss"]
