@@ -31,18 +31,19 @@ def draw_bench(document: Mapping[str, Any], out: Path) -> None:
         FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2, sharey=True)
         title = f"{document['model']}, batch {document['batch']} x {document['length']} tokens"
-        figure.suptitle(f"{title}, {document['threads']} threads", fontsize=12, color=INK)
+        figure.suptitle(f"{title}, {document['threads']} thread(s)", fontsize=12, color=INK)
         computed = [row["forward_backward_seconds"] for row in rows]
         left.barh(names, computed, color=BLUE, label="forward and backward")
         left.barh(names, [row["optimizer_seconds"] for row in rows], left=computed, color=_PALE_BLUE, label="optimiser")
         left.set(title="Step time", xlabel="seconds")
-        left.legend(loc="lower right")
+        left.legend(loc="best")
         bars = right.barh(names, [row["peak_rss_mib"] for row in rows], color=ORANGE)
         right.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
         right.set(title="Peak resident set", xlabel="MiB")
+        right.margins(x=0.12)
+        left.invert_yaxis()  # both: they share it
         for axes in (left, right):
             axes.grid(axis="x", color=GRID)
-            axes.invert_yaxis() if axes is left else None
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
     write_atomically(out, buffer.getvalue())

@@ -1,0 +1,164 @@
+"""Predicted against measured peak memory: does the plan keep its word?
+
+    python benchmarks/memory_prediction.py [--geometries tiny minilm distilbert-2] [--shapes 16x64 8/2x128] [--out FILE]
+
+Run with the workstation's environment. Every combination of geometry, variant and shape trains three steps in a fresh
+process of the device's environment; the plan is made in it at the moment when `edge-far train` makes it, and VmHWM is
+read at the end. A shape is BATCHxLENGTH or BATCH/MICRO_BATCHxLENGTH. Errors are (predicted - measured) / measured: the
+aim is -5 % to +10 %. Prints a Markdown table; --out writes the same as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_far.bench.bundles import compile_random
+from edge_far.bench.cases import far_name
+from edge_far.bench.environments import describe_machine, find_environments
+from edge_far.bench.run import run_task
+from edge_far.bench.task import Measurement, Task
+from edge_far.console import Console
+from edge_far.storage import write_json
+
+STEPS = 3
+LOWEST_ERROR, HIGHEST_ERROR = -0.05, 0.10
+GEOMETRIES = ("tiny", "minilm", "distilbert-2")
+SHAPES = ("16x64", "4x128", "16/4x128")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a bundle is compiled."""
+
+    retention: float
+    precision: str
+    embeddings: str = "frozen"
+    dropout: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the name of a row."""
+        extras = (", embeddings trained" if self.embeddings == "train" else "") + (", dropout" if self.dropout else "")
+        return f"{far_name(self.retention)} {self.precision}{extras}"
+
+
+VARIANTS = (
+    Variant(0.1, "int8"),
+    Variant(0.1, "fp32"),
+    Variant(0.4, "int8"),
+    Variant(0.1, "int8", dropout=True),
+    Variant(0.1, "fp32", embeddings="train"),
+    Variant(1.0, "fp32"),
+)
+
+
+def main() -> None:
+    """Compile, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--geometries", nargs="+", default=list(GEOMETRIES))
+    parser.add_argument("--shapes", nargs="+", type=_shape, default=[_shape(text) for text in SHAPES])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device-python", type=Path)
+    parser.add_argument("--out", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    environment = find_environments(options.device_python)["edge-far"]
+    if environment.python is None:
+        sys.exit(environment.reason)
+    rows: list[dict[str, Any]] = []
+    console = Console()
+    document = {"machine": describe_machine(), "steps": STEPS, "threads": options.threads, "rows": rows}
+    with console.progress(len(options.geometries) * len(VARIANTS) * len(options.shapes), "memory") as progress:
+        for geometry in options.geometries:
+            for variant in VARIANTS:
+                for row in measure(geometry, variant, options.shapes, environment.python, options.threads):
+                    rows.append(row)
+                    progress.update(len(rows), f"{geometry} {variant.name} {row['shape']}: {row['error']:+.1%}")
+                    if options.out:
+                        write_json(options.out, document)
+    print(as_markdown(rows))
+
+
+def measure(
+    geometry: str, variant: Variant, shapes: list[tuple[int, int, int]], python: Path, threads: int
+) -> list[dict[str, Any]]:
+    """Compile one bundle and return a row for each shape (batch, micro-batch, length)."""
+    with tempfile.TemporaryDirectory(prefix="edge-far-bench-") as folder:
+        bundle = compile_random(
+            geometry,
+            Path(folder, "bundle"),
+            retention=variant.retention,
+            precision=variant.precision,
+            embeddings=variant.embeddings,
+            dropout=variant.dropout,
+            with_ort=False,
+        )
+        return [_row(geometry, variant, shape, bundle.root, python, threads) for shape in shapes]
+
+
+def _row(
+    geometry: str, variant: Variant, shape: tuple[int, int, int], bundle: Path, python: Path, threads: int
+) -> dict[str, Any]:
+    batch, micro_batch, length = shape
+    task = Task(
+        engine="edge-far",
+        model=geometry,
+        bundle=str(bundle),
+        retention=variant.retention,
+        embeddings=variant.embeddings,
+        attention=None,
+        batch=batch,
+        micro_batch=micro_batch,
+        length=length,
+        threads=threads,
+        steps=STEPS,
+        warmup=0,
+        dropout=variant.dropout,
+        seed=0,
+    )
+    found = run_task(python, task)
+    if not isinstance(found, Measurement):
+        sys.exit(f"{geometry} {variant.name}: {found}")
+    assert found.predicted_peak_mib is not None
+    return {
+        "geometry": geometry,
+        "variant": variant.name,
+        "shape": f"{batch}{f'/{micro_batch}' if micro_batch != batch else ''}x{length}",
+        "predicted_mib": round(found.predicted_peak_mib, 1),
+        "measured_mib": round(found.peak_rss_mib, 1),
+        "error": round(found.predicted_peak_mib / found.peak_rss_mib - 1, 4),
+        "runtime": found.runtime,
+    }
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """Return the table, its extremes below."""
+    lines = ["| geometry | variant | shape | predicted, MiB | measured, MiB | error |", "|---|---|---|---:|---:|---:|"]
+    for row in rows:
+        sizes = f"{row['predicted_mib']:.0f} | {row['measured_mib']:.0f} | {row['error']:+.1%}"
+        lines.append(f"| {row['geometry']} | {row['variant']} | {row['shape']} | {sizes} |")
+    errors = [row["error"] for row in rows]
+    outside = sum(not LOWEST_ERROR <= error <= HIGHEST_ERROR for error in errors)
+    lines += [
+        "",
+        f"{len(rows)} combinations, error from {min(errors):+.1%} to {max(errors):+.1%}; {outside} outside "
+        f"{LOWEST_ERROR:+.0%} to {HIGHEST_ERROR:+.0%}; {rows[0]['runtime']}",
+    ]
+    return "\n".join(lines)
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    """Read BATCHxLENGTH or BATCH/MICRO_BATCHxLENGTH."""
+    found = re.fullmatch(r"(\d+)(?:/(\d+))?x(\d+)", text)
+    if not found or int(found[3]) % 8:
+        raise argparse.ArgumentTypeError(f"not BATCHxLENGTH with a length divisible by 8: {text}")
+    return int(found[1]), int(found[2] or found[1]), int(found[3])
+
+
+if __name__ == "__main__":
+    main()
