@@ -41,7 +41,9 @@ def at(hour: int, minute: int) -> time.struct_time:
 
 def failing(profile: Profile = PROFILE, new: int = 50, when: time.struct_time = NOON, **changes: object) -> list[str]:
     readings = dataclasses.replace(FINE, **changes)  # type: ignore[arg-type]
-    return [c.text for c in start_conditions(profile, readings, new_examples=new, held_out=100, local_time=when) if not c.ok]
+    return [
+        c.text for c in start_conditions(profile, readings, new_examples=new, held_out=100, local_time=when) if not c.ok
+    ]
 
 
 def test_all_fine_and_all_unknown_may_start() -> None:

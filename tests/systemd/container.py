@@ -1,0 +1,122 @@
+"""A Debian that boots a real systemd in a container (systemd-nspawn), with edge-far installed by deploy/install.sh.
+
+Needs root, systemd-nspawn (Debian package systemd-container) and a Debian root with systemd and Python 3.11:
+
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,python3,python3-venv bookworm build/debian
+
+Packages of Python come from the device's environment of this checkout, bound read-only; so the installer's call of
+pip is the one thing that is not exercised.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DEBIAN = Path(os.environ.get("EDGE_FAR_DEBIAN_ROOT", CHECKOUT / "build" / "debian"))
+VENV = "/opt/edge-far/venv"
+
+
+def missing() -> str | None:
+    """Return why these tests cannot run here, or None."""
+    if os.geteuid() != 0:
+        return "needs root"
+    if shutil.which("systemd-nspawn") is None:
+        return "needs systemd-nspawn (apt install systemd-container)"
+    if not (DEBIAN / "usr/lib/systemd/systemd").exists():
+        return f"needs a Debian root in {DEBIAN} (see tests/systemd/container.py)"
+    return None
+
+
+class Container:
+    """One booted container; changes to its root are thrown away with it."""
+
+    def __init__(self, folder: Path, bundle: Path) -> None:
+        self.root = folder / "root"
+        subprocess.run(["cp", "-a", "--reflink=auto", f"{DEBIAN}/.", self.root], check=True)
+        self._prepare_python()
+        shutil.copytree(bundle, self.root / "bundle")
+        self.log = (folder / "console.log").open("wb")
+        packages = sysconfig.get_paths()["purelib"]
+        self.process = subprocess.Popen(
+            [
+                *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"),
+                *(f"--directory={self.root}", f"--bind-ro={CHECKOUT}:/checkout", f"--bind-ro={packages}:/packages"),
+                "--machine=edge-far-test",
+            ],
+            **{"stdin": subprocess.DEVNULL, "stdout": self.log, "stderr": self.log},
+        )
+        wait_for(lambda: self.process.poll() is not None or self.leader() is not None, 30)
+        wait_for(lambda: self.run("systemctl", "is-system-running", check=False) in ("running", "degraded"), 120)
+
+    def close(self) -> None:
+        """End the container."""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+    def leader(self) -> int | None:
+        """Return the container's first process, as it is numbered outside."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        found = children.read_text().split() if children.exists() else []
+        return int(found[-1]) if found else None
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a command inside and return what it prints."""
+        done = subprocess.run(
+            ["nsenter", "--all", "--target", str(self.leader()), "env", "-i", "PATH=/usr/sbin:/usr/bin", *command],
+            **{"capture_output": True, "text": True, "timeout": 300, "check": False, "stdin": subprocess.DEVNULL},
+        )
+        assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def show(self, name: str, unit: str = "edge-far.service") -> str:
+        """Return a property of a unit."""
+        return self.run("systemctl", "show", unit, f"--property={name}", "--value")
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file inside."""
+        target = self.root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+    def drop_in(self, unit: str, text: str) -> None:
+        """Replace the tests' drop-in of a unit; '' removes it."""
+        self.write(f"/etc/systemd/system/{unit}.d/90-test.conf", text)
+        self.run("systemctl", "daemon-reload")
+
+    def trainer(self) -> int | None:
+        """Return the trainer's process, as it is numbered inside."""
+        found = self.run("sh", "-c", "grep -lz '^train$' /proc/[0-9]*/cmdline 2>/dev/null | head -1", check=False)
+        return int(found.split("/")[2]) if found else None
+
+    def _prepare_python(self) -> None:
+        venv = self.root / VENV.lstrip("/")
+        (venv / "bin").mkdir(parents=True)
+        packages = venv / "lib/python3.11/site-packages"
+        packages.mkdir(parents=True)
+        (venv / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
+        (venv / "bin/python").symlink_to("/usr/bin/python3")
+        (packages / "bound.pth").write_text("/checkout\n/packages\n")
+        (packages / "pip.py").write_text("")  # everything is there already
+        program = venv / "bin/edge-far"
+        program.write_text(f"#!{VENV}/bin/python\nimport sys\nfrom edge_far.cli import main\nsys.exit(main())\n")
+        program.chmod(0o755)
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float) -> None:
+    """Wait until a condition holds."""
+    ends = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.2)

@@ -1,0 +1,142 @@
+"""The installed service under a real systemd: it starts, is watched, is limited, is stopped, and the timer fires."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.field import Field
+from tests.systemd.container import Container, missing, wait_for
+
+pytestmark = [pytest.mark.device, pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+
+PROFILE = """memory: {budget_mib: 400}
+compute: {threads: 1}
+pressure: {min_available_mib: 16, max_memory_psi_some_avg10_percent: null}
+storage: {min_free_mib: 1}
+adaptation: {min_new_examples: 10}
+"""
+SPOOL = "var/spool/edge-far"
+
+
+@pytest.fixture(scope="module")
+def container(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Container]:
+    named = os.environ.get("EDGE_FAR_TINY_BUNDLE")
+    bundle = Path(named) if named else request.getfixturevalue("test_bundles") / "tiny-fp32"
+    booted = Container(tmp_path_factory.mktemp("container"), bundle)
+    try:
+        booted.write("/profile.yaml", PROFILE)
+        install = ("sh", "/checkout/deploy/install.sh", "--profile", "/profile.yaml", "--bundle", "/bundle")
+        booted.run(*install)
+        booted.run(*install)  # a second time changes nothing
+        booted.run("systemctl", "stop", "edge-far.timer")
+        yield booted
+    finally:
+        booted.close()
+
+
+@pytest.fixture
+def device(container: Container, tmp_path: Path) -> Iterator[Container]:
+    """Return the container with the service stopped and no drop-in."""
+    yield container
+    container.run("systemctl", "stop", "edge-far.service", check=False)
+    container.drop_in("edge-far.service", "")
+    container.run("systemctl", "reset-failed", "edge-far.service", check=False)
+
+
+def feed(container: Container, count: int, seed: int, folder: Path) -> None:
+    """Let an application that is in the spool's group hand examples over."""
+    field = Field(folder / f"field-{seed}", folder) if (folder / f"field-{seed}").mkdir() is None else None
+    assert field is not None
+    field.feed(count, seed=seed)
+    (source,) = (field.state / "spool").glob("*.jsonl")
+    target = container.root / SPOOL / f".{seed}.tmp"
+    target.write_bytes(source.read_bytes())
+    target.chmod(0o640)
+    target.rename(container.root / SPOOL / f"{seed}.jsonl")
+
+
+def status(container: Container) -> dict[str, object]:
+    text = container.run("/opt/edge-far/venv/bin/edge-far", "status", "--json", "--state", "/var/lib/edge-far")
+    found: dict[str, object] = json.loads(text)
+    return found
+
+
+def start_training(container: Container) -> None:
+    container.run("systemctl", "start", "edge-far.service")  # returns at READY=1
+    assert container.show("ActiveState") in ("active", "deactivating", "inactive")
+    wait_for(lambda: "training: step" in container.show("StatusText"), 60)
+
+
+def test_fresh_device_defers_and_that_is_no_failure(device: Container) -> None:
+    device.run("systemctl", "start", "edge-far.service")
+    wait_for(lambda: device.show("ActiveState") == "inactive", 60)
+    assert (device.show("Result"), device.show("ExecMainStatus")) == ("success", "75")
+    assert status(device)["state"] == "fresh"
+    assert device.run("cat", "/run/edgefar/model/current/labels.json").startswith("[")
+    device.run("setpriv", "--reuid=nobody", "--clear-groups", "cat", "/run/edgefar/model/current/labels.json")
+    assert not device.run("setpriv", "--reuid=nobody", "--clear-groups", "ls", "/run/edgefar", check=False)
+
+
+def test_stop_is_clean_and_the_next_start_goes_on(device: Container, tmp_path: Path) -> None:
+    feed(device, 12000, 1, tmp_path)
+    start_training(device)
+    began = time.monotonic()
+    device.run("systemctl", "stop", "edge-far.service")
+    assert time.monotonic() - began < 12
+    assert (device.show("Result"), device.show("ExecMainStatus")) == ("success", "75")
+    assert status(device)["cycle_under_way"]
+    device.run("systemctl", "start", "edge-far.service")
+    wait_for(lambda: device.show("ActiveState") == "inactive", 240)
+    assert device.show("ExecMainStatus") == "0"
+    assert status(device)["state"] == "healthy"
+
+
+def test_the_timer_fires(device: Container) -> None:
+    before = device.show("InvocationID")
+    device.drop_in("edge-far.timer", "[Timer]\nOnCalendar=\nOnCalendar=*:*:0/2\nRandomizedDelaySec=0\nAccuracySec=1s\n")
+    device.run("systemctl", "start", "edge-far.timer")
+    wait_for(lambda: device.show("InvocationID") not in ("", before), 60)
+    device.run("systemctl", "stop", "edge-far.timer")
+    device.drop_in("edge-far.timer", "")
+    wait_for(lambda: device.show("ActiveState") == "inactive", 60)
+
+
+def test_a_stalled_trainer_is_killed_before_the_watchdog_fires(device: Container, tmp_path: Path) -> None:
+    device.drop_in("edge-far.service", "[Service]\nWatchdogSec=15s\n")
+    feed(device, 12000, 2, tmp_path)
+    start_training(device)
+    device.run("kill", "-STOP", str(device.trainer()))
+    wait_for(lambda: device.show("ActiveState") == "inactive", 240)
+    assert device.show("Result") == "success"
+    last = status(device)["last_cycle"]
+    assert isinstance(last, dict) and "made no progress and was killed" in last["deaths"][0]
+
+
+def test_the_watchdog_kills_a_stalled_daemon_and_its_trainer(device: Container, tmp_path: Path) -> None:
+    device.drop_in("edge-far.service", "[Service]\nWatchdogSec=15s\n")
+    feed(device, 12000, 3, tmp_path)
+    start_training(device)
+    device.run("kill", "-STOP", device.show("MainPID"))
+    wait_for(lambda: device.show("ActiveState") == "failed", 60)
+    assert device.show("Result") == "watchdog"
+    assert device.trainer() is None
+    device.drop_in("edge-far.service", "")
+    device.run("systemctl", "start", "edge-far.service")
+    wait_for(lambda: device.show("ActiveState") == "inactive", 240)
+    assert device.show("ExecMainStatus") == "0"
+
+
+def test_the_memory_limit_takes_the_trainer_and_not_the_daemon(device: Container, tmp_path: Path) -> None:
+    device.drop_in("edge-far.service", "[Service]\nMemoryMax=48M\n")
+    feed(device, 3000, 4, tmp_path)
+    # The conditions see a limit below the budget and do not even start.
+    device.run("systemctl", "start", "edge-far.service")
+    wait_for(lambda: device.show("ActiveState") == "inactive", 120)
+    assert device.show("ExecMainStatus") == "75"
+    assert "control group allows 48 MiB" in str(status(device)["summary"])
