@@ -56,9 +56,7 @@ def test_order_is_the_same_on_every_machine() -> None:
 def test_similar_lengths_go_together() -> None:
     lengths = np.random.default_rng(1).integers(3, 65, 4096)
     random = np.random.default_rng(2).permutation(4096).reshape(-1, 16)
-    grouped = sum(
-        len(batch) * padded_length(int(lengths[batch].max())) for batch in plan_epoch(lengths, 16, 0, 0)
-    )
+    grouped = sum(len(batch) * padded_length(int(lengths[batch].max())) for batch in plan_epoch(lengths, 16, 0, 0))
     shuffled = sum(len(batch) * padded_length(int(lengths[batch].max())) for batch in random)
     assert grouped < 1.2 * lengths.sum() < 1.7 * lengths.sum() < shuffled
 
@@ -77,9 +75,7 @@ def test_split_batch_fits_the_plan_and_loses_nothing() -> None:
     longest = [padded_length(int(lengths[part].max())) for part in parts]
     assert all(len(part) <= max(1, 256 // length) for part, length in zip(parts, longest, strict=True))
     assert longest == sorted(longest, reverse=True)
-    assert (
-        sum(len(part) * length for part, length in zip(parts, longest, strict=True)) < 64 * longest[0] * 0.7
-    )
+    assert sum(len(part) * length for part, length in zip(parts, longest, strict=True)) < 64 * longest[0] * 0.7
 
 
 def test_split_batch_edges() -> None:

@@ -61,15 +61,10 @@ def test_label_names_are_sorted_as_text_when_one_is_no_number() -> None:
 
 
 def test_prediction_needs_no_label_and_accepts_an_unknown_one(tmp_path: Path) -> None:
-    path = write(
-        tmp_path, "a.jsonl", '{"text": "a"}\n{"text": "b", "label": "new"}\n{"text": "c", "label": ""}\n'
-    )
+    path = write(tmp_path, "a.jsonl", '{"text": "a"}\n{"text": "b", "label": "new"}\n{"text": "c", "label": ""}\n')
     examples = read_examples(path, labels=LABELS, require_labels=False)
     assert [example.label for example in examples] == [None, "new", None]
-    assert (
-        len(read_examples(write(tmp_path, "a.csv", "text\nhello\n"), labels=LABELS, require_labels=False))
-        == 1
-    )
+    assert len(read_examples(write(tmp_path, "a.csv", "text\nhello\n"), labels=LABELS, require_labels=False)) == 1
 
 
 # What is refused
@@ -332,8 +327,7 @@ def test_long_line_is_refused_without_being_read(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert str(caught.value) == (
-        f"{path}:2: line longer than {MAX_LINE_BYTES} bytes "
-        "(one example is one line; is this the right file?)"
+        f"{path}:2: line longer than {MAX_LINE_BYTES} bytes (one example is one line; is this the right file?)"
     )
     assert peak < 8 << 20
 

@@ -63,9 +63,7 @@ def test_truncation_keeps_special_tokens_and_is_counted(tokenizer_json: Path) ->
 
 
 def test_models_without_segments(tokenizer_json: Path) -> None:
-    assert (
-        Encoder(tokenizer_json, 16, token_types=False).encode([Example("on", "off")], None).type_ids is None
-    )
+    assert Encoder(tokenizer_json, 16, token_types=False).encode([Example("on", "off")], None).type_ids is None
 
 
 def test_many_examples_and_none(tokenizer_json: Path) -> None:

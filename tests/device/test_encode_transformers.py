@@ -33,9 +33,7 @@ TEXTS = ["Turning, on", "a", "Größe", "x " * 40, "turn turning turned", "日�
 def test_same_ids(tmp_path: Path, max_seq_len: int) -> None:
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(
-        WordPiece({piece: number for number, piece in enumerate(PIECES)}, unk_token="[UNK]")
-    )
+    tokenizer = Tokenizer(WordPiece({piece: number for number, piece in enumerate(PIECES)}, unk_token="[UNK]"))
     tokenizer.normalizer = BertNormalizer()
     tokenizer.pre_tokenizer = BertPreTokenizer()
     special = [("[CLS]", 2), ("[SEP]", 3)]

@@ -42,9 +42,7 @@ def test_equals_naive_loops(classes: int) -> None:
     for trial in range(10):
         labels = random.integers(0, max(2, classes - 2), 50).tolist()  # some classes never occur
         guesses = random.integers(0, classes, 50).tolist()
-        predictions = [
-            label if random.random() < 0.6 else guess for label, guess in zip(labels, guesses, strict=True)
-        ]
+        predictions = [label if random.random() < 0.6 else guess for label, guess in zip(labels, guesses, strict=True)]
         evaluation = Evaluation(classes)
         for start in range(0, 50, 7):
             part = slice(start, start + 7)

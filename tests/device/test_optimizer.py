@@ -141,9 +141,7 @@ def test_global_norm_adds_in_float64() -> None:
     gradients = arrays(7)
     exact = math.sqrt(math.fsum(float(x) ** 2 for array in gradients.values() for x in array.ravel()))
     assert global_norm(gradients) == pytest.approx(exact, rel=1e-14)
-    assert global_norm({"tiny": np.full(3, 1e-30, np.float32)}) == pytest.approx(
-        math.sqrt(3) * 1e-30, rel=1e-6
-    )
+    assert global_norm({"tiny": np.full(3, 1e-30, np.float32)}) == pytest.approx(math.sqrt(3) * 1e-30, rel=1e-6)
     assert global_norm({"large": np.full(4, 1e30, np.float32)}) == pytest.approx(2e30, rel=1e-6)
     assert global_norm({}) == 0.0
     assert math.isnan(global_norm({"a": np.array([1, np.nan], np.float32)}))

@@ -30,9 +30,7 @@ def test_fifty_steps(weight_decay: float, max_norm: float) -> None:
     schedule = WarmupLinear(1e-3, 5, STEPS)
     for step in range(STEPS):
         scale = 10.0 ** random.uniform(-6, 0)
-        gradients = {
-            name: (random.standard_normal(shape) * scale).astype(np.float32) for name, shape in SHAPES.items()
-        }
+        gradients = {name: (random.standard_normal(shape) * scale).astype(np.float32) for name, shape in SHAPES.items()}
         for name, parameter in theirs.items():
             parameter.grad = torch.from_numpy(gradients[name].copy())
         expected = torch.nn.utils.clip_grad_norm_(theirs.values(), max_norm).item()
@@ -53,6 +51,4 @@ def test_fifty_steps(weight_decay: float, max_norm: float) -> None:
         state = optimizer.state_arrays()
         for key, field in (("first_moment", "exp_avg"), ("second_moment", "exp_avg_sq")):
             moment = oracle.state[parameter][field].numpy()
-            np.testing.assert_allclose(
-                state[f"{key}/{name}"], moment, rtol=1e-5, atol=1e-6 * np.abs(moment).max()
-            )
+            np.testing.assert_allclose(state[f"{key}/{name}"], moment, rtol=1e-5, atol=1e-6 * np.abs(moment).max())
