@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
+
 from edge_far.compile.builder import INTERNAL
 from edge_far.compile.stash_layer_norm import normalise_from_outputs
 from tests.tiny_graphs import FLOAT, make_graph, operators, random_array, run_graph
