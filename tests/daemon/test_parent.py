@@ -17,7 +17,8 @@ print(open("/proc/self/status").read())
 """
 MODULES = [
     *("conditions", "health", "ingest", "metrics", "notify", "paired", "records", "releases", "retention"),
-    *("spool", "store"),
+    *("candidate", "context", "cycle", "journal", "measures", "notes", "overseer", "service", "state", "status"),
+    *("spool", "store", "supervisor"),
 ]
 
 

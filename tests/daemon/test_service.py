@@ -1,0 +1,82 @@
+"""The daemon that loops by itself: small while idle, reloads, ends quickly, outlives failing ticks."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.field import Field, environment, wait_for
+
+pytestmark = pytest.mark.device
+IDLE_MIB = 40
+
+
+@pytest.fixture
+def daemon(field: Field) -> Iterator[subprocess.Popen[str]]:
+    """A looping daemon after its first look."""
+    command = field.command("daemon", "--interval-minutes", "0.01")
+    process = subprocess.Popen(
+        command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment()}
+    )
+    wait_for(lambda: (field.state / "model" / "current").exists() and (field.state / "status.json").exists())
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def told(field: Field) -> dict[str, dict[str, object]]:
+    """Return the notes by topic, as status.json has them for everybody."""
+    document = json.loads((field.state / "status.json").read_bytes())
+    return {note["topic"]: note for note in document["notes"]}
+
+
+def test_idle_memory_and_a_quick_end(field: Field, daemon: subprocess.Popen[str]) -> None:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{daemon.pid}/status").read_text())
+    assert found and int(found[1]) < IDLE_MIB * 1024, f"{int(found[1]) / 1024:.1f} MiB" if found else None
+    began = time.monotonic()
+    daemon.terminate()
+    assert daemon.wait(15) == 75
+    assert time.monotonic() - began < 10
+
+
+def test_sighup_loads_the_profile_and_keeps_the_old_one_when_it_is_wrong(
+    field: Field, daemon: subprocess.Popen[str]
+) -> None:
+    good = field.profile.read_text()
+    field.profile.write_text(good.replace("budget_mib: 400", "budget_mib: none"))
+    daemon.send_signal(signal.SIGHUP)
+    wait_for(lambda: "profile" in told(field))
+    assert "memory.budget_mib" in str(told(field)["profile"]["text"])
+    field.profile.write_text(good)
+    daemon.send_signal(signal.SIGHUP)
+    wait_for(lambda: "profile" not in told(field))
+    assert daemon.poll() is None
+
+
+def test_a_loop_trains_what_arrives(field: Field, daemon: subprocess.Popen[str]) -> None:
+    field.feed(600)
+    wait_for(lambda: field.current().startswith("000001-"))
+
+
+def test_a_tick_that_fails_is_told_and_the_next_one_tries_again(field: Field, daemon: subprocess.Popen[str]) -> None:
+    spool = field.state / "spool"
+    spool.rename(field.state / "elsewhere")
+    wait_for(lambda: "error" in told(field))
+    (field.state / "elsewhere").rename(spool)
+    wait_for(lambda: "error" not in told(field))
+    assert daemon.poll() is None
+
+
+def test_a_wrong_profile_ends_it_with_78_and_status_says_why(field: Field) -> None:
+    field.profile.write_text("memory: {budget_mib: 1}\n")
+    field.once(status=78)
+    status = field.status()
+    assert status["state"] == "broken" and "budget_mib" in status["summary"]
