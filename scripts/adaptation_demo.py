@@ -141,7 +141,8 @@ def measured(out: Path, state: Path) -> dict[str, Any]:
     (run / "run.json").write_text(json.dumps({"bundle": facts["bundle"]}))
     digest = hashlib.sha256((run / "learners.safetensors").read_bytes()).hexdigest()
     (run / "result.json").write_text(json.dumps({"learners_sha256": digest}))
-    document = edge_far(DEVICE, "eval", out / "bundle", "--run", run, "--data", out / "test.jsonl")
+    with_profile = ("--profile", out / "profile.yaml")
+    document = edge_far(DEVICE, "eval", out / "bundle", "--run", run, "--data", out / "test.jsonl", *with_profile)
     return {"release": current.name, "test_accuracy": document["accuracy"], "test_examples": document["examples"]}
 
 

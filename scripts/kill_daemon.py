@@ -75,9 +75,15 @@ def run(field: Field, rounds: int, chance: random.Random) -> int:
         document = field.once()
     problem = check(field, acknowledged)
     with Store(field.state / "store.sqlite3") as store:
-        examples = store.counts().examples
+        counts = store.counts()
     result = {
-        **{"rounds": rounds, "killed_while": dict(moments), "acknowledged": len(acknowledged), "in_store": examples},
+        **{
+            "rounds": rounds,
+            "killed_while": dict(moments),
+            "acknowledged": len(acknowledged),
+            "in_use": counts.examples,
+            "set_aside": counts.set_aside,
+        },
         **{"last_cycle": document["cycle"]["outcome"], "cycles": document["cycle"]["id"], "problem": problem},
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
@@ -114,10 +120,10 @@ def hand_over(
 
 
 def stored(field: Field) -> list[tuple[str, str]]:
-    """Return the normalised text and label of every example in the store, in no order."""
-    with Store(field.state / "store.sqlite3") as store:
-        found = [*store.examples(held_out=False), *store.examples(held_out=True)]
-    return [(normalise(entry.example.text), str(entry.example.label)) for entry in found]
+    """Return the normalised text and label of every example in the store, those set aside included."""
+    with sqlite3.connect(field.state / "store.sqlite3") as connection:
+        rows = connection.execute("SELECT text, label FROM examples").fetchall()
+    return [(normalise(text), label) for text, label in rows]
 
 
 def check(field: Field, acknowledged: dict[str, str]) -> str | None:

@@ -42,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="device profile: a name or a YAML file (default: EDGE_FAR_PROFILE, or the bundle's)",
     )
     parser.add_argument(
-        "--replay", type=Path, metavar="FILE", help="the host's samples, for a profile with adaptation.use_replay"
+        "--replay",
+        type=Path,
+        default=os.environ.get("EDGE_FAR_REPLAY"),
+        metavar="FILE",
+        help="the host's samples, for a profile with adaptation.use_replay (default: EDGE_FAR_REPLAY)",
     )
     parser.add_argument(
         "--interval-minutes", type=float, default=10.0, metavar="M", help="without --once (default: %(default)s)"
@@ -64,7 +68,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         bundle=Path(options.bundle),
         profile=options.profile or _profile_of(Path(options.bundle)),
         spool=options.spool,
-        replay=options.replay,
+        replay=Path(options.replay) if options.replay else None,
         sensors_root=options.sensors_root,
         stall_s=options.stall_seconds,
     )

@@ -93,11 +93,12 @@ class StateDirectory:
         """Raise InputMissing (66) unless a daemon has been here."""
         try:
             found = self.root.is_dir()
+            allowed = not found or os.access(self.root, os.R_OK | os.X_OK)
         except PermissionError:
+            found, allowed = True, False
+        if not allowed:
             hint = "run it with sudo; everybody may read /run/edgefar/status.json"
-            raise InputMissing(
-                "not allowed to look into the state directory", where=str(self.root), hint=hint
-            ) from None
+            raise InputMissing("not allowed to look into the state directory", where=str(self.root), hint=hint)
         if not found:
             hint = "run 'edge-far daemon --once' first, or name another directory with --state"
             raise InputMissing("no state directory here", where=str(self.root), hint=hint)

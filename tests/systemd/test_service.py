@@ -111,7 +111,7 @@ def test_a_stalled_trainer_is_killed_before_the_watchdog_fires(device: Container
     device.drop_in("edge-far.service", "[Service]\nWatchdogSec=15s\n")
     feed(device, 12000, 2, tmp_path)
     start_training(device)
-    device.run("kill", "-STOP", str(device.trainer()))
+    device.run("sh", "-c", f"kill -STOP {device.trainer()}")
     wait_for(lambda: device.show("ActiveState") == "inactive", 240)
     assert device.show("Result") == "success"
     last = status(device)["last_cycle"]
@@ -122,7 +122,7 @@ def test_the_watchdog_kills_a_stalled_daemon_and_its_trainer(device: Container, 
     device.drop_in("edge-far.service", "[Service]\nWatchdogSec=15s\n")
     feed(device, 12000, 3, tmp_path)
     start_training(device)
-    device.run("kill", "-STOP", device.show("MainPID"))
+    device.run("sh", "-c", f"kill -STOP {device.show('MainPID')}")
     wait_for(lambda: device.show("ActiveState") == "failed", 60)
     assert device.show("Result") == "watchdog"
     assert device.trainer() is None
