@@ -172,6 +172,17 @@ class Adaptation:
         minimum=1,
         maximum=1440,
     )
+    learning_rate_percent: float = setting(
+        33.0,
+        "Learning rate of a cycle, as a share of the bundle's: a cycle starts from a trained model, and large steps "
+        "would forget more than they learn.",
+        unit="percent",
+        minimum=1,
+        maximum=100,
+    )
+    epochs: int | None = setting(
+        None, "Passes over the device's examples in a cycle; null: as many as the bundle says.", minimum=1, maximum=100
+    )
     held_out_percent: int = setting(
         20,
         "Share of the device's examples that never train and decide whether a candidate is better. Read "

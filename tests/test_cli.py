@@ -198,7 +198,6 @@ def test_bad_input_ends_with_one_line_and_its_code(
         assert ":2" in done.stderr, "names the line"
 
 
-@pytest.mark.xfail(strict=True, reason="train hashes its data before it reads it: 74, 'cannot read', without a hint")
 def test_a_directory_as_data_is_bad_data(bad_files: Path, tiny_bundle: Callable[[str], Bundle], tmp_path: Path) -> None:
     root = tiny_bundle("tiny-fp32").root
     done = run("train", str(root), "--train", str(bad_files), "--out", str(tmp_path / "run"), "--quiet")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
-
 from edge_far.bench.task import CLIP_NORM, LEARNING_RATE, Measurement, Task, batches, micro_batches
 from edge_far.bundle import open_bundle
 from edge_far.device.backend import DropoutKey
@@ -31,9 +29,8 @@ def measure_bundle(task: Task) -> Measurement:
     data = batches(task, manifest.model.vocabulary, len(manifest.labels))
     predicted = None
     if backend_name == "portable":
-        used = len(np.unique(np.concatenate([batch.input_ids.ravel() for batch in data])))
         release_free_memory()
-        shapes = Shapes((task.length,), task.batch, used)
+        shapes = Shapes((task.length,), task.batch)
         now = resident_set().now_mib
         predicted = make_plan(manifest, shapes, UNLIMITED_MIB, now, task.micro_batch, loaded=True).predicted_peak_mib
     backend = make_backend(learners)

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         )
     else:
         lengths = tuple(range(8, settings.max_seq_len + 1, 8))
-        shapes = Shapes(lengths, settings.batch_size, bundle.manifest.model.vocabulary)
+        shapes = Shapes(lengths, settings.batch_size)
     session_options(1)  # the runtime's library is part of what training needs
     release_free_memory()
     plan = make_plan(bundle.manifest, shapes, budget_of(options, profile), resident_set().now_mib)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from edge_far import __version__
 from edge_far.daemon.candidate import LEARNERS, ChildFailed, build_candidate, ensure_factory, run_to_end
 from edge_far.daemon.context import Context
 from edge_far.daemon.health import ask_health_command
@@ -85,8 +86,12 @@ class AdaptationCycle:
             f"{unknown} examples have labels that this model does not know and are not used" if unknown else None,
             "export a bundle with these labels (edge-far export)",
         )
+        asked, defaults = self._context.profile.adaptation, self._context.bundle.manifest.defaults
         details = {
+            "version": __version__,
             "bundle": self._context.bundle.fingerprint,
+            "epochs": asked.epochs or defaults.epochs,  # a profile loaded anew must not change a run under way
+            "learning_rate": defaults.learning_rate * asked.learning_rate_percent / 100,
             "examples": {name: used for name, (used, _) in counts.items()},
         }
         return self._journal.start("collected", change=change, base=base.id, details=details)
@@ -111,6 +116,8 @@ class AdaptationCycle:
             return f"the current release is {current}, no longer {row.base}"
         if row.details.get("bundle") != self._context.bundle.fingerprint:
             return "the bundle was replaced"
+        if row.details.get("version") != __version__:
+            return "edge-far was updated"
         if not (self._directory / TRAIN).is_file():
             return "its files are gone"
         if row.state == "trained" and not (self._directory / "candidate" / LEARNERS).is_file():
@@ -156,6 +163,7 @@ class AdaptationCycle:
             *("train", context.bundle.root, "--train", self._directory / TRAIN, "--out", run),
             *("--learners", context.releases.directory / "releases" / row.base / LEARNERS),
             *("--profile", context.profile_source, "--checkpoint-minutes", CHECKPOINT_MINUTES),
+            *("--epochs", str(row.details["epochs"]), "--learning-rate", repr(row.details["learning_rate"])),
             *("--control", control, "--json", "-q"),
             *(["--resume"] if resume else []),
             *(["--micro-batch", str(smaller)] if smaller else []),

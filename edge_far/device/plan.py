@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -37,18 +37,14 @@ EVALUATION_OVERHEAD = 1.65
 RESERVE = 0.03
 # Added to the smallest budget that is named: the measured runtime differs a little from one start to the next.
 MEASURED_SLACK_MIB = 2.0
-# A page fault maps the pages around it too where the file is cached (Linux: fault_around_bytes), and hashing the bundle
-# has just cached it.
-_FAULT_BYTES = 65536
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """What the data needs: padded lengths that occur (ascending), batch size, and distinct tokens at most."""
+    """What the data needs: the padded lengths that occur (ascending), and the batch size."""
 
     lengths: tuple[int, ...]
     batch_size: int
-    vocabulary_used: int
     evaluation_lengths: tuple[int, ...] = ()
 
 
@@ -96,11 +92,8 @@ class Plan:
 
 def shapes_of(train: Encoded, batch_size: int, evaluation: Encoded | None = None) -> Shapes:
     """Return what planning must know of the data."""
-    shapes = Shapes(_lengths(train), min(batch_size, len(train)), len(np.unique(train.tokens)))
-    if evaluation is None:
-        return shapes
-    vocabulary = len(np.union1d(train.tokens, evaluation.tokens))
-    return replace(shapes, vocabulary_used=vocabulary, evaluation_lengths=_lengths(evaluation))
+    held_out = _lengths(evaluation) if evaluation is not None else ()
+    return Shapes(_lengths(train), min(batch_size, len(train)), held_out)
 
 
 def make_plan(
@@ -121,7 +114,7 @@ def make_plan(
     """
     if loaded:
         runtime_mib -= manifest.trained_parameters * 4 / MIB
-    fixed = _fixed_parts(manifest, shapes, runtime_mib)
+    fixed = _fixed_parts(manifest, runtime_mib)
     base = sum(fixed.values())
     if keep is None:
         limit = min(largest_micro_batch or shapes.batch_size, shapes.batch_size)
@@ -179,20 +172,17 @@ def _shorter(longest: int) -> str:
     return f"lower --max-seq-len below {longest}, " if longest > padded_length(1) else ""
 
 
-def _fixed_parts(manifest: Manifest, shapes: Shapes, runtime_mib: float) -> dict[str, float]:
+def _fixed_parts(manifest: Manifest, runtime_mib: float) -> dict[str, float]:
     trained = manifest.trained_parameters * 4 / MIB
     portable = manifest.portable
-    # The part of the mapped table around a row becomes resident when the row is looked up.
-    rows_used = min(1.0, shapes.vocabulary_used / manifest.model.vocabulary)
-    rows_per_fault = max(1.0, _FAULT_BYTES * manifest.model.vocabulary / max(portable.embedding_bytes, 1))
-    touched = 1.0 - (1.0 - rows_used) ** rows_per_fault
     return {
         "runtime": runtime_mib + SESSION_MIB,
         "parameters": trained,
         "gradients": trained,
         "optimiser": 2 * trained,
         "constants": portable.step_constant_bytes / MIB,
-        "embeddings": portable.embedding_bytes / MIB * touched,
+        # All of the mapped tables: kernels that map files in 2 MiB pieces make the whole resident with few look-ups.
+        "embeddings": portable.embedding_bytes / MIB,
     }
 
 

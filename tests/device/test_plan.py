@@ -20,7 +20,7 @@ from edge_far.errors import BudgetError
 
 RUNTIME_MIB = 60.0
 LENGTHS = tuple(range(8, 65, 8))
-SHAPES = Shapes(LENGTHS, 16, 50, LENGTHS)
+SHAPES = Shapes(LENGTHS, 16, LENGTHS)
 
 
 @pytest.fixture(scope="module")
@@ -117,5 +117,5 @@ def test_shapes_are_counted_from_the_data() -> None:
         return Encoded(tokens, starts, None, np.zeros(len(lengths), np.int64), 0, 0, 20)
 
     train = encoded(3, 8, 9, 19, first=0)
-    assert shapes_of(train, 16) == Shapes((8, 16, 20), 4, 39)
-    assert shapes_of(train, 2, encoded(17, 5, first=30)) == Shapes((8, 16, 20), 2, 52, (8, 20))
+    assert shapes_of(train, 16) == Shapes((8, 16, 20), 4)
+    assert shapes_of(train, 2, encoded(17, 5, first=30)) == Shapes((8, 16, 20), 2, (8, 20))
