@@ -30,9 +30,7 @@ BATCH, EPOCHS, RETENTION = 32, 4, 0.1
 
 def main() -> None:
     """Print one table row a learning rate and number of steps."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 25, 50, 100])
@@ -43,9 +41,7 @@ def main() -> None:
     rows = json.loads(options.data.read_text(encoding="utf-8"))["train"]
     names = sorted({label for _, label in rows})
     labels = np.array([names.index(label) for _, label in rows])
-    encodings = Tokenizer.from_file(str(options.model / "tokenizer.json")).encode_batch(
-        [text for text, _ in rows]
-    )
+    encodings = Tokenizer.from_file(str(options.model / "tokenizer.json")).encode_batch([text for text, _ in rows])
     tokens = [np.array(e.ids)[np.array(e.attention_mask) == 1] for e in encodings]
     torch.manual_seed(0)
     pretrained = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=len(names))
@@ -65,9 +61,7 @@ def main() -> None:
             )
 
 
-def run(
-    pretrained: Any, data: Iterator[dict], steps: int, planned: int, rate: float
-) -> tuple[PrimingResult, Any]:
+def run(pretrained: Any, data: Iterator[dict], steps: int, planned: int, rate: float) -> tuple[PrimingResult, Any]:
     """Prime a copy of the model; return the result and the primed copy."""
     model = copy.deepcopy(pretrained)
     settings = PrimingSettings(steps=steps, planned_steps=planned, learning_rate=rate, retention=RETENTION)
@@ -77,9 +71,7 @@ def run(
 def changes(before: Any, after: Any) -> list[np.ndarray]:
     """Return the L1 norm of each node's change between two copies of a model."""
     return [
-        node_l1(
-            b.first.weight - a.first.weight, b.first.bias - a.first.bias, b.second.weight - a.second.weight
-        )
+        node_l1(b.first.weight - a.first.weight, b.first.bias - a.first.bias, b.second.weight - a.second.weight)
         for a, b in zip(find_ffn_blocks(before), find_ffn_blocks(after), strict=True)
     ]
 

@@ -4,9 +4,9 @@
 
 HWU64 holds train/, valid/ and test/, each with seq.in and label, a line an example. The first half of each intent's
 training examples trains the factory bundle; the second half arrives through the spool in five batches, shuffled, and
-after each one `edge-far daemon --once` runs, in the device's environment. `valid` is the host's sample for the gate
-(half of it trains along, half measures forgetting); `test` is seen by nobody but the table. Takes up again where it
-was interrupted.
+after each one `edge-far daemon --once` runs, in the device's environment. Of the
+host's half 1,000 examples go along: half of them train, half measure forgetting. `test` is seen by nobody but the
+table. Takes up again where it was interrupted.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ from edge_far.bundle import describe_files
 REPOSITORY = Path(__file__).resolve().parents[1]
 HOST, DEVICE = (REPOSITORY / name / "bin" / "edge-far" for name in (".venv", ".venv-device"))
 BATCHES = 5
+REPLAY = 1000
 PROFILE = """memory: {budget_mib: 300}
 compute: {threads: 2}
 training: {batch_size: 16, max_seq_len: 64}
-adaptation: {min_new_examples: 32, use_replay: true, tolerance_percent: 3, base_tolerance_percent: 3}
+adaptation:
+  {min_new_examples: 32, epochs: 2, use_replay: true, tolerance_percent: 3, base_tolerance_percent: 3}
 """
 
 
@@ -74,7 +76,7 @@ def prepare(data: Path, out: Path, seed: int) -> None:
         halves["device"] += records[middle:]
     random.Random(seed).shuffle(halves["device"])
     write(out / "host.jsonl", halves["host"])
-    write(out / "valid.jsonl", read(data / "valid"))
+    write(out / "replay.jsonl", random.Random(seed).sample(halves["host"], REPLAY))
     write(out / "test.jsonl", read(data / "test"))
     size = -(-len(halves["device"]) // BATCHES)
     for number in range(BATCHES):
@@ -179,7 +181,7 @@ def daemon(out: Path, state: Path) -> dict[str, Any]:
     return edge_far(
         DEVICE,
         *("daemon", "--once", "--state", state, "--profile", out / "profile.yaml", "--bundle", out / "bundle"),
-        *("--replay", out / "valid.jsonl"),
+        *("--replay", out / "replay.jsonl"),
         accepted=(0, 75),
     )
 

@@ -85,9 +85,7 @@ def test_values_and_defaults(tmp_path: Path) -> None:
     assert profile == Profile(
         name="mine",
         memory=Memory(budget_mib=700),
-        thermal=dataclasses.replace(
-            Profile(name="", memory=Memory(budget_mib=64)).thermal, pause_above_celsius=70.0
-        ),
+        thermal=dataclasses.replace(Profile(name="", memory=Memory(budget_mib=64)).thermal, pause_above_celsius=70.0),
     )
     assert type(profile.thermal.pause_above_celsius) is float
     with pytest.raises(dataclasses.FrozenInstanceError):

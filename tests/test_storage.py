@@ -279,9 +279,7 @@ def test_kill_at_random_moments(tmp_path: Path, way: str) -> None:
     make(tmp_path / "final", "0")
     write_atomically(tmp_path / "state", b"0")
     for attempt in range(8):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), way], stdout=subprocess.PIPE, text=True
-        )
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), way], stdout=subprocess.PIPE, text=True)
         assert writer.stdout is not None
         with writer.stdout:
             assert writer.stdout.readline() == "ready\n"

@@ -331,9 +331,7 @@ def all_cases() -> list[Case]:
 def build_model(case: Case) -> onnx.ModelProto:
     """The case as a model of opset 20, IR version 10."""
     outputs = [f"out{index}" for index in range(len(case.outputs))]
-    node = helper.make_node(
-        case.operator, list(case.arguments), outputs, domain=case.domain, **case.attributes
-    )
+    node = helper.make_node(case.operator, list(case.arguments), outputs, domain=case.domain, **case.attributes)
     graph = helper.make_graph(
         [node],
         "probe",
@@ -342,10 +340,7 @@ def build_model(case: Case) -> onnx.ModelProto:
             for name, value in case.arguments.items()
             if name not in case.constants
         ],
-        [
-            helper.make_tensor_value_info(n, dtype, None)
-            for n, dtype in zip(outputs, case.outputs, strict=True)
-        ],
+        [helper.make_tensor_value_info(n, dtype, None) for n, dtype in zip(outputs, case.outputs, strict=True)],
         [numpy_helper.from_array(case.arguments[name], name) for name in case.constants],
     )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(MICROSOFT, 1)]
@@ -361,9 +356,7 @@ def main() -> None:
         (directory / f"{stem}.onnx").write_bytes(build_model(case).SerializeToString())
         inputs = {name: value for name, value in case.arguments.items() if name not in case.constants}
         np.savez(directory / f"{stem}.npz", expected=case.expected, **inputs)
-        entries.append(
-            {"name": case.name, "stem": stem, "tolerance": case.tolerance, "in_place": case.in_place}
-        )
+        entries.append({"name": case.name, "stem": stem, "tolerance": case.tolerance, "in_place": case.in_place})
     (directory / "cases.json").write_text(json.dumps(entries, indent=1))
 
 

@@ -44,9 +44,7 @@ def largest_difference(left: list[np.ndarray], right: list[np.ndarray]) -> tuple
     return absolute, relative
 
 
-def compare(
-    results: Path, stem: str, oracle: dict[str, list[np.ndarray] | str], tolerance: float
-) -> tuple[str, bool]:
+def compare(results: Path, stem: str, oracle: dict[str, list[np.ndarray] | str], tolerance: float) -> tuple[str, bool]:
     """One cell of the table and whether it is within the tolerance."""
     worst, good = 0.0, True
     for packing in PACKINGS:

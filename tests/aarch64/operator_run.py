@@ -21,9 +21,7 @@ import onnxruntime
 PACKINGS = {"packed": "0", "mapped": "1"}  # -> session.disable_prepacking
 
 
-def run_case(
-    model: Path, inputs: dict[str, np.ndarray], packing: str, in_place: str | None
-) -> list[np.ndarray]:
+def run_case(model: Path, inputs: dict[str, np.ndarray], packing: str, in_place: str | None) -> list[np.ndarray]:
     """All outputs of one model; `in_place` names the input whose memory the first output is bound to."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

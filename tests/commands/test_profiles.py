@@ -16,10 +16,7 @@ def test_list_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profiles"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["PROFILE", "BUDGET", "MiB", "RAM", "MiB", "THREADS", "FROZEN", "BOARD"]
-    assert (
-        lines[1]
-        == "rpi-zero2w-512               300      512        4  int8    Raspberry Pi Zero 2 W, 512 MB"
-    )
+    assert lines[1] == "rpi-zero2w-512               300      512        4  int8    Raspberry Pi Zero 2 W, 512 MB"
     assert len(lines) == 14
 
 

@@ -18,7 +18,7 @@ PROFILE = """memory: {budget_mib: 400}
 compute: {threads: 1}
 pressure: {min_available_mib: 16, max_memory_psi_some_avg10_percent: null}
 storage: {min_free_mib: 1}
-adaptation: {min_new_examples: 10}
+adaptation: {learning_rate_percent: 100, min_new_examples: 10}
 """
 
 

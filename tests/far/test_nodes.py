@@ -39,12 +39,8 @@ def test_finds_every_block(tiny_model, architecture, path, first, bare):
 def test_other_architectures_are_named_with_the_supported_ones():
     from transformers import ElectraConfig, ElectraModel
 
-    model = ElectraModel(
-        ElectraConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9)
-    )
-    with pytest.raises(
-        Unavailable, match=r"ElectraModel.*BertForSequenceClassification, BertModel, DistilBert"
-    ):
+    model = ElectraModel(ElectraConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9))
+    with pytest.raises(Unavailable, match=r"ElectraModel.*BertForSequenceClassification, BertModel, DistilBert"):
         find_ffn_blocks(model)
 
 

@@ -162,10 +162,7 @@ def test_the_layout_says_how_to_merge_without_torch(tiny_model, make_batch, arch
     assert list(merged) == list(expected)
     for name, value in expected.items():
         assert np.array_equal(merged[name], value.numpy()), name
-    used = [
-        how if isinstance(how, str) else [how["learner"], how["frozen"]]
-        for how in layout["parameters"].values()
-    ]
+    used = [how if isinstance(how, str) else [how["learner"], how["frozen"]] for how in layout["parameters"].values()]
     flat = [name for entry in used for name in ([entry] if isinstance(entry, str) else entry) if name]
     assert sorted(flat) == sorted(arrays)
 
