@@ -17,7 +17,7 @@ from typing import Any
 
 from edge_far import __version__
 from edge_far.console import Console
-from edge_far.errors import EdgeFarError, Interrupted, StorageError, UsageError
+from edge_far.errors import Deferred, EdgeFarError, Interrupted, StorageError, UsageError
 
 __all__ = ["main"]
 
@@ -103,6 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, as_json)
     except KeyboardInterrupt:
         return _fail(Interrupted("interrupted"), as_json)
+    except MemoryError:
+        hint = "free memory or give a smaller --budget-mib; a training run continues with --resume"
+        return _fail(Deferred("the system has no memory left", hint=hint), as_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
