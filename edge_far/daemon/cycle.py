@@ -270,17 +270,25 @@ class AdaptationCycle:
     def _end(self, row: CycleRow, state: str, reason: str, details: dict[str, Any] | None = None) -> CycleRow:
         return self._journal.update(row, state=state, details={"reason": reason, **(details or {})})
 
+    def tidy(self) -> None:
+        """After a cycle: copy the store, which knows of the end by now, and remove the cycle's files.
+
+        Where the files are still there without a cycle under way, this was interrupted and is done again.
+        """
+        if self._journal.under_way() is not None or not self._directory.exists():
+            return
+        self._context.store.backup(backup_path(self._context.state.store))
+        try:
+            shutil.rmtree(self._directory)
+            fsync_directory(self._directory.parent)
+        except OSError as error:
+            raise storage_error(error, self._directory) from error
+
     def _finish(self, row: CycleRow) -> CycleRow:
-        """Tidy up; the copy of the store is made last, so that it knows of the end."""
         context, outcome = self._context, row.state
         context.releases.prune(keep=[ensure_factory(context).id])
         row = self._journal.update(row, state=FINISHED, outcome=outcome)
-        context.store.backup(backup_path(context.state.store))
-        shutil.rmtree(self._directory, ignore_errors=True)
-        try:
-            fsync_directory(self._directory.parent)
-        except OSError as error:
-            raise storage_error(error, self._directory.parent) from error
+        self.tidy()
         return row
 
 

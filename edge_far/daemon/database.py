@@ -226,7 +226,8 @@ def _damaged(path: Path, reason: str) -> DatabaseDamaged:
 
 
 def _translated(path: Path, error: sqlite3.Error) -> StorageError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    extended = getattr(error, "sqlite_errorcode", 0)
+    code = extended & 0xFF
     where = str(path)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return _damaged(path, str(error))
@@ -234,7 +235,8 @@ def _translated(path: Path, error: sqlite3.Error) -> StorageError:
         return StorageError(
             "the store is locked by another process", where=where, hint="wait for it to end, then try again"
         )
-    if code == sqlite3.SQLITE_FULL:
+    # Where not even the shared-memory file can grow, SQLite speaks of an I/O error.
+    if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:
         return StorageError("cannot write: no space left", where=where, hint="free some space there")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         hint = "run the command as the owner of the state directory"

@@ -121,6 +121,7 @@ class Service:
     def tick(self) -> Outcome:
         """Ingest, then finish the cycle under way or start one where the conditions allow."""
         self._reload_if_asked()
+        self._cycle.tidy()
         ingested = self._ingest()
         self._load_replay()
         current = self._checked_release()

@@ -52,12 +52,14 @@ def test_a_disk_that_fills_up_in_a_cycle(small: Field, spare_kib: int) -> None:
     assert done.returncode in (0, 74, 75), done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     if done.returncode == 74:
-        assert "No space left" in done.stderr or "full" in done.stderr, done.stderr
+        assert "no space left" in done.stderr.lower(), done.stderr
     releases = Releases(small.state / "model")
     assert releases.verify(releases.current_id() or "")
     limit(small, AMPLE_KIB)
-    if done.returncode:
-        assert small.once()["cycle"]["outcome"] == "released"
+    # Only the last step, the copy of the store, may fail when the release is there already.
+    small.once(status=75 if small.current().startswith("000001-") else 0)
+    assert small.current().startswith("000001-")
+    assert (small.state / "store.sqlite3.backup").stat().st_size and not (small.state / "cycle").exists()
     with Store(small.state / "store.sqlite3") as store:
         assert store.counts().examples == len(set(texts(small)))
     assert small.status()["state"] == "healthy"

@@ -132,11 +132,14 @@ def test_the_watchdog_kills_a_stalled_daemon_and_its_trainer(device: Container, 
     assert device.show("ExecMainStatus") == "0"
 
 
-def test_the_memory_limit_takes_the_trainer_and_not_the_daemon(device: Container, tmp_path: Path) -> None:
+def test_the_memory_limit_is_seen_and_holds(device: Container, tmp_path: Path) -> None:
     device.drop_in("edge-far.service", "[Service]\nMemoryMax=48M\n")
     feed(device, 3000, 4, tmp_path)
-    # The conditions see a limit below the budget and do not even start.
     device.run("systemctl", "start", "edge-far.service")
+    group = device.run("systemctl", "show", "edge-far.service", "--property=ControlGroup", "--value")
+    if not device.run("sh", "-c", f"ls /sys/fs/cgroup/{group}/memory.max", check=False):
+        pytest.skip("this machine gives the container no memory controller")
     wait_for(lambda: device.show("ActiveState") == "inactive", 120)
+    # The conditions see a limit below the budget and do not even start.
     assert device.show("ExecMainStatus") == "75"
     assert "control group allows 48 MiB" in str(status(device)["summary"])
