@@ -202,7 +202,7 @@ def test_a_directory_as_data_is_bad_data(bad_files: Path, tiny_bundle: Callable[
     root = tiny_bundle("tiny-fp32").root
     done = run("train", str(root), "--train", str(bad_files), "--out", str(tmp_path / "run"), "--quiet")
     assert_one_line(done.stderr)
-    assert done.returncode == 65 and "is a directory, not a data file" in done.stderr
+    assert done.returncode == 65 and "is a directory, not a file" in done.stderr
 
 
 def test_a_changed_byte_ends_training_before_it_begins(
