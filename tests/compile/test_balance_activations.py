@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 pytest.importorskip("torch")
+import onnx_ir as ir
+
 from edge_far.compile.balance_activations import balance_activations
 from edge_far.compile.quantize import quantize_frozen_products
 from tests.tiny_graphs import FLOAT, make_graph, operators, random_array, run_graph

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 pytest.importorskip("torch")
+import onnx_ir as ir
 import onnxruntime as ort
 
 from edge_far.compile.builder import Builder

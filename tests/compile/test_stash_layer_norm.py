@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 pytest.importorskip("torch")
+import onnx_ir as ir
 import torch
 
 from edge_far.compile.builder import INTERNAL
