@@ -26,6 +26,7 @@ __all__ = ["ChildEnd", "Progress", "Supervisor", "Wish", "oom_kills"]
 POLL_S = 0.2
 STALL_S = 240.0
 STALL_SHARE = 0.8  # of the watchdog's interval: the stalled child goes, and the daemon lives to tell
+GAP_S = 10.0
 GRACE_S = 8.0  # for the checkpoint; the daemon itself has 10
 SHOWN_BYTES = 2000
 
@@ -171,7 +172,7 @@ class _Watch:
         stall_s: float,
         notifier: Notifier,
     ) -> None:
-        self.began_s = self._alive_s = time.monotonic()
+        self.began_s = self._alive_s = self._looked_s = time.monotonic()
         self.stalled = False
         self.stopped: str | None = None
         self._process, self._follower, self._control = process, follower, control
@@ -184,6 +185,9 @@ class _Watch:
     def look(self, wish: Callable[[Progress], Wish]) -> None:
         """Follow the log, tell the watchdog, pass on what is wished for, kill what is stalled."""
         now = time.monotonic()
+        if now - self._looked_s > GAP_S:  # this process was frozen itself, and the child perhaps with it
+            self._alive_s += now - self._looked_s
+        self._looked_s = now
         if self._has_advanced():
             self._alive_s = now
             self._notifier.ping()

@@ -147,6 +147,20 @@ def test_a_stalled_trainer_is_killed_and_retried(field: Field) -> None:
     assert json.loads(output)["cycle"]["outcome"] == "released"
 
 
+def test_a_device_that_was_frozen_as_a_whole_does_not_count_as_stalled(field: Field) -> None:
+    field.feed(1500)
+    process = field.start("--stall-seconds", "3")
+    wait_for(lambda: has_stepped(field))
+    frozen = [process.pid, kill_trainer(process, signal.SIGSTOP)]
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(12)  # longer than GAP_S and the stall
+    for pid in frozen:  # the daemon first: it must not judge before the trainer had its chance
+        os.kill(pid, signal.SIGCONT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "deaths" not in json.loads(output)["cycle"]["details"]
+
+
 def test_a_killed_daemon_takes_its_trainer_along_and_the_next_one_goes_on(field: Field) -> None:
     field.feed(1500)
     process = field.start()

@@ -22,16 +22,22 @@ HOG = "import time; x = bytearray({size} << 20); x[::4096] = b'x' * len(x[::4096
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A control group with a memory limit, version 1 or 2."""
+    folder = _make_group()
+    if folder is None:
+        pytest.skip("no memory control group can be made here")
+    yield folder
+    wait_for(lambda: not (folder / "cgroup.procs").read_text(), 10)
+    folder.rmdir()
+
+
+def _make_group() -> Path | None:
     for top, name in ((Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"), (Path("/sys/fs/cgroup"), "memory.max")):
         folder = top / f"edge-far-test-{os.getpid()}"
         with suppress(OSError):
             folder.mkdir()
             (folder / name).write_text(str(LIMIT_MIB << 20))
-            yield folder
-            wait_for(lambda: not (folder / "cgroup.procs").read_text(), 10)
-            folder.rmdir()
-            return
-    pytest.skip("no memory control group can be made here")
+            return folder
+    return None
 
 
 def inside(group: Path, command: list[str]) -> subprocess.Popen[str]:
