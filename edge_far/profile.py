@@ -174,8 +174,8 @@ class Adaptation:
     )
     learning_rate_percent: float = setting(
         33.0,
-        "Learning rate of a cycle, as a share of the bundle's: a cycle starts from a trained model, and large steps "
-        "would forget more than they learn.",
+        "Learning rate of a cycle, as a share of the bundle's, because a cycle starts from a trained model. The "
+        "default is a convention, not a measured optimum.",
         unit="percent",
         minimum=1,
         maximum=100,

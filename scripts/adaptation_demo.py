@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/adaptation_demo.py --data HWU64 [--out build/adaptation] [--prepare | --cycles | --table]
 
-HWU64 holds train/, valid/ and test/, each with seq.in and label, a line an example. The first half of each intent's
+HWU64 holds train/ and test/, each with seq.in and label, a line an example. The first half of each intent's
 training examples trains the factory bundle; the second half arrives through the spool in five batches, shuffled, and
 after each one `edge-far daemon --once` runs, in the device's environment. Of the
 host's half 1,000 examples go along: half of them train, half measure forgetting. `test` is seen by nobody but the
