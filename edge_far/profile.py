@@ -66,10 +66,11 @@ class Compute:
         minimum=1,
         maximum=256,
     )
-    frozen_precision: Literal["int8", "fp32"] = setting(
+    frozen_precision: Literal["int8", "int8-weights", "fp32-compact", "fp32"] = setting(
         "int8",
-        "How the weights that never train are stored and multiplied: int8 is smaller and faster, fp32 is "
-        "exact. Read when a bundle is exported; what trains is always fp32.",
+        "How the weights that never train are stored and multiplied: int8 is smallest and fastest; int8-weights "
+        "stores 8 bits and multiplies in fp32; fp32-compact keeps only what the backward pass needs of them in 8 bits; "
+        "fp32 is exact. Read when a bundle is exported; what trains is always fp32.",
     )
 
 

@@ -113,7 +113,7 @@ schedule: [22, 6]
         "At 'termal': unknown key; did you mean 'thermal'?",
         "At 'memory.budget_mib': must be a whole number of MiB between 64 and 1048576, not 'lots'",
         "At 'compute.threads': must be a whole number of threads between 1 and 256, not 0",
-        "At 'compute.frozen_precision': must be int8 or fp32, not 'int4'",
+        "At 'compute.frozen_precision': must be int8 or int8-weights or fp32-compact or fp32, not 'int4'",
         "At 'training.batch_sise': unknown key; did you mean 'batch_size'?",
         "At 'training.max_seq_len': must be a whole number of tokens between 8 and 4096, not 64.0",
         "At 'power.require_mains': must be true or false, not 'true' (without quotes)",

@@ -73,6 +73,8 @@ CASES = (
     Case("roberta-r10-5-dropout", "roberta", 0.1, 5, dropout=True, first_token_only=False),
     Case("bert-r40-5-int8", "bert", 0.4, 5, precision="int8"),
     Case("roberta-r10-5-int8", "roberta", 0.1, 5, precision="int8"),
+    Case("bert-r10-5-weights", "bert", 0.1, 5, precision="int8-weights"),
+    Case("distilbert-r10-5-compact", "distilbert", 0.1, 5, precision="fp32-compact"),
     # scripts/test_aarch64.sh trains these two; int8 and dropout meet in the second.
     Case("tiny-fp32", "distilbert", 0.1, 5, dropout=True),
     Case("tiny-int8", "distilbert", 0.1, 5, precision="int8", dropout=True),

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from edge_far.errors import UsageError
 
-__all__ = ["ENGINES", "Case", "Method", "cases_for", "far_name", "method_named"]
+__all__ = ["ENGINES", "PRECISIONS", "Case", "Method", "cases_for", "far_name", "method_named"]
 
 ENGINES = ("torch", "ort-training", "edge-far")
 ATTENTIONS = ("sdpa", "eager")
+# How edge-far stores and multiplies the non-learners (profile: compute.frozen_precision).
+PRECISIONS = ("int8", "int8-weights", "fp32-compact", "fp32")
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,17 @@ def cases_for(
 ) -> list[Case]:
     """Return the rows in the order of the table.
 
-    PyTorch runs with both of its attention implementations, and full fine-tuning there with embeddings trained, which
-    is what a user does, and frozen. `embeddings` is that of all other rows.
+    PyTorch runs with both of its attention implementations. Full fine-tuning in PyTorch and edge-far runs with
+    embeddings trained, which is what a user does, and frozen; no precision of non-learners changes it, so edge-far
+    compiles it in fp32. `embeddings` is that of all other rows.
     """
     cases = []
     for engine in (name for name in ENGINES if name in engines):
         for method in methods:
+            trained = ("train", "frozen") if method.is_full and engine != "ort-training" else (embeddings,)
             if engine == "torch":
-                trained = ("train", "frozen") if method.is_full else (embeddings,)
                 cases += [Case(engine, method, "fp32", e, a) for e in trained for a in ATTENTIONS]
             else:
-                used = precisions if engine == "edge-far" else ("fp32",)
-                cases += [Case(engine, method, precision, embeddings) for precision in used]
+                used = precisions if engine == "edge-far" and not method.is_full else ("fp32",)
+                cases += [Case(engine, method, precision, e) for precision in used for e in trained]
     return list(dict.fromkeys(cases))

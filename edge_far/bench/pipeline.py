@@ -117,7 +117,7 @@ def _prepare(
     cases = cases_for(settings.engines, settings.methods, settings.precisions, settings.embeddings)
     missing = missing_for_compiling()
     with tempfile.TemporaryDirectory(prefix="edge-far-bench-") as folder:
-        bundles: dict[tuple[float, str], Bundle] = {}
+        bundles: dict[tuple[float, str, str], Bundle] = {}
         prepared = {}
         for case in cases:
             if environments[case.engine].python is None:
@@ -132,17 +132,17 @@ def _prepare(
 
 
 def _compiled(
-    settings: Settings, case: Case, bundles: dict[tuple[float, str], Bundle], folder: Path, console: Console
+    settings: Settings, case: Case, bundles: dict[tuple[float, str, str], Bundle], folder: Path, console: Console
 ) -> Prepared:
     from edge_far.bench.bundles import compile_random
 
-    key = (case.method.retention, case.precision)
+    key = (case.method.retention, case.precision, case.embeddings)
     if key not in bundles:
         console.info(f"compiling {Path(settings.model).name}, {case.method.name}, {case.precision}")
         try:
             bundles[key] = compile_random(
                 settings.model,
-                folder / f"{case.method.name}-{case.precision}",
+                folder / "-".join((case.method.name, case.precision, case.embeddings)),
                 retention=case.method.retention,
                 precision=case.precision,
                 embeddings=case.embeddings,

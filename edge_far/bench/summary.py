@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 from typing import Any
 
-from edge_far.bench.cases import Case
+from edge_far.bench.cases import PRECISIONS, Case
 from edge_far.bench.task import Measurement
 
 __all__ = ["make_ratios", "make_row"]
@@ -56,19 +56,17 @@ def make_ratios(rows: Sequence[Row], far: str) -> dict[str, float]:
         "torch_far": _select(rows, "torch", far),
         "ort_training_full": _select(rows, "ort-training", "full"),
         "ort_training_far": _select(rows, "ort-training", far),
-        "edge_far_full_fp32": _select(rows, "edge-far", "full", precision="fp32"),
-        "edge_far_full_int8": _select(rows, "edge-far", "full", precision="int8"),
+        "edge_far_full": _select(rows, "edge-far", "full", embeddings="train"),
+        "edge_far_full_frozen_embeddings": _select(rows, "edge-far", "full", embeddings="frozen"),
     }
-    far_rows = {p: _select(rows, "edge-far", far, precision=p) for p in ("int8", "fp32")}
+    far_rows = {precision: _select(rows, "edge-far", far, precision=precision) for precision in PRECISIONS}
     ratios = {}
     for measure, key in (("step", "step_seconds"), ("peak", "peak_rss_mib"), ("bytes", "bytes_moved")):
         for name, first in selected.items():
             for precision, second in far_rows.items():
-                if name.startswith("edge_far") and name.endswith("int8") and precision == "fp32":
-                    continue
                 above, below = _least(first, key), _least(second, key)
                 if above is not None and below:
-                    ratios[f"{measure}_{name}_over_edge_far_{precision}"] = round(above / below, 3)
+                    ratios[f"{measure}_{name}_over_edge_far_{precision.replace('-', '_')}"] = round(above / below, 3)
     return ratios
 
 

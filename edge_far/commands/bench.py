@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from edge_far.bench.cases import ENGINES, method_named
+from edge_far.bench.cases import ENGINES, PRECISIONS, method_named
 from edge_far.bench.geometries import GEOMETRIES
 from edge_far.console import Console
 from edge_far.errors import ConfigError, InputMissing, OutputExists, Unavailable, UsageError
@@ -26,7 +26,6 @@ EXAMPLES = """examples:
 Bundles are compiled into the folder for temporary files (TMPDIR): about 0.6 GB each for DistilBERT.
 """
 
-PRECISIONS = ("int8", "fp32")
 LARGEST = 4096
 
 
@@ -53,7 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     rows.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), help="default: all")
     rows.add_argument(
-        "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="of edge-far (default: both)"
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        default=["int8", "fp32-compact", "fp32"],
+        help="of edge-far's frozen weights (default: all but int8-weights)",
     )
     rows.add_argument("--embeddings", choices=("frozen", "train"), default="frozen", help="default: %(default)s")
     rows.add_argument("--dropout", action="store_true", help="train with the model's dropout")

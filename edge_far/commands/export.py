@@ -56,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compiler = parser.add_argument_group("compiler")
     compiler.add_argument(
         "--frozen-precision",
-        choices=("int8", "fp32"),
-        help="storage of the non-learners (default: the profile's)",
+        choices=("int8", "int8-weights", "fp32-compact", "fp32"),
+        help="storage and products of the non-learners, as in `edge-far profiles sample` (default: the profile's)",
     )
     compiler.add_argument(
         "--max-seq-len", type=int, metavar="N", help="longest text in tokens (default: the profile's)"

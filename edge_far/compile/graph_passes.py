@@ -21,7 +21,7 @@ from edge_far.compile.fuse_attention import drop_unused_weights, fuse_attention
 from edge_far.compile.gradients import add_gradients, add_loss
 from edge_far.compile.lower import lower_internal_operators
 from edge_far.compile.notes import PassNote
-from edge_far.compile.quantize import quantize_frozen_products, quantize_frozen_tables
+from edge_far.compile.quantize import quantize_frozen_products, quantize_frozen_tables, store_frozen_weights
 from edge_far.compile.scale_gradient_rows import scale_gradient_rows
 from edge_far.compile.stash_gelu import stash_gelu_derivatives
 from edge_far.compile.stash_layer_norm import normalise_from_outputs
@@ -31,12 +31,22 @@ __all__ = ["CompileOptions", "PortableGraphs", "build_portable_graphs", "build_r
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """What the passes may do; `frozen_precision` is int8 or fp32, `max_positions` the longest sequence."""
+    """What the passes may do; `max_positions` is the longest sequence.
+
+    `frozen_precision` says how non-learners are stored and multiplied: int8; int8-weights (8-bit storage, fp32
+    products); fp32-compact (fp32, with 8-bit stashes for the backward pass); fp32 (exact).
+    """
 
     frozen_precision: str
     dropout: bool
     max_positions: int
     first_token_only: bool = True
+    fused_attention: bool = True
+
+    @property
+    def stashes_in_8_bits(self) -> bool:
+        """Say whether the backward pass may read rounded stashes."""
+        return self.frozen_precision != "fp32"
 
 
 @dataclass
@@ -62,17 +72,20 @@ def build_portable_graphs(
         notes.append(compute_first_token_only(forward))
     graphs.infer = _copy(forward)
     parameters = {name: value.detach().cpu().numpy() for name, value in model.named_parameters()}
-    _finish(graphs.infer, [remove_dropout(graphs.infer), fuse_attention(graphs.infer)], parameters, options)
+    _finish(graphs.infer, [remove_dropout(graphs.infer)], parameters, options)
     if options.dropout:
         note, graphs.masks = bind_dropout_masks(forward)
         notes.append(note)
     else:
         notes.append(remove_dropout(forward))
-    notes.append(fuse_attention(forward))
+    if options.fused_attention:
+        notes.append(fuse_attention(forward))
     (logits,) = forward.graph.outputs
     notes.append(add_gradients(forward, logits, add_loss(forward), learners))
+    if options.stashes_in_8_bits:
+        notes += [normalise_from_outputs(forward, parameters), stash_gelu_derivatives(forward)]
     if options.frozen_precision == "int8":
-        notes += _compact_backward(forward, parameters)
+        notes.append(scale_gradient_rows(forward))
     _finish(forward, notes, parameters, options)
     return graphs
 
@@ -95,17 +108,16 @@ def build_release_graph(original: torch.nn.Module, architecture: str) -> ir.Mode
     return release
 
 
-def _compact_backward(step: ir.Model, parameters: Mapping[str, np.ndarray]) -> list[PassNote]:
-    """Apply the passes that trade a rounding error for memory; the exact plan (fp32) goes without."""
-    return [normalise_from_outputs(step, parameters), stash_gelu_derivatives(step), scale_gradient_rows(step)]
-
-
 def _finish(
     model: ir.Model, notes: list[PassNote], parameters: Mapping[str, np.ndarray], options: CompileOptions
 ) -> None:
     if options.frozen_precision == "int8":
         notes.append(balance_activations(model, parameters))
-        notes += [quantize_frozen_products(model), quantize_frozen_tables(model)]
+        notes.append(quantize_frozen_products(model))
+    elif options.frozen_precision == "int8-weights":
+        notes.append(store_frozen_weights(model))
+    if options.frozen_precision.startswith("int8"):
+        notes.append(quantize_frozen_tables(model))
     notes += [lower_internal_operators(model), drop_unused_weights(model), fuse_additions(model)]
     before = model.graph.num_nodes()
     CommonSubexpressionEliminationPass()(model)

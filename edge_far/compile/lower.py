@@ -52,12 +52,37 @@ def _layer_norm_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
 
 
 def _layer_norm_grad_from_output(node: ir.Node, b: Builder) -> list[ir.Value | None]:
-    """The normalised input is n = (y - beta) / gamma, with gamma kept away from zero."""
+    """The normalised input n = (y - beta) / gamma, with gamma kept away from zero, is never made.
+
+    With v = dy*y, the sums that need n are sums of v and of dy, and n's part of dx is one product with y and one
+    product of two columns: four passes less than with n.
+    """
     dy, y, gamma, beta, rate = _values(node)
+    dx, dgamma, dbeta = node.outputs
+    width = int(dims_of(gamma)[0])
     tiny = b.scalar(SMALLEST_GAMMA)
     lost = b.op("Less", [b.unary("Abs", gamma), tiny], dims_of(gamma), dtype=ir.DataType.BOOL)
     divisor = b.op("Where", [lost, tiny, gamma], dims_of(gamma))
-    return _layer_norm_gradients(node, dy, b.binary("Div", b.sub(y, beta), divisor), gamma, rate, b)
+    product = b.mul(dy, y)
+    results: list[ir.Value | None] = [None, None, None]
+    sum_dy = b.reduce("ReduceSum", dy, 0, keepdims=False) if _used(dbeta) or _used(dgamma) else None
+    if _used(dgamma):
+        assert sum_dy is not None
+        sum_product = b.reduce("ReduceSum", product, 0, keepdims=False)
+        results[1] = b.binary("Div", b.sub(sum_product, b.mul(sum_dy, beta)), divisor)
+    if _used(dbeta):
+        results[2] = sum_dy
+    if _used(dx):
+        share = b.scalar(1.0 / width)
+        ones = b.constant(np.full((width, 1), 1.0 / width, np.float32), f"mean.{width}")
+        mean_gradient = b.gemm(dy, b.reshape_to(b.mul(gamma, share), (width, 1)))
+        mean_product = b.sub(b.gemm(product, ones), b.gemm(dy, b.reshape_to(b.mul(beta, share), (width, 1))))
+        columns = b.op("Concat", [mean_product, b.unary("Neg", mean_gradient)], (dims_of(dy)[0], 2), axis=1)
+        rows = [b.binary("Div", beta, divisor), b.constant(np.ones(width, np.float32), f"ones.{width}")]
+        pair = b.op("Concat", [b.reshape_to(row, (1, width)) for row in rows], (2, width), axis=0)
+        part = b.mul(b.binary("Div", y, divisor), mean_product)
+        results[0] = b.mul(b.gemm(columns, pair, b.sub(b.mul(dy, gamma), part)), rate)
+    return results
 
 
 def _layer_norm_gradients(

@@ -7,6 +7,9 @@
    by their sizes, that division and the quantisation become one QuantizeLinear with a scale a row, followed by
    com.microsoft MatMulIntegerToFloat; elsewhere DynamicQuantizeMatMul finds one scale for the whole.
 
+`store_frozen_weights` is for cores without integer dot products: the same 8 bits, once for both directions, become
+fp32 for each product (DequantizeLinear), and activations are not rounded.
+
 Frozen embedding tables are int8 with one scale a row: only the rows that are looked up become float32.
 """
 
@@ -20,7 +23,7 @@ from edge_far.compile.graphs import insert_before, remove_dead_nodes, replace_va
 from edge_far.compile.notes import PassNote
 from edge_far.compile.sizes import dims_of
 
-__all__ = ["quantize_columns", "quantize_frozen_products", "quantize_frozen_tables"]
+__all__ = ["quantize_columns", "quantize_frozen_products", "quantize_frozen_tables", "store_frozen_weights"]
 
 LARGEST = 127
 # Below this many elements the saving is not worth a quantisation of the activation.
@@ -64,6 +67,28 @@ def quantize_frozen_products(model: ir.Model) -> PassNote:
             note.changed("products in int8, one scale a row")
         insert_before(graph, node, b.nodes)
         replace_value(node.outputs[0], result)
+    remove_dead_nodes(model)
+    return note
+
+
+def store_frozen_weights(model: ir.Model) -> PassNote:
+    """Make every Gemm with a frozen matrix read it from 8 bits, dequantised for that product alone."""
+    note = PassNote("store_frozen_weights")
+    for node in [node for node in model.graph if node.op_type == "Gemm"]:
+        weight = node.inputs[1]
+        matrix = constant_of(weight)
+        if weight is None or matrix is None:
+            continue
+        if matrix.size < SMALLEST_MATRIX:
+            note.refuse(f"{weight.name}: only {matrix.size} elements")
+            continue
+        values, scales = quantize_columns(matrix)
+        b = Builder(model.graph, "int8")
+        stored = [b.constant(values, f"{weight.name}.int8"), b.constant(scales, f"{weight.name}.scales")]
+        restored = b.op("DequantizeLinear", stored, dims_of(weight), axis=1)
+        insert_before(model.graph, node, b.nodes)
+        node.replace_input_with(1, restored)
+        note.changed("matrices stored in 8 bits")
     remove_dead_nodes(model)
     return note
 

@@ -39,7 +39,7 @@ def stash_gelu_derivatives(model: ir.Model) -> PassNote:
         gelu = next(user for user, _ in x.uses() if user.op_type == "Gelu")
         forward = Builder(graph, "stash")
         zero = forward.constant(np.array(DERIVATIVE_ZERO, np.uint8), "gelu_derivative.zero")
-        width = dims_of(x)[-1]
+        width = int(dims_of(x)[-1])
         shift = forward.constant(np.full(width, DIFFERENCE, np.float32), f"gelu_derivative.shift.{width}")
         shifted = forward.op("BiasGelu", [x, shift], dims_of(x), domain=MICROSOFT)
         rise = forward.sub(shifted, gelu.outputs[0])

@@ -52,9 +52,9 @@ def test_ratios_take_the_better_attention_of_torch() -> None:
     assert ratios["step_torch_full_frozen_embeddings_over_edge_far_int8"] == 4.0
     assert ratios["step_torch_full_over_edge_far_fp32"] == 3.75
     assert ratios["step_ort_training_full_over_edge_far_int8"] == 2.5
-    assert ratios["step_edge_far_full_fp32_over_edge_far_int8"] == 2.0
-    assert ratios["bytes_edge_far_full_fp32_over_edge_far_int8"] == 1.8
-    assert ratios["bytes_edge_far_full_fp32_over_edge_far_fp32"] == 1.5
+    assert ratios["step_edge_far_full_frozen_embeddings_over_edge_far_int8"] == 2.0
+    assert ratios["bytes_edge_far_full_frozen_embeddings_over_edge_far_int8"] == 1.8
+    assert ratios["bytes_edge_far_full_frozen_embeddings_over_edge_far_fp32"] == 1.5
 
 
 def test_ratios_of_missing_rows_are_missing() -> None:

@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("torch")
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
 from edge_far.bench.traffic import OPTIMIZER_BYTES, graph_bytes, step_bytes
 from edge_far.bundle import Bundle
 from edge_far.compile.builder import Builder
+from tests.stock_runtime import run_on_stock_runtime
 from tests.tiny_graphs import INT64, make_graph
 
 pytestmark = pytest.mark.host
@@ -30,11 +30,7 @@ def brute_force(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> int:
     names = [name for node in proto.graph.node for name in node.output if name]
     present = {output.name for output in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    session = ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
-    known |= dict(zip(names, session.run(names, feeds), strict=True))
+    known |= run_on_stock_runtime(proto.SerializeToString(), feeds)
     total = 0
     for node in proto.graph.node:
         if node.op_type in FREE:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 import torch
 
 from edge_far.compile.builder import INTERNAL, MICROSOFT, Builder
+from edge_far.compile.fuse_attention import WEIGHTS_AFTER_SOFTMAX
 from edge_far.compile.gradient_rules import RULES
 from edge_far.compile.sizes import TOKENS, Dim
 from edge_far.errors import Unavailable
@@ -47,6 +48,20 @@ def norm_node(b: Builder, x: ir.Value, gamma: ir.Value, beta: ir.Value) -> ir.Va
 
 def norm_reference(x, gamma, beta):
     return torch.nn.functional.layer_norm(x, (H,), gamma, beta, 1e-5)
+
+
+def attention_node(b: Builder, q: ir.Value, k: ir.Value, v: ir.Value) -> ir.Value:
+    """Two heads without a mask; the fourth output is the weights."""
+    heads = ("batch", 2, "sequence", H // 2)
+    outputs = [(("batch", "sequence", H), FLOAT), (heads, FLOAT), (heads, FLOAT)]
+    weights = (("batch", 2, "sequence", "sequence"), FLOAT)
+    attributes = {"q_num_heads": 2, "kv_num_heads": 2, "scale": 0.5, "qk_matmul_output_mode": WEIGHTS_AFTER_SOFTMAX}
+    return b.multi("Attention", [q, k, v], [*outputs, weights], **attributes)[0]
+
+
+def attention_reference(q, k, v):
+    q, k, v = (x.reshape(B, S, 2, H // 2).transpose(1, 2) for x in (q, k, v))
+    return (torch.softmax(0.5 * q @ k.transpose(2, 3), -1) @ v).transpose(1, 2).reshape(B, S, H)
 
 
 CASES = [
@@ -121,6 +136,14 @@ CASES = [
         lambda x: torch.softmax(x, -1),
         (0,),
         "Softmax",
+    ),
+    RuleCase(
+        ("", "Attention"),
+        (("batch", "sequence", H), ("batch", "sequence", H), ("batch", "sequence", H)),
+        attention_node,
+        attention_reference,
+        (0, 1, 2),
+        "Attention",
     ),
     RuleCase(
         ("", "Gelu"),

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-from edge_far.compile.quantize import quantize_columns, quantize_frozen_products, quantize_frozen_tables
+from edge_far.compile.quantize import (
+    quantize_columns,
+    quantize_frozen_products,
+    quantize_frozen_tables,
+    store_frozen_weights,
+)
 from tests.tiny_graphs import INT64, make_graph, operators, random_array, run_graph
 
 pytestmark = pytest.mark.host
@@ -33,7 +38,7 @@ def test_forward_product_with_bias() -> None:
     note = quantize_frozen_products(model)
     assert operators(model) == ["com.microsoft.DynamicQuantizeMatMul"]
     assert set(model.graph.initializers) == {"w.forward.int8", "w.forward.scales", "c"}
-    assert note.changes == {"products in int8": 1} and not note.refusals
+    assert note.changes == {"products in int8, one scale a tensor": 1} and not note.refusals
     assert relative_error(run_graph(model, X)[0], X @ W + BIAS) < 0.015
 
 
@@ -45,6 +50,22 @@ def test_backward_product_gets_scales_of_its_own() -> None:
     assert scales is not None and scales.shape.numpy() == (32,)
     dy = random_array(3, 20, 64)
     assert relative_error(run_graph(model, dy)[0], dy @ W.T) < 0.015
+
+
+def test_weights_alone_are_stored_once_for_both_directions() -> None:
+    model = make_graph(
+        {"x": (TOKENS, 32), "dy": (TOKENS, 64)},
+        lambda b, x, dy: [b.gemm(x, b.constant(W, "w")), b.gemm(dy, b.constant(W, "w"), trans_right=True)],
+    )
+    note = store_frozen_weights(model)
+    assert operators(model) == ["DequantizeLinear", "Gemm", "DequantizeLinear", "Gemm"]
+    assert set(model.graph.initializers) == {"w.int8", "w.scales"} and note.changes == {"matrices stored in 8 bits": 2}
+    values, scales = quantize_columns(W)
+    dy = random_array(3, 20, 64)
+    forward, backward = run_graph(model, X, dy)
+    # Only the storage rounds: the products are fp32 products with the matrix that is stored.
+    np.testing.assert_allclose(forward, X @ (values * scales), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(backward, dy @ (values * scales).T, rtol=1e-5, atol=1e-5)
 
 
 def test_learners_and_small_matrices_stay() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-from edge_far.compile.builder import INTERNAL
-from edge_far.compile.stash_gelu import DERIVATIVE_SCALE, DERIVATIVE_ZERO, stash_gelu_derivatives
+from edge_far.compile.builder import INTERNAL, MICROSOFT
+from edge_far.compile.stash_gelu import DERIVATIVE_SCALE, DERIVATIVE_ZERO, DIFFERENCE, stash_gelu_derivatives
 from tests.tiny_graphs import make_graph, operators, random_array, run_graph
 
 pytestmark = pytest.mark.host
@@ -27,7 +27,7 @@ def derivative(x: np.ndarray) -> np.ndarray:
 def frozen_branch():
     def build(b, x, dy):
         hidden = b.gemm(x, b.constant(W, "w"))
-        return b.op("GeluGrad", [dy, hidden], (TOKENS, 24), domain=INTERNAL)
+        return [b.unary("Gelu", hidden), b.op("GeluGrad", [dy, hidden], (TOKENS, 24), domain=INTERNAL)]
 
     return make_graph({"x": (TOKENS, 16), "dy": (TOKENS, 24)}, build)
 
@@ -36,11 +36,26 @@ def test_a_frozen_branch_keeps_eight_bits() -> None:
     model = frozen_branch()
     note = stash_gelu_derivatives(model)
     assert note.changes == {"pre-activations kept as 8-bit derivatives": 1} and not note.refusals
-    assert operators(model)[0] == "Gemm" and operators(model)[-3:] == ["QuantizeLinear", "DequantizeLinear", "Mul"]
-    (found,) = run_graph(model, X, DY)
+    forward = ["Gemm", "Gelu", "com.microsoft.BiasGelu", "Sub", "QuantizeLinear"]
+    assert operators(model) == [*forward, "DequantizeLinear", "Mul"]
+    _, found = run_graph(model, X, DY)
     error = np.abs(found - DY * derivative(X @ W))
-    # Half a step of the derivative, times dy; the rest is fp32 rounding.
-    assert np.all(error <= np.abs(DY) * DERIVATIVE_SCALE / 2 * 1.001 + 1e-6)
+    # Half a step of the derivative and the error of the difference (the docstring's), times dy.
+    assert np.all(error <= np.abs(DY) * (DERIVATIVE_SCALE / 2 + 0.0011))
+
+
+def test_the_difference_is_nearer_than_the_step_of_the_stash() -> None:
+    """In fp32, as it runs: the rounding of GELU and of the subtraction is in it."""
+    x = np.linspace(-12, 12, 200_001).astype(np.float32)
+    width = 1
+    shift = np.full(width, DIFFERENCE, np.float32)
+
+    def build(b, x):
+        shifted = b.op("BiasGelu", [x, b.constant(shift, "s")], (TOKENS, width), domain=MICROSOFT)
+        return b.sub(shifted, b.unary("Gelu", x))
+
+    (rise,) = run_graph(make_graph({"x": (TOKENS, width)}, build), x[:, None])
+    assert np.abs(rise[:, 0] / DIFFERENCE - derivative(x)).max() <= 0.0011
 
 
 def test_the_range_covers_the_derivative() -> None:
