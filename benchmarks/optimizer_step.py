@@ -33,7 +33,7 @@ def least_ms(run: Callable[[], object], repeats: int = 7) -> float:
     return min(times) * 1e3
 
 
-def numpy_rows(names: list[str], threads: list[int], chunks: list[int]) -> None:
+def numpy_rows(names: list[str], chunks: list[int]) -> None:
     random = np.random.default_rng(0)
     parameters = {"weight": random.standard_normal(SHAPE, np.float32)}
     gradients = {"weight": random.standard_normal(SHAPE, np.float32)}
@@ -41,13 +41,12 @@ def numpy_rows(names: list[str], threads: list[int], chunks: list[int]) -> None:
     default = optimizer.CHUNK
     for name in names:
         print(f"{name}: state {state_bytes(name, [SHAPE]) / MIB:.1f} MiB")
-        for count in threads:
-            for chunk in chunks or [default]:
-                optimizer.CHUNK = adamw8bit.CHUNK = chunk
-                made = make_optimizer(name, parameters, weight_decay=0.01, no_decay=(), threads=count)
-                time_ms = least_ms(lambda made=made: made.step(gradients, 1e-5, 0.5))
-                print(f"  step, {count} thread(s), chunk {chunk:7d}: {time_ms:7.1f} ms")
-                del made
+        for chunk in chunks or [default]:
+            optimizer.CHUNK = adamw8bit.CHUNK = chunk
+            made = make_optimizer(name, parameters, weight_decay=0.01, no_decay=())
+            time_ms = least_ms(lambda made=made: made.step(gradients, 1e-5, 0.5))
+            print(f"  step, chunk {chunk:7d}: {time_ms:7.1f} ms")
+            del made
     print(f"global norm: {least_ms(lambda: optimizer.global_norm(gradients)):7.1f} ms")
 
 
@@ -68,10 +67,10 @@ def torch_rows(threads: list[int]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of torch")
     parser.add_argument("--chunks", type=int, nargs="+", default=[], help="elements (default: the built-in size)")
     parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
     options = parser.parse_args()
-    numpy_rows(options.optimizers, options.threads, options.chunks)
+    numpy_rows(options.optimizers, options.chunks)
     if importlib.util.find_spec("torch"):
         torch_rows(options.threads)

@@ -42,7 +42,6 @@ def measure_bundle(task: Task) -> Measurement:
         backend.parameters,
         weight_decay=manifest.defaults.weight_decay,
         no_decay=frozenset(parameter.name for parameter in manifest.portable.parameters if not parameter.decay),
-        threads=task.threads,
     )
     forward_backward, update = [], []
     loss = 0.0

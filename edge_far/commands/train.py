@@ -193,7 +193,6 @@ def _train(
             MemoryWatch(budget, profile.pressure.min_available_mib, profile.pressure.max_memory_psi_some_avg10_percent),
             console,
             no_decay=frozenset(p.name for p in bundle.manifest.portable.parameters if not p.decay),
-            threads=wanted.threads,
             checkpoint_seconds=options.checkpoint_minutes * 60,
             checkpoint_steps=options.checkpoint_steps,
             control=Control(options.control),

@@ -47,11 +47,10 @@ class AdamW(Optimizer):
         settings: AdamWSettings | None = None,
         *,
         no_decay: Collection[str] | None = None,
-        threads: int = 1,
     ) -> None:
         """Hold on to `parameters` and make their moments, see Optimizer."""
         self.settings = settings or AdamWSettings()
-        super().__init__(parameters, self.settings.weight_decay, no_decay, threads)
+        super().__init__(parameters, self.settings.weight_decay, no_decay)
 
     @classmethod
     def layout(cls, shape: tuple[int, ...]) -> dict[str, StateArray]:

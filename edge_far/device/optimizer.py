@@ -1,8 +1,9 @@
-"""What all optimisers share: state arrays, work cut into chunks and shared by threads; gradient clipping.
+"""What all optimisers share: state arrays, work cut into chunks; gradient clipping.
 
 An update reads and writes several arrays as large as the parameters. Done array by array, as torch's foreach
 implementations do, each of its passes would go through memory; here all passes work on one chunk that stays in cache
-before the next chunk is touched, so temporaries are as large as a chunk.
+before the next chunk is touched, so temporaries are as large as a chunk. It is one thread's work: two threads take
+turns at the interpreter's lock between passes this short, and were slower (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -50,11 +50,7 @@ class Chunk:
 
 
 class Optimizer(ABC):
-    """Updates float32 arrays in place; a subclass says which state it keeps and how one chunk is updated.
-
-    The result does not depend on the number of threads: how the arrays are cut depends on their sizes alone, and no
-    chunk reads another one's elements.
-    """
+    """Updates float32 arrays in place; a subclass says which state it keeps and how one chunk is updated."""
 
     name: ClassVar[str]
     BUFFERS: ClassVar[int] = 1  # float32 temporaries of a chunk's size
@@ -65,7 +61,6 @@ class Optimizer(ABC):
         parameters: Mapping[str, np.ndarray],
         weight_decay: float,
         no_decay: Collection[str] | None,
-        threads: int,
     ) -> None:
         """Hold on to `parameters` (C-contiguous float32) and make their state.
 
@@ -84,9 +79,7 @@ class Optimizer(ABC):
             name: {key: np.zeros(one.shape(self.parameters[name].shape), one.dtype) for key, one in layout.items()}
             for name, layout in self._layouts.items()
         }
-        self._work = _share(self._flat, self.GRAIN, max(1, threads))
-        self._scratch = [np.empty((self.BUFFERS, CHUNK), np.float32) for _ in self._work]
-        self._pool = ThreadPoolExecutor(len(self._work), "optimizer") if len(self._work) > 1 else None
+        self._scratch = np.empty((self.BUFFERS, CHUNK), np.float32)
 
     @classmethod
     @abstractmethod
@@ -109,38 +102,30 @@ class Optimizer(ABC):
         """
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"gradient scale is {scale}: check the norm before the step")
-        flat = {}
         for name, parameter in self.parameters.items():
             if gradients[name].shape != parameter.shape:
                 raise ValueError(f"gradient of {name} is {gradients[name].shape}, not {parameter.shape}")
-            flat[name] = _flat(name, gradients[name])
+            _flat(name, gradients[name])
         self._steps += 1
         decayed = self._updater(learning_rate, scale, self.weight_decay)
         plain = self._updater(learning_rate, scale, 0.0)
-
-        def run(worker: int) -> None:
-            for name, start, stop in self._work[worker]:
-                part = slice(start, stop)
-                chunk = Chunk(
-                    self._flat[name][part],
-                    flat[name][part],
-                    {
-                        key: self._state[name][key].reshape(-1)[start // one.per : -(-stop // one.per)]
-                        for key, one in self._layouts[name].items()
-                    },
-                    self._scratch[worker][:, : stop - start],
-                )
-                (plain if name in self.no_decay else decayed)(chunk)
-
-        if self._pool is None:
-            run(0)
-        else:
-            list(self._pool.map(run, range(len(self._work))))
+        for name, parameter in self._flat.items():
+            update = plain if name in self.no_decay else decayed
+            gradient = _flat(name, gradients[name])
+            for start, stop in _cut(parameter.size, self.GRAIN):
+                update(self._chunk(name, parameter, gradient, start, stop))
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """Return the state to checkpoint: `steps` [1] and KEY/PARAMETER; the arrays themselves, to write or to fill."""
         arrays = {f"{key}/{name}": array for name, state in self._state.items() for key, array in state.items()}
         return {"steps": self._steps, **arrays}
+
+    def _chunk(self, name: str, parameter: np.ndarray, gradient: np.ndarray, start: int, stop: int) -> Chunk:
+        state = {
+            key: self._state[name][key].reshape(-1)[start // one.per : -(-stop // one.per)]
+            for key, one in self._layouts[name].items()
+        }
+        return Chunk(parameter[start:stop], gradient[start:stop], state, self._scratch[:, : stop - start])
 
 
 def global_norm(gradients: Mapping[str, np.ndarray]) -> float:
@@ -167,18 +152,6 @@ def _flat(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype != np.float32 or not array.flags.c_contiguous:
         raise ValueError(f"{name} is {array.dtype}, not a C-contiguous float32 array")
     return array.reshape(-1)
-
-
-def _share(flat: Mapping[str, np.ndarray], grain: int, threads: int) -> list[list[tuple[str, int, int]]]:
-    """Cut all parameters into chunks and give each thread a run of them of about the same size."""
-    chunks = [(name, start, stop) for name, array in flat.items() for start, stop in _cut(array.size, grain)]
-    total = sum(stop - start for _, start, stop in chunks)
-    shares: list[list[tuple[str, int, int]]] = [[] for _ in range(threads)]
-    done = 0
-    for chunk in chunks:
-        shares[min(threads - 1, done * threads // max(1, total))].append(chunk)
-        done += chunk[2] - chunk[1]
-    return [share for share in shares if share] or [[]]
 
 
 def _cut(size: int, grain: int) -> list[tuple[int, int]]:

@@ -25,20 +25,15 @@ RATE_ADVICE = {
 
 
 def make_optimizer(
-    name: str,
-    parameters: Mapping[str, np.ndarray],
-    *,
-    weight_decay: float,
-    no_decay: Collection[str],
-    threads: int,
+    name: str, parameters: Mapping[str, np.ndarray], *, weight_decay: float, no_decay: Collection[str]
 ) -> Optimizer:
     """Return the optimiser of a name in OPTIMIZERS, its other constants being its defaults."""
     if name == "lion":
-        return Lion(parameters, LionSettings(weight_decay=weight_decay), no_decay=no_decay, threads=threads)
+        return Lion(parameters, LionSettings(weight_decay=weight_decay), no_decay=no_decay)
     if name == "sgd":
-        return Sgd(parameters, SgdSettings(weight_decay=weight_decay), no_decay=no_decay, threads=threads)
+        return Sgd(parameters, SgdSettings(weight_decay=weight_decay), no_decay=no_decay)
     kind = {"adamw": AdamW, "adamw8bit": AdamW8bit}[name]
-    return kind(parameters, AdamWSettings(weight_decay=weight_decay), no_decay=no_decay, threads=threads)
+    return kind(parameters, AdamWSettings(weight_decay=weight_decay), no_decay=no_decay)
 
 
 def state_bytes(name: str, shapes: Iterable[tuple[int, ...]]) -> int:

@@ -32,11 +32,10 @@ class Sgd(Optimizer):
         settings: SgdSettings | None = None,
         *,
         no_decay: Collection[str] | None = None,
-        threads: int = 1,
     ) -> None:
         """Hold on to `parameters` and make their momentum, see Optimizer."""
         self.settings = settings or SgdSettings()
-        super().__init__(parameters, self.settings.weight_decay, no_decay, threads)
+        super().__init__(parameters, self.settings.weight_decay, no_decay)
 
     @classmethod
     def layout(cls, shape: tuple[int, ...]) -> dict[str, StateArray]:

@@ -79,7 +79,6 @@ class Trainer:
         console: Console,
         *,
         no_decay: frozenset[str],
-        threads: int = 1,
         checkpoint_seconds: float,
         checkpoint_steps: int | None = None,
         control: Control | None = None,
@@ -97,7 +96,6 @@ class Trainer:
             self.backend.parameters,
             weight_decay=settings.weight_decay,
             no_decay=no_decay,
-            threads=threads,
         )
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
         self.total_steps = min(self.steps_per_epoch * settings.epochs, settings.max_steps or 10**12)

@@ -28,7 +28,7 @@ def test_fifty_steps(weight_decay: float, max_norm: float) -> None:
         {"params": [p for p in theirs.values() if p.ndim == 1], "weight_decay": 0.0},
     ]
     oracle = torch.optim.AdamW(groups, lr=1e-3, foreach=True)
-    optimizer = AdamW(ours, AdamWSettings(weight_decay=weight_decay), threads=2)
+    optimizer = AdamW(ours, AdamWSettings(weight_decay=weight_decay))
     schedule = WarmupLinear(1e-3, 5, STEPS)
     for step in range(STEPS):
         scale = 10.0 ** random.uniform(-6, 0)
@@ -70,7 +70,7 @@ def test_fifty_steps_of_sgd(weight_decay: float, momentum: float) -> None:
         {"params": [p for p in theirs.values() if p.ndim == 1], "weight_decay": 0.0},
     ]
     oracle = torch.optim.SGD(groups, lr=0.1, momentum=momentum)
-    optimizer = Sgd(ours, SgdSettings(momentum=momentum, weight_decay=weight_decay), threads=2)
+    optimizer = Sgd(ours, SgdSettings(momentum=momentum, weight_decay=weight_decay))
     schedule = WarmupLinear(0.1, 5, STEPS)
     for step in range(STEPS):
         scale = 10.0 ** random.uniform(-3, 0)
