@@ -124,19 +124,27 @@ def _update(chunk: Chunk, by: AdamWFactors, noise: np.ndarray) -> None:
     if by.keep != 1:
         np.multiply(parameter, by.keep, out=parameter)
     np.subtract(parameter, scratch, out=parameter)
+    _keep_first(first, scratch, a, first_largest)
+    _keep_root(root, noise.reshape(blocks), b, root_largest)
 
-    np.absolute(first, out=scratch)
-    np.max(scratch, axis=1, keepdims=True, out=first_largest)
-    np.multiply(first, np.float32(FIRST_LEVELS**2) / np.maximum(first_largest, TINY), out=first)
-    np.absolute(first, out=scratch)
+
+def _keep_first(moment: np.ndarray, scratch: np.ndarray, codes: np.ndarray, largest: np.ndarray) -> None:
+    """Round the first moment into `codes` and `largest`; `moment` and `scratch` are overwritten."""
+    np.absolute(moment, out=scratch)
+    np.max(scratch, axis=1, keepdims=True, out=largest)
+    np.multiply(moment, np.float32(FIRST_LEVELS**2) / np.maximum(largest, TINY), out=moment)
+    np.absolute(moment, out=scratch)
     np.add(scratch, ALMOST_ZERO, out=scratch)
     np.sqrt(scratch, out=scratch)
-    np.divide(first, scratch, out=first)
-    np.rint(first, out=first)
-    np.copyto(a, first, casting="unsafe")
+    np.divide(moment, scratch, out=moment)
+    np.rint(moment, out=moment)
+    np.copyto(codes, moment, casting="unsafe")
 
-    np.max(root, axis=1, keepdims=True, out=root_largest)
-    np.multiply(root, np.float32(SECOND_LEVELS**2) / np.maximum(root_largest, TINY), out=root)
+
+def _keep_root(root: np.ndarray, noise: np.ndarray, codes: np.ndarray, largest: np.ndarray) -> None:
+    """Round the second moment's root at random into `codes` and `largest`; `root` is overwritten."""
+    np.max(root, axis=1, keepdims=True, out=largest)
+    np.multiply(root, np.float32(SECOND_LEVELS**2) / np.maximum(largest, TINY), out=root)
     np.sqrt(root, out=root)
-    np.add(root, noise.reshape(blocks), out=root)
-    np.copyto(b, root, casting="unsafe")  # towards zero
+    np.add(root, noise, out=root)
+    np.copyto(codes, root, casting="unsafe")  # towards zero: codes are cells, b + 1/2 their middle
