@@ -1,6 +1,6 @@
-"""Time of one AdamW step over 17.6 M parameters (FAR_10 of DistilBERT), beside torch where it is installed.
+"""Time of one optimiser step over 17.6 M parameters (FAR_10 of DistilBERT), beside torch where it is installed.
 
-    python benchmarks/optimizer_step.py [--threads 1 2] [--chunks 4096 32768 131072]
+    python benchmarks/optimizer_step.py [--optimizers adamw lion] [--threads 1 2] [--chunks 4096 32768 131072]
 
 Prints the least of several runs in milliseconds, with the versions that gave it.
 """
@@ -14,7 +14,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edge_far.device import optimizer
+from edge_far.device import adamw8bit, optimizer
+from edge_far.device.memory import MIB
+from edge_far.device.optimizers import OPTIMIZERS, make_optimizer, state_bytes
 
 PARAMETERS = 17_620_532
 SHAPE = (PARAMETERS // 4, 4)
@@ -31,18 +33,21 @@ def least_ms(run: Callable[[], object], repeats: int = 7) -> float:
     return min(times) * 1e3
 
 
-def numpy_rows(threads: list[int], chunks: list[int]) -> None:
+def numpy_rows(names: list[str], chunks: list[int]) -> None:
     random = np.random.default_rng(0)
     parameters = {"weight": random.standard_normal(SHAPE, np.float32)}
     gradients = {"weight": random.standard_normal(SHAPE, np.float32)}
     print(f"numpy {np.__version__}")
-    for count in threads:
-        for chunk in chunks:
-            optimizer.CHUNK = chunk
-            adamw = optimizer.AdamW(parameters, threads=count)
-            time_ms = least_ms(lambda adamw=adamw: adamw.step(gradients, 1e-5, 0.5))
-            print(f"  step, {count} thread(s), chunk {chunk:7d}: {time_ms:7.1f} ms")
-    print(f"  global norm: {least_ms(lambda: optimizer.global_norm(gradients)):7.1f} ms")
+    default = optimizer.CHUNK
+    for name in names:
+        print(f"{name}: state {state_bytes(name, [SHAPE]) / MIB:.1f} MiB")
+        for chunk in chunks or [default]:
+            optimizer.CHUNK = adamw8bit.CHUNK = chunk
+            made = make_optimizer(name, parameters, weight_decay=0.01, no_decay=())
+            time_ms = least_ms(lambda made=made: made.step(gradients, 1e-5, 0.5))
+            print(f"  step, chunk {chunk:7d}: {time_ms:7.1f} ms")
+            del made
+    print(f"global norm: {least_ms(lambda: optimizer.global_norm(gradients)):7.1f} ms")
 
 
 def torch_rows(threads: list[int]) -> None:
@@ -62,9 +67,10 @@ def torch_rows(threads: list[int]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--chunks", type=int, nargs="+", default=[4096, 16384, 32768, 65536, 131072])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of torch")
+    parser.add_argument("--chunks", type=int, nargs="+", default=[], help="elements (default: the built-in size)")
+    parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
     options = parser.parse_args()
-    numpy_rows(options.threads, options.chunks)
+    numpy_rows(options.optimizers, options.chunks)
     if importlib.util.find_spec("torch"):
         torch_rows(options.threads)

@@ -93,6 +93,12 @@ class Training:
         minimum=8,
         maximum=4096,
     )
+    optimizer: Literal["adamw", "adamw8bit", "lion", "sgd"] = setting(
+        "adamw",
+        "adamw keeps 8 bytes for each trained number; adamw8bit, the same with moments in 8 bits, 2; lion and sgd "
+        "(with momentum) keep 4 and want another learning rate: lion a third to a tenth of AdamW's, sgd many times "
+        "it. Training never changes to another one by itself.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from edge_far.bundle import open_bundle
 from edge_far.device.backend import DropoutKey
 from edge_far.device.backends import choose_backend
 from edge_far.device.memory import release_free_memory, resident_set, use_one_heap
-from edge_far.device.optimizer import AdamW, AdamWSettings, clip_scale, global_norm
+from edge_far.device.optimizer import clip_scale, global_norm
+from edge_far.device.optimizers import make_optimizer
 from edge_far.device.plan import Shapes, make_plan
 
 __all__ = ["measure_bundle"]
@@ -32,11 +33,14 @@ def measure_bundle(task: Task) -> Measurement:
         release_free_memory()
         shapes = Shapes((task.length,), task.batch)
         now = resident_set().now_mib
-        predicted = make_plan(manifest, shapes, UNLIMITED_MIB, now, task.micro_batch, loaded=True).predicted_peak_mib
+        predicted = make_plan(
+            manifest, shapes, UNLIMITED_MIB, now, task.micro_batch, loaded=True, optimizer=task.optimizer
+        ).predicted_peak_mib
     backend = make_backend(learners)
-    optimizer = AdamW(
+    optimizer = make_optimizer(
+        task.optimizer,
         backend.parameters,
-        AdamWSettings(weight_decay=manifest.defaults.weight_decay),
+        weight_decay=manifest.defaults.weight_decay,
         no_decay=frozenset(parameter.name for parameter in manifest.portable.parameters if not parameter.decay),
     )
     forward_backward, update = [], []

@@ -22,6 +22,7 @@ from edge_far.bench.summary import make_ratios, make_row
 from edge_far.bench.task import Task
 from edge_far.bundle import Bundle, open_bundle
 from edge_far.console import Console
+from edge_far.device.optimizers import DEFAULT_OPTIMIZER, state_bytes
 from edge_far.device.ort_training import available
 from edge_far.errors import EdgeFarError, UsageError
 
@@ -49,6 +50,7 @@ class Settings:
     warmup: int
     rounds: int
     seed: int
+    optimizer: str = DEFAULT_OPTIMIZER
     device_python: Path | None = None
 
     @property
@@ -83,7 +85,13 @@ def run_bench(settings: Settings, console: Console) -> dict[str, Any]:
         results = run_rounds(planned, settings.rounds, console)
         left_out |= results.failed
         rows = [
-            make_row(case, measured, settings.batch, _bytes(settings, case, prepared[case].bundle))
+            make_row(
+                case,
+                measured,
+                settings.batch,
+                _bytes(settings, case, prepared[case].bundle),
+                _optimizer(settings, case),
+            )
             for case in prepared
             if (measured := results.measured.get(case))
         ]
@@ -193,7 +201,12 @@ def _task(settings: Settings, case: Case, bundle: Bundle | None) -> Task:
         warmup=settings.warmup,
         dropout=settings.dropout,
         seed=settings.seed,
+        optimizer=_optimizer(settings, case),
     )
+
+
+def _optimizer(settings: Settings, case: Case) -> str:
+    return settings.optimizer if case.engine == "edge-far" else DEFAULT_OPTIMIZER
 
 
 def _bytes(settings: Settings, case: Case, bundle: Bundle | None) -> float | None:
@@ -203,4 +216,5 @@ def _bytes(settings: Settings, case: Case, bundle: Bundle | None) -> float | Non
     from edge_far.bench.traffic import step_bytes
 
     graph, trained = bundle.path("portable/step.onnx"), bundle.manifest.trained_parameters
-    return step_bytes(graph, trained, settings.batch, settings.micro_batch, settings.length)
+    state = state_bytes(settings.optimizer, (parameter.shape for parameter in bundle.manifest.portable.parameters))
+    return step_bytes(graph, trained, state, settings.batch, settings.micro_batch, settings.length)

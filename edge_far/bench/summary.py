@@ -14,7 +14,9 @@ __all__ = ["make_ratios", "make_row"]
 Row = Mapping[str, Any]
 
 
-def make_row(case: Case, measured: Sequence[Measurement], batch: int, moved: float | None) -> dict[str, Any]:
+def make_row(
+    case: Case, measured: Sequence[Measurement], batch: int, moved: float | None, optimizer: str
+) -> dict[str, Any]:
     """Return a row: medians over all rounds' steps, the spread as their interquartile range, the highest peak.
 
     `loss` is that of the last step: rows without dropout and 8-bit weights agree in it, since they do the same work.
@@ -29,6 +31,7 @@ def make_row(case: Case, measured: Sequence[Measurement], batch: int, moved: flo
         "embeddings": case.embeddings,
         "attention": case.attention,
         "retention": case.method.retention,
+        "optimizer": optimizer,
         "step_seconds": round(step, 5),
         "step_seconds_spread": round(_interquartile_range(steps), 5),
         "step_seconds_rounds": [round(median(one.step_seconds), 5) for one in measured],

@@ -13,6 +13,7 @@ _HEADINGS = (
     "method",
     "precision",
     "embeddings",
+    "optimiser",
     "step, s",
     "spread, s",
     "forward + backward, s",
@@ -38,7 +39,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, load average before the run {machine['load_average']}, "
         f"{machine['date']}, edge-far {machine['edge_far']}"
     )
-    lines = [setup, "", where, "", _line(_HEADINGS), _line(["---"] * 4 + ["---:"] * 9 + ["---"])]
+    lines = [setup, "", where, "", _line(_HEADINGS), _line(["---"] * 5 + ["---:"] * 9 + ["---"])]
     lines += [_line(_cells(row)) for row in document["rows"]]
     if document["ratios"]:
         lines += ["", _line(("ratio", "step time", "peak memory", "bytes moved")), _line(("---", *["---:"] * 3))]
@@ -57,6 +58,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row["method"],
         row["precision"],
         "trained" if row["embeddings"] == "train" else row["embeddings"],
+        row["optimizer"],
         f"{row['step_seconds']:.3f}",
         f"{row['step_seconds_spread']:.3f}",
         f"{row['forward_backward_seconds']:.3f}",

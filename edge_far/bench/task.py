@@ -51,6 +51,7 @@ class Task(_Document):
     warmup: int
     dropout: bool
     seed: int
+    optimizer: str
 
 
 @dataclass(frozen=True)

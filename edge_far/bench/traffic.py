@@ -2,8 +2,8 @@
 
 1. Every operator of the step graph counts its inputs and its outputs once, from their symbolic shapes.
 2. Operators that change a shape and move nothing count nothing; those that select read as much as they write.
-3. A step is the graph once a micro-batch, and the optimiser: the gradient norm reads the gradients, AdamW reads
-   parameter, gradient and both moments and writes all but the gradient, which is then cleared.
+3. A step is the graph once a micro-batch, and the optimiser: the gradient norm reads the gradients, the update reads
+   parameter, gradient and state and writes all but the gradient, which is then cleared.
 
 Caches are not modelled: this counts what operators ask for, not what reaches the memory chips.
 """
@@ -16,20 +16,23 @@ import onnx_ir as ir
 
 from edge_far.compile.sizes import Size, dims_of, element_bytes
 
-__all__ = ["OPTIMIZER_BYTES", "graph_bytes", "step_bytes"]
+__all__ = ["UPDATE_BYTES", "graph_bytes", "step_bytes"]
 
 MOVES_NOTHING = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Shape", "Size"}
 SELECTS = {"Gather", "GatherElements", "GatherND", "Slice"}
-# Of each trained float32: norm 1 read; AdamW 4 reads, 3 writes; clearing 1 write.
-OPTIMIZER_BYTES = 4 * (1 + 4 + 3 + 1)
+# Of each trained float32, without the state: norm 1 read; update 2 reads, 1 write; clearing 1 write.
+UPDATE_BYTES = 4 * (1 + 2 + 1 + 1)
 
 
-def step_bytes(graph: Path, trained: int, batch: int, micro_batch: int, length: int) -> float:
-    """Return the bytes that one optimiser step moves: the step graph in a file, and AdamW on `trained` numbers."""
+def step_bytes(graph: Path, trained: int, state: int, batch: int, micro_batch: int, length: int) -> float:
+    """Return the bytes that one optimiser step moves: the step graph in a file, and the optimiser's part.
+
+    That is an update of `trained` numbers with `state` bytes of optimiser state.
+    """
     size = graph_bytes(ir.load(graph).graph)
     full, rest = divmod(batch, micro_batch)
     total = full * size.at(micro_batch, length) + (size.at(rest, length) if rest else 0.0)
-    return total + OPTIMIZER_BYTES * trained
+    return total + UPDATE_BYTES * trained + 2 * state
 
 
 def graph_bytes(graph: ir.Graph) -> Size:

@@ -1,8 +1,8 @@
 """Measure time and memory of training, the same work in every row, against PyTorch and onnxruntime-training.
 
 Each row is a fresh process: a model of the geometry with random weights, batches of ids over the whole vocabulary,
-clipping and AdamW included. Rows that this machine lacks the packages for are left out and named. On a device, name a
-bundle: its own row is measured. Nothing else should run meanwhile.
+clipping and the optimiser included. Rows that this machine lacks the packages for are left out and named. On a
+device, name a bundle: its own row is measured. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from edge_far.bench.cases import ENGINES, PRECISIONS, method_named
 from edge_far.bench.geometries import GEOMETRIES
 from edge_far.console import Console
+from edge_far.device.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 from edge_far.errors import ConfigError, InputMissing, OutputExists, Unavailable, UsageError
 
 EXAMPLES = """examples:
@@ -59,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of edge-far's frozen weights (default: all but int8-weights)",
     )
     rows.add_argument("--embeddings", choices=("frozen", "train"), default="frozen", help="default: %(default)s")
+    rows.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        default=DEFAULT_OPTIMIZER,
+        help="of edge-far; the other engines' rows have AdamW (default: %(default)s)",
+    )
     rows.add_argument("--dropout", action="store_true", help="train with the model's dropout")
     measuring = parser.add_argument_group("measuring")
     measuring.add_argument("--steps", type=int, default=5, metavar="N", help="measured steps (default: %(default)s)")
@@ -95,6 +102,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         warmup=options.warmup,
         rounds=options.rounds,
         seed=options.seed,
+        optimizer=options.optimizer,
         device_python=options.device_python,
     )
     document = run_bench(settings, console)

@@ -15,11 +15,13 @@ from edge_far.device.arrays import read_arrays
 from edge_far.device.data import Example, read_examples
 from edge_far.device.encode import Encoded, Encoder
 from edge_far.errors import BundleError, ConfigError, InputMissing
-from edge_far.profile import Profile, load_profile
+from edge_far.profile import Profile, Training, load_profile
+from edge_far.profile_schema import settings_of
 from edge_far.storage import sha256_of
 
 __all__ = [
     "add_budget_argument",
+    "add_optimizer_argument",
     "add_profile_arguments",
     "budget_of",
     "encode_file",
@@ -40,6 +42,16 @@ def add_profile_arguments(parser: argparse.ArgumentParser) -> None:
 def add_budget_argument(parser: argparse.ArgumentParser) -> None:
     """Declare --budget-mib."""
     parser.add_argument("--budget-mib", type=int, metavar="MIB", help="memory budget instead of the profile's")
+
+
+def add_optimizer_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Declare --optimizer."""
+    parser.add_argument(
+        "--optimizer",
+        choices=settings_of(Training)["optimizer"][1].choices,
+        help="instead of the profile's: adamw8bit keeps a quarter of adamw's state, lion and sgd half of it but want "
+        "another --learning-rate (lion a third to a tenth of adamw's, sgd many times it)",
+    )
 
 
 def profile_for(options: argparse.Namespace, bundle: Bundle) -> Profile:

@@ -9,12 +9,20 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edge_far.commands.common import add_budget_argument, add_profile_arguments, budget_of, encode_file, profile_for
+from edge_far.commands.common import (
+    add_budget_argument,
+    add_optimizer_argument,
+    add_profile_arguments,
+    budget_of,
+    encode_file,
+    profile_for,
+)
 from edge_far.console import Console
 
 EXAMPLES = """examples:
   edge-far plan bundle --profile rpi-zero2w-512
   edge-far plan bundle --train train.jsonl --budget-mib 220
+  edge-far plan bundle --budget-mib 400 --optimizer adamw8bit
 """
 
 
@@ -26,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, metavar="N", help="examples an optimiser step (default: the bundle's)"
     )
     parser.add_argument("--max-seq-len", type=int, metavar="N", help="cut texts to N tokens")
+    add_optimizer_argument(parser)
     add_profile_arguments(parser)
     add_budget_argument(parser)
 
@@ -33,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Make the plan; raises BudgetError (78) with the smallest budget where none fits."""
     from edge_far.bundle import open_bundle
-    from edge_far.device.memory import release_free_memory, resident_set, use_one_heap
+    from edge_far.device.memory import MIB, release_free_memory, resident_set, use_one_heap
+    from edge_far.device.optimizers import OPTIMIZERS, state_bytes
     from edge_far.device.plan import Shapes, make_plan, shapes_of
     from edge_far.device.session import session_options
     from edge_far.device.settings import resolve_settings
@@ -51,13 +61,21 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         shapes = Shapes(lengths, settings.batch_size)
     session_options(1)  # the runtime's library is part of what training needs
     release_free_memory()
-    plan = make_plan(bundle.manifest, shapes, budget_of(options, profile), resident_set().now_mib)
+    plan = make_plan(
+        bundle.manifest,
+        shapes,
+        budget_of(options, profile),
+        resident_set().now_mib,
+        optimizer=options.optimizer or profile.training.optimizer,
+    )
+    trained = [parameter.shape for parameter in bundle.manifest.portable.parameters]
     return {
         "bundle": str(options.bundle),
         "profile": profile.name,
         "fits": True,
         "trained_parameters": bundle.manifest.trained_parameters,
         **plan.to_json(),
+        "optimizer_mib": {name: round(state_bytes(name, trained) / MIB, 1) for name in OPTIMIZERS},
     }
 
 
@@ -68,6 +86,8 @@ def render(document: dict[str, Any]) -> str:
         f"plan        batch {document['batch_size']} as {document['accumulation']} x {document['micro_batch']} "
         f"at {document['longest']} tokens",
     ]
-    lines += [f"{name:<12}{size:8.1f} MiB" for name, size in document["parts_mib"].items()]
+    others = ", ".join(f"{name} {size:.1f}" for name, size in document["optimizer_mib"].items())
+    notes = {"optimiser": f"   {document['optimizer']}; by kind: {others}"}
+    lines += [f"{name:<12}{size:8.1f} MiB{notes.get(name, '')}" for name, size in document["parts_mib"].items()]
     rows = ", ".join(f"{rows} at {length}" for length, rows in document["rows"].items())
     return "\n".join([*lines, f"micro-batch {rows} tokens"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_far.commands.common import (
     add_budget_argument,
+    add_optimizer_argument,
     add_profile_arguments,
     budget_of,
     encode_file,
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     settings.add_argument("--epochs", type=int, metavar="N")
     settings.add_argument("--batch-size", type=int, metavar="N", help="examples an optimiser step")
     settings.add_argument("--learning-rate", type=float, metavar="RATE")
+    add_optimizer_argument(settings)
     settings.add_argument("--seed", type=int, metavar="N")
     settings.add_argument("--max-seq-len", type=int, metavar="N", help="cut texts to N tokens: less memory")
     settings.add_argument("--max-steps", type=int, metavar="N", help="stop after N optimiser steps")
@@ -87,13 +89,14 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     from edge_far.bundle import open_bundle
     from edge_far.device.checkpoint import RunDirectory
+    from edge_far.device.optimizers import RATE_ADVICE
     from edge_far.device.settings import RunRecord, load_record, resolve_settings
     from edge_far.device.signals import StopRequest
 
     _check_machine_options(options)
     bundle = open_bundle(options.bundle)
     profile = profile_for(options, bundle)
-    settings = resolve_settings(bundle, _wishes(options))
+    settings = resolve_settings(bundle, _wishes(options, profile))
     directory = RunDirectory(options.out)
     known = load_record(directory.settings) if options.resume else None
     if known is None and not directory.unused:
@@ -116,6 +119,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         onnxruntime=onnxruntime.__version__,
         learners_sha256=_hash_of(options.learners) if options.learners else None,
     )
+    if settings.optimizer in RATE_ADVICE and options.learning_rate is None:
+        console.warn(
+            f"the learning rate {settings.learning_rate:g} is the bundle's, chosen for AdamW; "
+            f"{RATE_ADVICE[settings.optimizer]}: name it with --learning-rate"
+        )
     if wanted.train_sha256 == wanted.eval_sha256:
         console.warn("--eval is the training data: its accuracy says nothing about new texts")
     if known is not None:
@@ -166,6 +174,7 @@ def _train(
         options.micro_batch,
         loaded=True,
         keep=known.choice if known else None,
+        optimizer=settings.optimizer,
     )
     if plan.predicted_peak_mib > budget:
         console.warn(
@@ -202,6 +211,7 @@ def _train(
                 step=trainer.state.step,
                 threads=wanted.threads,
                 backend=wanted.backend,
+                optimizer=settings.optimizer,
                 onnxruntime=wanted.onnxruntime,
                 plan=plan.to_json(),
             )
@@ -227,7 +237,7 @@ def _hash_of(path: Path) -> str:
     return sha256_of(path)
 
 
-def _wishes(options: argparse.Namespace) -> dict[str, Any]:
+def _wishes(options: argparse.Namespace, profile: Profile) -> dict[str, Any]:
     return {
         "epochs": options.epochs,
         "batch_size": options.batch_size,
@@ -236,6 +246,7 @@ def _wishes(options: argparse.Namespace) -> dict[str, Any]:
         "max_seq_len": options.max_seq_len,
         "max_steps": options.max_steps,
         "dropout": False if options.no_dropout else None,
+        "optimizer": options.optimizer or profile.training.optimizer,
     }
 
 
@@ -265,7 +276,7 @@ def render(document: dict[str, Any]) -> str:
         f"{document['examples_per_second']:.1f} examples/s",
         f"memory    peak {document['peak_rss_mib']:.0f} of {document['budget_mib']:.0f} MiB",
         f"plan      micro-batch {plan['micro_batch']} x {plan['accumulation']} at {plan['longest']} tokens, "
-        f"{document['backend']} backend",
+        f"{document['backend']} backend, {document['optimizer']}",
         f"numbers   {document['trained_parameters']:,} trained parameters",
     ]
     if measured:

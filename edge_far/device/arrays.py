@@ -21,12 +21,12 @@ from edge_far.storage import write_atomically
 
 __all__ = ["read_arrays", "read_arrays_into", "write_arrays"]
 
-_TYPES = {"float32": "F32", "int64": "I64"}
+_TYPES = {"float32": "F32", "int64": "I64", "int8": "I8", "uint8": "U8"}
 _HEADER_ALIGNMENT = 8
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays (float32 or int64) atomically; raises StorageError."""
+    """Write arrays (float32, int64, int8 or uint8) atomically; raises StorageError."""
     header: dict[str, object] = {}
     offset = 0
     for name, array in arrays.items():

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from edge_far.device.arrays import write_arrays
+from edge_far.device.optimizers import DEFAULT_OPTIMIZER
 from edge_far.errors import BundleError, Deferred, StorageError
 from edge_far.storage import remove_leftovers, sha256_of, staged_directory, storage_error, write_json
 
@@ -39,7 +40,8 @@ KEPT_CHECKPOINTS = 2
 class TrainingState:
     """Where training stands after `step` optimiser steps; with bundle, data and plan it decides everything to come.
 
-    `divisor` divides the plan's micro-batches since the last step-down; `evaluated` is the step of the last evaluation.
+    `divisor` divides the plan's micro-batches since the last step-down; `evaluated` is the step of the last evaluation;
+    `optimizer` names the kind whose state lies beside it.
     """
 
     step: int = 0
@@ -52,6 +54,7 @@ class TrainingState:
     first_loss: float | None = None
     smoothed_loss: float | None = None
     peak_rss_mib: float = 0.0
+    optimizer: str = DEFAULT_OPTIMIZER
 
 
 @dataclass(frozen=True)

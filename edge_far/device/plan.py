@@ -23,6 +23,7 @@ from edge_far.device.batches import padded_length
 from edge_far.device.encode import Encoded
 from edge_far.device.evaluate import TOKENS_PER_BATCH
 from edge_far.device.memory import MIB
+from edge_far.device.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS, state_bytes
 from edge_far.errors import BudgetError
 
 __all__ = ["Choice", "Plan", "Shapes", "evaluate", "make_plan", "shapes_of"]
@@ -69,6 +70,7 @@ class Plan:
     evaluation_tokens: int
     budget_mib: float
     predicted_peak_mib: float
+    optimizer: str
     parts_mib: Mapping[str, float]
 
     @property
@@ -105,20 +107,21 @@ def make_plan(
     *,
     loaded: bool = False,
     keep: Choice | None = None,
+    optimizer: str = DEFAULT_OPTIMIZER,
 ) -> Plan:
     """Choose the largest micro-batches that fit `budget_mib`.
 
     `runtime_mib` is the resident set of the process before the session is made, data included, and with `loaded`
-    the parameters too. Raises BudgetError with the smallest budget that would do. `keep` is the choice of a run that
-    is resumed: it is described as it is, whether it fits or not.
+    the parameters too. Raises BudgetError with the smallest budget that would do, and with the optimisers that would
+    fit. `keep` is the choice of a run that is resumed: it is described as it is, whether it fits or not.
     """
     if loaded:
         runtime_mib -= manifest.trained_parameters * 4 / MIB
-    fixed = _fixed_parts(manifest, runtime_mib)
+    fixed = _fixed_parts(manifest, runtime_mib, optimizer)
     base = sum(fixed.values())
     if keep is None:
         limit = min(largest_micro_batch or shapes.batch_size, shapes.batch_size)
-        keep = _choose(manifest, shapes, limit, budget_mib, base)
+        keep = _choose(manifest, shapes, limit, budget_mib, base, _saved(manifest, optimizer))
     longest = max(shapes.lengths)
     tokens = keep.evaluation_tokens
     worst = max(
@@ -136,11 +139,14 @@ def make_plan(
         evaluation_tokens=tokens,
         budget_mib=budget_mib,
         predicted_peak_mib=base + worst,
+        optimizer=optimizer,
         parts_mib={**fixed, "activations": worst},
     )
 
 
-def _choose(manifest: Manifest, shapes: Shapes, limit: int, budget_mib: float, base: float) -> Choice:
+def _choose(
+    manifest: Manifest, shapes: Shapes, limit: int, budget_mib: float, base: float, saved: Mapping[str, float]
+) -> Choice:
     room = budget_mib * (1 - RESERVE) - base
     longest = max(shapes.lengths)
     smallest = max(
@@ -149,11 +155,12 @@ def _choose(manifest: Manifest, shapes: Shapes, limit: int, budget_mib: float, b
         0.0,
     )
     if smallest > room:
-        needed = math.ceil((base + smallest + MEASURED_SLACK_MIB) / (1 - RESERVE))
+        needed = _budget_for(base + smallest)
         raise BudgetError(
             f"training needs at least {needed} MiB, the budget is {budget_mib:g} MiB",
             where="memory.budget_mib",
-            hint=f"raise the budget to {needed}, {_shorter(longest)}or export with a smaller retention",
+            hint=f"raise the budget to {needed}, {_shorter(longest)}or export with a smaller retention"
+            + _cheaper({name: base + smallest - less for name, less in saved.items()}, budget_mib),
         )
     rows = {}
     for length in shapes.lengths:
@@ -172,14 +179,42 @@ def _shorter(longest: int) -> str:
     return f"lower --max-seq-len below {longest}, " if longest > padded_length(1) else ""
 
 
-def _fixed_parts(manifest: Manifest, runtime_mib: float) -> dict[str, float]:
+def _budget_for(peak_mib: float) -> int:
+    return math.ceil((peak_mib + MEASURED_SLACK_MIB) / (1 - RESERVE))
+
+
+def _cheaper(peaks_mib: Mapping[str, float], budget_mib: float) -> str:
+    """Return which optimiser fits the budget, of those whose smallest plans have these peaks; or what the least needs.
+
+    Never chosen by itself: another optimiser is another result.
+    """
+    for name, peak in peaks_mib.items():
+        if peak <= budget_mib * (1 - RESERVE):
+            return f"; --optimizer {name} would fit: predicted {peak:.0f} MiB for the smallest plan"
+    if not peaks_mib:
+        return ""
+    least = min(peaks_mib, key=lambda name: peaks_mib[name])
+    return f"; with --optimizer {least} a budget of {_budget_for(peaks_mib[least])} would do"
+
+
+def _saved(manifest: Manifest, optimizer: str) -> dict[str, float]:
+    """Return the optimisers with less state than this one, and how much less."""
+    sizes = {name: _state(manifest, name) for name in OPTIMIZERS}
+    return {name: sizes[optimizer] - size for name, size in sizes.items() if size < sizes[optimizer]}
+
+
+def _state(manifest: Manifest, optimizer: str) -> float:
+    return state_bytes(optimizer, (parameter.shape for parameter in manifest.portable.parameters)) / MIB
+
+
+def _fixed_parts(manifest: Manifest, runtime_mib: float, optimizer: str) -> dict[str, float]:
     trained = manifest.trained_parameters * 4 / MIB
     portable = manifest.portable
     return {
         "runtime": runtime_mib + SESSION_MIB,
         "parameters": trained,
         "gradients": trained,
-        "optimiser": 2 * trained,
+        "optimiser": _state(manifest, optimizer),
         "constants": portable.step_constant_bytes / MIB,
         # All of the mapped tables: kernels that map files in 2 MiB pieces make the whole resident with few look-ups.
         "embeddings": portable.embedding_bytes / MIB,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.bundle import Bundle
+from edge_far.device.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 from edge_far.device.plan import Choice, Plan
 from edge_far.errors import ConfigError, InputMissing
 from edge_far.storage import write_json
@@ -43,6 +44,7 @@ class TrainSettings:
     max_seq_len: int
     dropout: bool
     max_steps: int | None
+    optimizer: str = DEFAULT_OPTIMIZER
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def resolve_settings(bundle: Bundle, wishes: dict[str, Any]) -> TrainSettings:
         "max_seq_len": defaults.max_seq_len,
         "dropout": defaults.dropout,
         "max_steps": None,
+        "optimizer": DEFAULT_OPTIMIZER,
     }
     values |= {name: value for name, value in wishes.items() if value is not None}
     for name, (low, high) in _BOUNDS.items():
@@ -115,6 +118,8 @@ def resolve_settings(bundle: Bundle, wishes: dict[str, Any]) -> TrainSettings:
             where="--max-seq-len",
             hint="export the bundle with a larger --max-seq-len",
         )
+    if values["optimizer"] not in OPTIMIZERS:
+        raise ConfigError(f"must be {' or '.join(OPTIMIZERS)}, not {values['optimizer']}", where="--optimizer")
     values["max_seq_len"] = values["max_seq_len"] // 8 * 8
     return TrainSettings(**values)
 
@@ -148,7 +153,9 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _shown(value: bool | float | None) -> str:
+def _shown(value: bool | float | str | None) -> str:
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "dropout" if value else "no dropout"
     return "no limit" if value is None else f"{value:.12g}"

@@ -1,4 +1,4 @@
-"""The training loop: epochs, micro-batches, AdamW, evaluation, checkpoints, memory watch. Knows no engine.
+"""The training loop: epochs, micro-batches, the optimiser, evaluation, checkpoints, memory watch. Knows no engine.
 
 Everything that decides the numbers depends on (settings, data, bundle, plan, state) alone, so a run that was killed and
 resumed ends with the same bytes as one that was not. Batches follow from (seed, epoch), dropout from (seed, step,
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from edge_far.console import Console, Progress
-from edge_far.device.arrays import read_arrays, read_arrays_into, write_arrays
+from edge_far.device.arrays import read_arrays_into, write_arrays
 from edge_far.device.backend import Backend, DropoutKey
 from edge_far.device.batches import Batch, collate, plan_epoch, split_batch
 from edge_far.device.checkpoint import Checkpoint, RunDirectory, TrainingState
@@ -27,7 +27,8 @@ from edge_far.device.control import Control
 from edge_far.device.encode import Encoded
 from edge_far.device.evaluate import evaluate, metrics_document, metrics_text
 from edge_far.device.memory import release_free_memory, resident_set
-from edge_far.device.optimizer import AdamW, AdamWSettings, clip_scale, global_norm
+from edge_far.device.optimizer import clip_scale, global_norm
+from edge_far.device.optimizers import make_optimizer
 from edge_far.device.plan import Plan
 from edge_far.device.pressure import MemoryWatch
 from edge_far.device.runlog import RunLog
@@ -90,26 +91,35 @@ class Trainer:
         self.checkpoint_steps = checkpoint_steps
         self.control = control or Control(None)
         self.backend = make_backend()
-        self.optimizer = AdamW(
-            self.backend.parameters, AdamWSettings(weight_decay=settings.weight_decay), no_decay=no_decay
+        self.optimizer = make_optimizer(
+            settings.optimizer,
+            self.backend.parameters,
+            weight_decay=settings.weight_decay,
+            no_decay=no_decay,
         )
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
         self.total_steps = min(self.steps_per_epoch * settings.epochs, settings.max_steps or 10**12)
         warmup = round(settings.warmup_fraction * self.total_steps)
         self.schedule = WarmupLinear(settings.learning_rate, warmup, self.total_steps)
-        self.state = TrainingState()
+        self.state = TrainingState(optimizer=settings.optimizer)
         self._epoch: tuple[int, list[np.ndarray]] | None = None
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
-        """Continue from a checkpoint (None: from the beginning)."""
+        """Continue from a checkpoint (None: from the beginning); ConfigError where it is another optimiser's."""
         if checkpoint is None:
             return
+        if checkpoint.state.optimizer != self.settings.optimizer:
+            raise ConfigError(
+                f"the checkpoint was written with {checkpoint.state.optimizer}, not {self.settings.optimizer}",
+                where="--optimizer",
+                hint=f"continue it with --optimizer {checkpoint.state.optimizer}, or start a new run",
+            )
         if checkpoint.damaged:
             self.console.warn(
                 f"{checkpoint.damaged} damaged checkpoint passed over: continuing from step {checkpoint.state.step}"
             )
         read_arrays_into(checkpoint.learners, self.backend.parameters)
-        self.optimizer.load_state(read_arrays(checkpoint.optimizer))
+        read_arrays_into(checkpoint.optimizer, self.optimizer.state_arrays())
         self.state = checkpoint.state
 
     def train(self, stop: StopRequest, log: RunLog) -> dict[str, Any]:
@@ -307,6 +317,7 @@ class Trainer:
             "peak_rss_mib": round(max(state.peak_rss_mib, resident_set().peak_mib), 1),
             "budget_mib": self.plan.budget_mib,
             "plan": self.plan.to_json(),
+            "optimizer": self.settings.optimizer,
             "trained_parameters": sum(array.size for array in self.backend.parameters.values()),
             "backend": self.backend.name,
             "resumed_from_step": first or None,

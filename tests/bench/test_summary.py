@@ -30,13 +30,14 @@ def fake_rows() -> list[dict[str, Any]]:
         (Case("edge-far", FAR, "int8", "frozen"), 0.6, 800.0, 500.0),
         (Case("edge-far", FAR, "fp32", "frozen"), 0.8, 1000.0, 600.0),
     ]
-    return [make_row(case, [measurement([s], p)], 16, moved) for case, s, p, moved in measured]
+    return [make_row(case, [measurement([s], p)], 16, moved, "adamw") for case, s, p, moved in measured]
 
 
 def test_a_row_holds_medians_over_all_rounds() -> None:
     rounds = [measurement([1.0, 2.0, 3.0], 100, 90), measurement([4.0, 5.0], 120, 95)]
-    row = make_row(Case("edge-far", FAR, "int8", "frozen"), rounds, 6, 1e6)
+    row = make_row(Case("edge-far", FAR, "int8", "frozen"), rounds, 6, 1e6, "adamw8bit")
     assert (row["engine"], row["method"], row["precision"], row["retention"]) == ("edge-far", "far-10", "int8", 0.1)
+    assert row["optimizer"] == "adamw8bit"
     assert row["step_seconds"] == 3.0 and row["examples_per_second"] == 2.0
     assert row["step_seconds_spread"] == 2.0  # the middle half of 1, 2, 3, 4, 5 lies between 2 and 4
     assert row["step_seconds_rounds"] == [2.0, 4.5]
@@ -74,10 +75,10 @@ def test_the_table_names_rows_ratios_and_what_is_left_out() -> None:
     }
     lines = as_markdown(document).splitlines()
     assert (
-        "| edge-far | far-10 | int8 | frozen | 0.600 | 0.000 | 0.540 | 0.060 | 26.7 | 800 |  | 0 | 1,000 | engine 1 |"
-        in lines
+        "| edge-far | far-10 | int8 | frozen | adamw | 0.600 | 0.000 | 0.540 | 0.060 | 26.7 | 800 |  | 0 | 1,000 | "
+        "engine 1 |" in lines
     )
     assert "| torch full / edge far int8 | 5.00 | 2.50 |  |" in lines
     assert "- ort-training far-10 fp32: no wheel" in lines
     tables = [line for line in lines if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {15, 5}
+    assert {line.count("|") for line in tables} == {16, 5}

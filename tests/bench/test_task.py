@@ -24,6 +24,7 @@ TASK = Task(
     warmup=1,
     dropout=False,
     seed=3,
+    optimizer="adamw8bit",
 )
 
 

@@ -25,9 +25,13 @@ def test_a_bundle_is_measured_and_torch_named_as_missing(
 ) -> None:
     bundle = tiny_bundle("tiny-int8")
     engines = ["--engines", "torch", "edge-far"]
-    assert main(["bench", "--model", str(bundle.root), *QUICK, *engines, "--dropout", "--json"]) == 0
+    assert (
+        main(["bench", "--model", str(bundle.root), *QUICK, *engines, "--dropout", "--optimizer", "lion", "--json"])
+        == 0
+    )
     document = json.loads(capsys.readouterr().out)
     (row,) = document["rows"]
+    assert row["optimizer"] == "lion" and row["optimizer_seconds"] > 0
     assert (row["engine"], row["method"], row["precision"]) == ("edge-far", "far-10", "int8")
     assert row["trained_parameters"] == bundle.manifest.trained_parameters
     assert row["step_seconds"] > 0 and 20 < row["peak_rss_mib"] < 300

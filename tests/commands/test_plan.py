@@ -32,7 +32,25 @@ def test_document(root: str, capsys: pytest.CaptureFixture[str]) -> None:
         "embeddings",
         "activations",
     }
+    assert document["optimizer"] == "adamw"
+    assert document["optimizer_mib"].keys() == {"adamw", "adamw8bit", "lion", "sgd"}
+    assert document["optimizer_mib"]["adamw"] == parts["optimiser"]
     assert document["predicted_peak_mib"] == pytest.approx(sum(parts.values()), abs=0.5)
+
+
+def test_the_optimiser_comes_from_the_profile_or_the_option(
+    root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = tmp_path / "board.yaml"
+    board.write_text("memory: {budget_mib: 900}\ntraining: {optimizer: lion}\n")
+    for options, name in (([], "lion"), (["--optimizer", "adamw8bit"], "adamw8bit")):
+        assert main(["plan", root, "--profile", str(board), "--json", *options]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["optimizer"] == name
+        assert document["optimizer_mib"][name] == document["parts_mib"]["optimiser"]
+    assert main(["plan", root, "--profile", str(board)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("optimiser"))
+    assert " MiB   lion; by kind: adamw 0.1, adamw8bit 0.1, lion 0.0, sgd 0.0" in line
 
 
 def test_lengths_of_the_data(root: str, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,43 @@ def test_document(bundle: Bundle, tiny_data: Path, tmp_path: Path, capsys: pytes
     assert json.loads((run / "result.json").read_bytes()) == {k: v for k, v in document.items() if k != "run"}
 
 
+def test_the_optimiser_is_recorded_everywhere_and_never_changed(
+    bundle: Bundle, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    document = train(bundle, tiny_data, run, "--optimizer", "lion", "--learning-rate", "3e-4", capsys=capsys)
+    assert document["optimizer"] == document["plan"]["optimizer"] == "lion"
+    assert json.loads((run / "run.json").read_bytes())["settings"]["optimizer"] == "lion"
+    start = json.loads((run / "log.jsonl").read_text().splitlines()[0])
+    assert start["event"] == "start" and start["optimizer"] == "lion"
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    assert json.loads((checkpoint / "state.json").read_bytes())["optimizer"] == "lion"
+    again = ["train", str(bundle.root), "--train", str(tiny_data), "--out", str(run), "--resume"]
+    assert main([*again, "--learning-rate", "3e-4"]) == 78
+    assert "--optimizer: the run was started with lion, not adamw" in capsys.readouterr().err
+    default = train(bundle, tiny_data, tmp_path / "default", capsys=capsys)
+    assert default["optimizer"] == "adamw"
+
+
+def test_a_rate_that_was_chosen_for_adamw_is_warned_of(
+    bundle: Bundle, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warning = "the learning rate 0.001 is the bundle's, chosen for AdamW"
+    for number, (options, warned) in enumerate(
+        (
+            (["--optimizer", "lion"], True),
+            (["--optimizer", "lion", "--learning-rate", "1e-4"], False),
+            (["--optimizer", "sgd"], True),
+            (["--optimizer", "adamw8bit"], False),
+            ([], False),
+        )
+    ):
+        run = tmp_path / str(number)
+        arguments = ["train", str(bundle.root), "--train", str(tiny_data), "--out", str(run), "--max-steps", "1"]
+        assert main([*arguments, *options]) == 0
+        assert (warning in capsys.readouterr().err) == warned, options
+
+
 def test_result_is_the_best_evaluation_or_the_last_step(
     bundle: Bundle, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

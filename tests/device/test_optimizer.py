@@ -1,12 +1,12 @@
-"""AdamW against its published equations in float64, and the things a resumed or threaded run relies on."""
+"""AdamW against its published equations in float64, and what a resumed run relies on."""
 
 import math
 
 import numpy as np
 import pytest
 
-from edge_far.device.optimizer import CHUNK, AdamW, AdamWSettings, clip_scale, global_norm
-from edge_far.errors import BundleError
+from edge_far.device.adamw import AdamW, AdamWSettings
+from edge_far.device.optimizer import CHUNK, clip_scale, global_norm
 
 SHAPES = {
     "encoder.weight": (3, 5),
@@ -46,9 +46,9 @@ def oracle(settings: AdamWSettings, steps: int, scale: float) -> dict[str, np.nd
     return result
 
 
-def trained(settings: AdamWSettings, steps: int, scale: float, threads: int = 1) -> dict[str, np.ndarray]:
+def trained(settings: AdamWSettings, steps: int, scale: float) -> dict[str, np.ndarray]:
     parameters = arrays(0)
-    optimizer = AdamW(parameters, settings, threads=threads)
+    optimizer = AdamW(parameters, settings)
     for t in range(1, steps + 1):
         optimizer.step(arrays(t, 1e-2), rate(t - 1), scale)
     return parameters
@@ -63,12 +63,6 @@ def test_equals_the_equations_in_float64(settings: AdamWSettings, scale: float) 
     for name, parameter in trained(settings, 50, scale).items():
         error = np.linalg.norm(parameter - expected[name])
         assert error <= 1e-6 * np.linalg.norm(expected[name]), name
-
-
-@pytest.mark.parametrize("threads", [2, 3, 16])
-def test_bit_identical_for_any_number_of_threads(threads: int) -> None:
-    one, many = trained(AdamWSettings(), 5, 0.7), trained(AdamWSettings(), 5, 0.7, threads)
-    assert all(one[name].tobytes() == many[name].tobytes() for name in SHAPES)
 
 
 def test_decay_of_matrices_alone_or_as_told() -> None:
@@ -89,33 +83,13 @@ def test_resumed_state_goes_on_bit_for_bit() -> None:
     saved = {name: array.copy() for name, array in first.state_arrays().items()}
     assert saved["steps"].tolist() == [3]
     second = AdamW(parts)
-    second.load_state(saved)
+    for name, array in second.state_arrays().items():
+        array[...] = saved[name]
     for t in range(4, 7):
         optimizer.step(arrays(t), rate(t))
         second.step(arrays(t), rate(t))
     assert all(whole[name].tobytes() == parts[name].tobytes() for name in SHAPES)
     assert second.state_arrays()["steps"].tolist() == [6]
-
-
-def test_state_of_another_bundle_is_refused_and_nothing_changes() -> None:
-    optimizer = AdamW(arrays(0))
-    optimizer.step(arrays(1), 1e-3)
-    before = {name: array.copy() for name, array in optimizer.state_arrays().items()}
-    other = {name: np.ones_like(array) for name, array in before.items()}
-    lacking = {name: array for name, array in other.items() if name != "first_moment/encoder.bias"}
-    for state, message in (
-        (lacking, "lacks 'first_moment/encoder.bias'"),
-        (other | {"more": np.zeros(1)}, "has 'more' too many"),
-        (
-            other | {"second_moment/encoder.bias": np.zeros(6, np.float32)},
-            r"is float32\[6\], not float32\[5\]",
-        ),
-        (other | {"second_moment/encoder.bias": np.zeros(5)}, r"is float64\[5\], not float32\[5\]"),
-    ):
-        with pytest.raises(BundleError, match=message):
-            optimizer.load_state(state)
-        after = optimizer.state_arrays()
-        assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 def test_gradients_are_not_changed_and_wrong_ones_are_refused() -> None:

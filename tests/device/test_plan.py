@@ -10,11 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_far.bundle import Bundle, Manifest
+from edge_far.bundle import Bundle, Manifest, Parameter
 from edge_far.device.batches import split_batch
 from edge_far.device.encode import Encoded
 from edge_far.device.evaluate import TOKENS_PER_BATCH
 from edge_far.device.memory import MIB
+from edge_far.device.optimizers import OPTIMIZERS, state_bytes
 from edge_far.device.plan import RESERVE, Choice, Shapes, evaluate, make_plan, shapes_of
 from edge_far.errors import BudgetError
 
@@ -108,6 +109,43 @@ def test_lengths_between_the_planned_ones_take_the_next_longer(manifest: Manifes
     assert plan.rows[16] > plan.rows[64]
     assert plan.rows_for(9) == plan.rows[16] and plan.rows_for(64) == plan.rows[64]
     assert plan.rows_for(100) == min(plan.rows.values())
+
+
+def test_state_is_the_chosen_optimisers(manifest: Manifest) -> None:
+    sizes = {}
+    for name in OPTIMIZERS:
+        plan = make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB, optimizer=name)
+        sizes[name] = plan.parts_mib["optimiser"]
+        assert plan.optimizer == plan.to_json()["optimizer"] == name
+    trained = [parameter.shape for parameter in manifest.portable.parameters]
+    assert sizes == {name: state_bytes(name, trained) / MIB for name in OPTIMIZERS}
+    assert sizes["adamw"] == 2 * sizes["lion"] == 8 * manifest.trained_parameters / MIB
+    assert make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB).optimizer == "adamw"
+
+
+def test_a_refusal_names_the_optimiser_that_would_fit_and_does_not_choose_it(manifest: Manifest) -> None:
+    one = Parameter("w", (4096, 4096), True)  # 64 MiB; 128 of moments, 34 in 8 bits
+    large = replace(manifest, portable=replace(manifest.portable, parameters=(one,)))
+    needed = smallest(large)
+    for budget in (needed - 5, needed - 80):
+        with pytest.raises(BudgetError, match=f"at least {needed} MiB") as raised:
+            make_plan(large, SHAPES, budget, RUNTIME_MIB)
+        found = re.search(
+            r"; --optimizer (\w+) would fit: predicted (\d+) MiB for the smallest plan$", raised.value.hint or ""
+        )
+        assert found and found[1] == "adamw8bit"
+        one_by_one = Choice(dict.fromkeys(LENGTHS, 1), min(LENGTHS))
+        least = make_plan(large, SHAPES, budget, RUNTIME_MIB, keep=one_by_one, optimizer=found[1])
+        assert make_plan(large, SHAPES, budget, RUNTIME_MIB, optimizer=found[1]).predicted_peak_mib <= budget
+        assert float(found[2]) == pytest.approx(least.predicted_peak_mib, abs=0.5)
+    with pytest.raises(BudgetError) as raised:
+        make_plan(large, SHAPES, needed - 150, RUNTIME_MIB)
+    found = re.search(r"; with --optimizer adamw8bit a budget of (\d+) would do$", raised.value.hint or "")
+    assert found
+    assert make_plan(large, SHAPES, int(found[1]), RUNTIME_MIB, optimizer="adamw8bit").micro_batch == 1
+    with pytest.raises(BudgetError) as raised:
+        make_plan(large, SHAPES, int(found[1]) - 5, RUNTIME_MIB, optimizer="adamw8bit")
+    assert "--optimizer" not in (raised.value.hint or ""), "nothing needs less"
 
 
 def test_shapes_are_counted_from_the_data() -> None:

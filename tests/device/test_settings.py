@@ -38,9 +38,10 @@ def record(bundle: Bundle) -> RunRecord:
 
 def test_defaults_travel_with_the_bundle_and_wishes_win(bundle: Bundle) -> None:
     defaults = asdict(bundle.manifest.defaults)
-    assert asdict(resolve_settings(bundle, {})) == {**defaults, "max_steps": None}
-    wishes = {"epochs": 7, "dropout": False, "seed": None, "max_steps": 3}
-    assert asdict(resolve_settings(bundle, wishes)) == {**defaults, "epochs": 7, "dropout": False, "max_steps": 3}
+    assert asdict(resolve_settings(bundle, {})) == {**defaults, "max_steps": None, "optimizer": "adamw"}
+    wishes = {"epochs": 7, "dropout": False, "seed": None, "max_steps": 3, "optimizer": "lion"}
+    changed = {name: value for name, value in wishes.items() if value is not None}
+    assert asdict(resolve_settings(bundle, wishes)) == {**defaults, **changed}
 
 
 def test_max_seq_len_is_rounded_down_to_eight(bundle: Bundle) -> None:
@@ -59,6 +60,7 @@ def test_max_seq_len_is_rounded_down_to_eight(bundle: Bundle) -> None:
         ({"max_seq_len": 7}, "--max-seq-len"),
         ({"max_seq_len": 72}, "--max-seq-len"),
         ({"max_steps": 0}, "--max-steps"),
+        ({"optimizer": "adam"}, "--optimizer"),
     ],
 )
 def test_bounds(wish: dict[str, Any], where: str, bundle: Bundle) -> None:
@@ -96,6 +98,7 @@ def test_other_settings_are_refused_by_name(record: RunRecord) -> None:
         ({"dropout": False}, "started with dropout, not no dropout"),
         ({"max_steps": 5}, "started with no limit, not 5"),
         ({"learning_rate": 0.0003}, "started with 0.001, not 0.0003"),
+        ({"optimizer": "lion"}, "started with adamw, not lion"),
     ):
         with pytest.raises(ConfigError, match=says) as raised:
             record.refuse_changes(replace(record, settings=replace(record.settings, **change)))  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import pytest
 
 from edge_far.bundle import Bundle
 from edge_far.console import Console
+from edge_far.device import adamw8bit
 from edge_far.device.arrays import read_arrays
 from edge_far.device.backend import Backend, DropoutKey
 from edge_far.device.batches import Batch
@@ -19,6 +20,7 @@ from edge_far.device.checkpoint import RunDirectory
 from edge_far.device.data import read_examples
 from edge_far.device.encode import Encoded, Encoder
 from edge_far.device.memory import ResidentSet
+from edge_far.device.optimizers import OPTIMIZERS
 from edge_far.device.plan import Plan, make_plan, shapes_of
 from edge_far.device.pressure import MemoryWatch
 from edge_far.device.runlog import RunLog
@@ -26,7 +28,7 @@ from edge_far.device.session import PortableBackend
 from edge_far.device.settings import resolve_settings
 from edge_far.device.signals import StopRequest
 from edge_far.device.trainer import TrainData, Trainer
-from edge_far.errors import Deferred
+from edge_far.errors import ConfigError, Deferred
 from tests.tiny_cases import TRAINING_BATCH, TRAINING_RATE, TRAINING_STEPS, Oracle, cases
 
 OpenBundle = Callable[[str], Bundle]
@@ -222,16 +224,39 @@ def test_short_memory_after_the_last_step_is_no_reason_to_defer(
     assert finish(trainer)["steps"] == 3
 
 
-def test_killed_step_is_done_again_as_a_whole(tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_killed_step_is_done_again_as_a_whole(
+    optimizer: str, tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adamw8bit, "SMALLEST", 200)  # a tiny model has no parameter of 4,096 numbers
     bundle = tiny_bundle("tiny-int8")
-    whole, _ = make_trainer(bundle, tiny_data, tmp_path / "whole", max_steps=9, epochs=3)
+    wishes = {
+        "max_steps": 9,
+        "epochs": 3,
+        "optimizer": optimizer,
+        "learning_rate": 0.01 if optimizer == "sgd" else 1e-3,
+    }
+    whole, _ = make_trainer(bundle, tiny_data, tmp_path / "whole", **wishes)
+    state = {array.dtype.name for array in whole.optimizer.state_arrays().values()}
+    assert state == {"int64", "float32", *({"int8", "uint8"} if optimizer == "adamw8bit" else ())}
     expected = finish(whole)
+    assert expected["optimizer"] == optimizer
     run = tmp_path / "run"
     for killed_at in ((3, 0), (8, 0)):
-        trainer, _ = make_trainer(bundle, tiny_data, run, killed_at=killed_at, max_steps=9, epochs=3)
+        trainer, _ = make_trainer(bundle, tiny_data, run, killed_at=killed_at, **wishes)
         with pytest.raises(Killed):
             finish(trainer)
-    resumed, _ = make_trainer(bundle, tiny_data, run, max_steps=9, epochs=3)
+    resumed, _ = make_trainer(bundle, tiny_data, run, **wishes)
+    assert resumed.state.step == 6 and resumed.optimizer.steps == 6
     result = finish(resumed)
     assert result["learners_sha256"] == expected["learners_sha256"]
     assert result["final_loss"] == expected["final_loss"]
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused(tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path) -> None:
+    bundle = tiny_bundle("tiny-fp32")
+    trainer, _ = make_trainer(bundle, tiny_data, tmp_path, max_steps=3, optimizer="lion")
+    finish(trainer)
+    with pytest.raises(ConfigError, match="the checkpoint was written with lion, not sgd") as raised:
+        make_trainer(bundle, tiny_data, tmp_path, max_steps=3, optimizer="sgd")
+    assert raised.value.where == "--optimizer" and "--optimizer lion" in (raised.value.hint or "")

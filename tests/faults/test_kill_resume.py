@@ -24,14 +24,21 @@ PATIENCE_S = 30.0
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "name"), [("KILL", "tiny-fp32"), ("INT", "tiny-int8"), ("TERM", "bert-r10-5-dropout")]
+    ("kind", "name", "optimizer"),
+    [
+        ("KILL", "tiny-fp32", "adamw"),
+        ("KILL", "tiny-int8", "adamw8bit"),
+        ("INT", "tiny-int8", "lion"),
+        ("TERM", "bert-r10-5-dropout", "sgd"),
+    ],
 )
 def test_result_is_that_of_an_uninterrupted_run(
-    kind: str, name: str, tiny_bundle: Callable[[str], Bundle], tiny_data: Path, tmp_path: Path
+    kind: str, name: str, optimizer: str, tiny_bundle: Callable[[str], Bundle], tiny_data: Path, tmp_path: Path
 ) -> None:
     script = REPOSITORY / "scripts" / "kill_resume.py"
     command = [sys.executable, str(script), str(tiny_bundle(name).root), "--train", str(tiny_data), "--kills", "3"]
     command += ["--signal", kind, "--work", str(tmp_path), "--", "--epochs", "20", "--checkpoint-steps", "3"]
+    command += ["--optimizer", optimizer, "--learning-rate", "0.001"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
