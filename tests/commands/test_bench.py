@@ -91,7 +91,11 @@ def test_every_engine_does_the_same_work(tmp_path: Path, capsys: pytest.CaptureF
     assert {"model", "machine", "rows", "ratios", "left_out", "threads", "batch", "length"} <= document.keys()
     rows = {(row["engine"], row["attention"] or row["precision"]): row for row in document["rows"]}
     found = set(rows) - {("ort-training", "fp32")}
-    assert found == {("torch", "sdpa"), ("torch", "eager"), ("edge-far", "int8"), ("edge-far", "fp32")}
+    assert found == {
+        ("torch", "sdpa"),
+        ("torch", "eager"),
+        *(("edge-far", p) for p in ("int8", "fp32-compact", "fp32")),
+    }
     losses = [row["loss"] for row in rows.values() if row["precision"] == "fp32"]
     assert max(losses) - min(losses) < 2e-5
     assert len({row["trained_parameters"] for row in rows.values()}) == 1

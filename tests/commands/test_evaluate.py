@@ -13,6 +13,7 @@ from edge_far.bundle import Bundle
 from edge_far.cli import main
 
 
+@pytest.mark.device  # it trains: the workstation's ONNX Runtime is too old
 def test_metrics_are_those_of_the_predictions(
     tiny_bundle: Callable[[str], Bundle], tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from edge_far.cli import main
 from tests.tiny_cases import Oracle
 
 
+@pytest.mark.device  # it trains: the workstation's ONNX Runtime is too old
 def test_merge_of_a_run_and_of_the_bundle(
     tiny_bundle: Callable[[str], Bundle],
     oracle: Callable[[str], Oracle],

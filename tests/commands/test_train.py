@@ -15,6 +15,8 @@ from edge_far.cli import main
 from edge_far.device.arrays import read_arrays
 from edge_far.storage import sha256_of
 
+pytestmark = pytest.mark.device  # it trains: the workstation's ONNX Runtime is too old
+
 
 @pytest.fixture(scope="module")
 def bundle(tiny_bundle: Callable[[str], Bundle]) -> Bundle:
