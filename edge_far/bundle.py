@@ -5,10 +5,11 @@
     learners.safetensors      initial trained parameters
     selection.json            which FFN nodes learn, and why
     portable/step.onnx        one micro-batch: loss and gradients    (stock onnxruntime)
+    portable/step-remat.onnx  the same step, blocks computed again in the backward pass: less memory, more time
     portable/infer.onnx       logits, with the same parameters as inputs
     portable/release.onnx     the original architecture, parameters as external data
     portable/release.json     where each original parameter lies in weights.bin, and how it is composed
-    portable/constants.json   where each constant of step and infer lies in weights.bin
+    portable/constants.json   where each constant of the steps and infer lies in weights.bin
     portable/weights.bin      original parameters first, then folded and quantised constants; memory-mapped
     ort/                      onnxruntime-training artifacts (optional)
 
@@ -40,11 +41,12 @@ __all__ = [
     "Parameter",
     "Portable",
     "SelectionInfo",
+    "StepVariant",
     "describe_files",
     "open_bundle",
 ]
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _READ_BYTES = 1 << 20
 
@@ -123,18 +125,30 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class StepVariant:
+    """One graph of the training step, portable/NAME.onnx: all variants compute the same, with other peaks and times.
+
+    Sizes are polynomials `[[power of batch, power of sequence, bytes], ...]`; the peak of activations at a shape is
+    the largest of `peaks` there.
+    """
+
+    name: str
+    peaks: tuple[tuple[tuple[float, ...], ...], ...]
+
+
+@dataclass(frozen=True)
 class Portable:
     """What the device must know of the portable graphs.
 
-    Sizes are polynomials `[[power of batch, power of sequence, bytes], ...]`; the peak of activations at a shape is
-    the largest of `step_peaks` there. `*_constant_bytes` counts the constants a graph reads, embeddings apart.
+    The first of `steps` is the plain one, `step`. `infer_peaks` are polynomials as in StepVariant. `*_constant_bytes`
+    counts the constants a graph reads, embeddings apart; all steps read the same.
     """
 
     token_types: bool
     frozen_precision: str
     parameters: tuple[Parameter, ...]
     masks: tuple[Mask, ...]
-    step_peaks: tuple[tuple[tuple[float, ...], ...], ...]
+    steps: tuple[StepVariant, ...]
     infer_peaks: tuple[tuple[tuple[float, ...], ...], ...]
     step_constant_bytes: int
     infer_constant_bytes: int
@@ -225,6 +239,12 @@ def open_bundle(root: Path) -> Bundle:
             f"bundle format {version!r} is newer than this edge-far reads ({FORMAT})",
             where=str(path),
             hint="upgrade edge-far on this device",
+        )
+    if version < FORMAT:
+        raise BundleError(
+            f"bundle format {version!r} is older than this edge-far reads ({FORMAT})",
+            where=str(path),
+            hint="export the bundle again",
         )
     try:
         manifest: Manifest = _decode(Manifest, document, "manifest")

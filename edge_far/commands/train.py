@@ -166,6 +166,7 @@ def _train(
         options.micro_batch,
         loaded=True,
         keep=known.choice if known else None,
+        only_plain=wanted.backend != "portable",
     )
     if plan.predicted_peak_mib > budget:
         console.warn(

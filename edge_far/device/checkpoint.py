@@ -39,13 +39,15 @@ KEPT_CHECKPOINTS = 2
 class TrainingState:
     """Where training stands after `step` optimiser steps; with bundle, data and plan it decides everything to come.
 
-    `divisor` divides the plan's micro-batches since the last step-down; `evaluated` is the step of the last evaluation.
+    `divisor` divides the plan's micro-batches since the last step-down, `leanest` says that every one takes the step
+    graph of the smallest peak; `evaluated` is the step of the last evaluation.
     """
 
     step: int = 0
     examples: int = 0
     seconds: float = 0.0
     divisor: int = 1
+    leanest: bool = False
     evaluated: int = 0
     best_step: int | None = None
     best_accuracy: float | None = None

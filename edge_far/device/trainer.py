@@ -157,7 +157,8 @@ class Trainer:
             self._stop_if_asked(stop, log)
             batch = collate(encoded, part)
             key = DropoutKey(self.settings.seed, step, number) if self.settings.dropout else None
-            loss += self.backend.accumulate(batch, 1.0 / len(indices), key)
+            variant = self._variant_for(batch.input_ids.shape[1])
+            loss += self.backend.accumulate(batch, 1.0 / len(indices), key, variant)
             tokens += batch.input_ids.size
         gradients = self.backend.gradients
         norm = global_norm(gradients)
@@ -170,6 +171,9 @@ class Trainer:
 
     def _rows_for(self, length: int) -> int:
         return max(1, self.plan.rows_for(length) // self.state.divisor)
+
+    def _variant_for(self, length: int) -> str:
+        return self.plan.leanest if self.state.leanest else self.plan.variant_for(length)
 
     def _diverged(self, what: str) -> ConfigError:
         return ConfigError(
@@ -264,22 +268,27 @@ class Trainer:
         return time.monotonic()
 
     def _watch_memory(self, log: RunLog) -> bool:
-        """Step down to half the micro-batches where memory is short; Deferred where they cannot be halved."""
+        """Where memory is short, halve the micro-batches, then take the leanest step graph; then Deferred."""
         reason = self.watch.exceeded() if self.state.step < self.total_steps else None
         if reason is None:
             return False
         step = self.state.step
-        if all(self._rows_for(length) == 1 for length in self.plan.rows):
+        halved = any(self._rows_for(length) > 1 for length in self.plan.rows)
+        if not halved and all(self._variant_for(length) == self.plan.leanest for length in self.plan.rows):
             self._checkpoint(log)
             raise Deferred(
                 f"{reason}, and the smallest plan is running",
                 where=f"step {step}",
                 hint="continue with --resume when there is more memory",
             )
-        divisor = 2 * self.state.divisor
-        self.state = replace(self.state, divisor=divisor)
-        log.write("step_down", step=step, reason=reason, divisor=divisor)
-        self.console.warn(f"{reason}: micro-batches divided by {divisor} from step {step + 1} on")
+        if halved:
+            self.state = replace(self.state, divisor=2 * self.state.divisor)
+            what = f"micro-batches divided by {self.state.divisor}"
+        else:
+            self.state = replace(self.state, leanest=True)
+            what = f"blocks are computed again ({self.plan.leanest})"
+        log.write("step_down", step=step, reason=reason, divisor=self.state.divisor, leanest=self.state.leanest)
+        self.console.warn(f"{reason}: {what} from step {step + 1} on")
         self.backend.close()
         del self.backend  # its gradients too, before new ones are made
         release_free_memory()
@@ -310,7 +319,7 @@ class Trainer:
             "trained_parameters": sum(array.size for array in self.backend.parameters.values()),
             "backend": self.backend.name,
             "resumed_from_step": first or None,
-            "step_downs": state.divisor.bit_length() - 1,
+            "step_downs": state.divisor.bit_length() - 1 + int(state.leanest),
             "learners_sha256": sha256_of(self.run.learners),
         }
         write_json(self.run.result, result)

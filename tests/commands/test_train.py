@@ -98,7 +98,7 @@ def test_starting_from_given_learners(
     losses = []
     for name in ("first", "second"):
         lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
-        losses.append([json.loads(line)["loss"] for line in lines if '"step",' in line])
+        losses.append([json.loads(line)["loss"] for line in lines if '"event": "step"' in line])
     assert losses[1][0] < losses[0][0]
     assert second["learners_sha256"] != sha256_of(learners)
 
