@@ -7,6 +7,7 @@
     portable/step.onnx        one micro-batch: loss and gradients    (stock onnxruntime)
     portable/step-remat.onnx  the same step, blocks computed again in the backward pass: less memory, more time
     portable/infer.onnx       logits, with the same parameters as inputs
+    portable/probe.onnx       one operator of each kind in them, for the device to time
     portable/release.onnx     the original architecture, parameters as external data
     portable/release.json     where each original parameter lies in weights.bin, and how it is composed
     portable/constants.json   where each constant of the steps and infer lies in weights.bin
@@ -38,8 +39,11 @@ __all__ = [
     "Manifest",
     "Mask",
     "ModelInfo",
+    "OperatorCost",
     "Parameter",
+    "Polynomial",
     "Portable",
+    "ProbedOperator",
     "SelectionInfo",
     "StepVariant",
     "describe_files",
@@ -124,24 +128,51 @@ class Mask:
     factors: str
 
 
+# A size or an amount of work: ((power of batch, power of sequence, factor), ...), summed.
+Polynomial = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class OperatorCost:
+    """`count` operators of one kernel in a graph: the work of each, and the size that its speed depends on.
+
+    Work is floating-point operations of products, else bytes (compile/costs.py). The kernel `node` has neither.
+    """
+
+    kernel: str
+    work: Polynomial
+    size: Polynomial
+    count: int
+
+
+@dataclass(frozen=True)
+class ProbedOperator:
+    """One operator of portable/probe.onnx, whose node is named by its place in the list: k0, k1, ..."""
+
+    kernel: str
+    work: Polynomial
+    size: Polynomial
+
+
 @dataclass(frozen=True)
 class StepVariant:
     """One graph of the training step, portable/NAME.onnx: all variants compute the same, with other peaks and times.
 
-    Sizes are polynomials `[[power of batch, power of sequence, bytes], ...]`; the peak of activations at a shape is
-    the largest of `peaks` there.
+    The peak of activations at a shape, in bytes, is the largest of `peaks` there.
     """
 
     name: str
-    peaks: tuple[tuple[tuple[float, ...], ...], ...]
+    peaks: tuple[Polynomial, ...]
+    costs: tuple[OperatorCost, ...]
 
 
 @dataclass(frozen=True)
 class Portable:
     """What the device must know of the portable graphs.
 
-    The first of `steps` is the plain one, `step`. `infer_peaks` are polynomials as in StepVariant. `*_constant_bytes`
-    counts the constants a graph reads, embeddings apart; all steps read the same.
+    The first of `steps` is the plain one, `step`. `infer_peaks` and `infer_costs` are as in StepVariant; `probe` is
+    what probe.onnx holds. `*_constant_bytes` counts the constants a graph reads, embeddings apart; all steps read the
+    same.
     """
 
     token_types: bool
@@ -149,7 +180,9 @@ class Portable:
     parameters: tuple[Parameter, ...]
     masks: tuple[Mask, ...]
     steps: tuple[StepVariant, ...]
-    infer_peaks: tuple[tuple[tuple[float, ...], ...], ...]
+    infer_peaks: tuple[Polynomial, ...]
+    infer_costs: tuple[OperatorCost, ...]
+    probe: tuple[ProbedOperator, ...]
     step_constant_bytes: int
     infer_constant_bytes: int
     embedding_bytes: int

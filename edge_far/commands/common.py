@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,12 @@ from edge_far.errors import BundleError, ConfigError, InputMissing
 from edge_far.profile import Profile, load_profile
 from edge_far.storage import sha256_of
 
+if TYPE_CHECKING:
+    from edge_far.device.step_times import StepTimes
+
 __all__ = [
     "add_budget_argument",
+    "add_probe_argument",
     "add_profile_arguments",
     "budget_of",
     "encode_file",
@@ -27,6 +31,7 @@ __all__ = [
     "load_learners",
     "profile_for",
     "read_result",
+    "step_times",
     "threads_of",
 ]
 
@@ -40,6 +45,24 @@ def add_profile_arguments(parser: argparse.ArgumentParser) -> None:
 def add_budget_argument(parser: argparse.ArgumentParser) -> None:
     """Declare --budget-mib."""
     parser.add_argument("--budget-mib", type=int, metavar="MIB", help="memory budget instead of the profile's")
+
+
+def add_probe_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --no-probe."""
+    parser.add_argument(
+        "--no-probe", action="store_true", help="predict no times: do not measure this machine's speed (once, 10 s)"
+    )
+
+
+def step_times(
+    options: argparse.Namespace, bundle: Bundle, threads: int, console: Console, *, dropout: bool
+) -> StepTimes | None:
+    """Return the cost model of this machine, measured now where it never was; None where that fails or is unwanted."""
+    from edge_far.device.calibration import calibrate
+    from edge_far.device.step_times import StepTimes
+
+    calibration = None if options.no_probe else calibrate(bundle, threads, console)
+    return None if calibration is None else StepTimes(bundle.manifest, calibration, dropout=dropout)
 
 
 def profile_for(options: argparse.Namespace, bundle: Bundle) -> Profile:

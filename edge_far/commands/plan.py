@@ -9,7 +9,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edge_far.commands.common import add_budget_argument, add_profile_arguments, budget_of, encode_file, profile_for
+from edge_far.commands.common import (
+    add_budget_argument,
+    add_probe_argument,
+    add_profile_arguments,
+    budget_of,
+    encode_file,
+    profile_for,
+    step_times,
+    threads_of,
+)
 from edge_far.console import Console
 
 EXAMPLES = """examples:
@@ -26,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, metavar="N", help="examples an optimiser step (default: the bundle's)"
     )
     parser.add_argument("--max-seq-len", type=int, metavar="N", help="cut texts to N tokens")
+    add_probe_argument(parser)
     add_profile_arguments(parser)
     add_budget_argument(parser)
 
@@ -50,14 +60,16 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         lengths = tuple(range(8, settings.max_seq_len + 1, 8))
         shapes = Shapes(lengths, settings.batch_size)
     session_options(1)  # the runtime's library is part of what training needs
+    times = step_times(options, bundle, threads_of(options, profile), console, dropout=settings.dropout)
     release_free_memory()
-    plan = make_plan(bundle.manifest, shapes, budget_of(options, profile), resident_set().now_mib)
+    plan = make_plan(bundle.manifest, shapes, budget_of(options, profile), resident_set().now_mib, seconds=times)
     return {
         "bundle": str(options.bundle),
         "profile": profile.name,
         "fits": True,
         "trained_parameters": bundle.manifest.trained_parameters,
         **plan.to_json(),
+        "times_from": None if times is None else times.calibration.source,
     }
 
 
@@ -69,5 +81,11 @@ def render(document: dict[str, Any]) -> str:
         f"at {document['longest']} tokens",
     ]
     lines += [f"{name:<12}{size:8.1f} MiB" for name, size in document["parts_mib"].items()]
-    rows = ", ".join(f"{rows} at {length}" for length, rows in document["rows"].items())
-    return "\n".join([*lines, f"micro-batch {rows} tokens"])
+    seconds = document["step_seconds"]
+    lines += ["", f"{'tokens':>6} {'micro-batch':>12} {'step graph':>12}" + (f" {'step, s':>9}" if seconds else "")]
+    for length, rows in document["rows"].items():
+        line = f"{length:>6} {rows:>12} {document['variants'][length]:>12}"
+        lines.append(line + (f" {seconds[length]:>9.3f}" if seconds else ""))
+    if seconds:
+        return "\n".join([*lines, "", f"times       predicted for this machine: {document['times_from']}"])
+    return "\n".join([*lines, "", "times       none: this machine was not measured"])

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from edge_far.commands.common import (
     add_budget_argument,
+    add_probe_argument,
     add_profile_arguments,
     budget_of,
     encode_file,
     profile_for,
     read_result,
+    step_times,
     threads_of,
 )
 from edge_far.console import Console
@@ -70,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="default: auto, which is portable",
     )
+    add_probe_argument(machine)
     machine.add_argument("--micro-batch", type=int, metavar="N", help="at most N examples at a time")
     machine.add_argument(
         "--checkpoint-minutes",
@@ -156,6 +159,8 @@ def _train(
     make_backend, _, learners = choose_backend(wanted.backend, bundle, wanted.threads, dropout=settings.dropout)
     if options.learners:
         read_arrays_into(options.learners, learners)
+    portable = wanted.backend == "portable"
+    times = step_times(options, bundle, wanted.threads, console, dropout=settings.dropout) if portable else None
     release_free_memory()
     budget = _effective_budget(budget_of(options, profile), cgroup_limit_mib(), console)
     plan = make_plan(
@@ -166,7 +171,8 @@ def _train(
         options.micro_batch,
         loaded=True,
         keep=known.choice if known else None,
-        only_plain=wanted.backend != "portable",
+        only_plain=not portable,
+        seconds=times,
     )
     if plan.predicted_peak_mib > budget:
         console.warn(

@@ -77,8 +77,8 @@ def test_blocks_before_the_last_run_again_and_the_bits_stay(mask: bool) -> None:
     assert sorted(operators(model)) == sorted(before + block * (BLOCKS - 1)), "nothing else changed"
     for found, expected in zip(run_step(model), run_step(plain), strict=True):
         np.testing.assert_array_equal(found, expected)
-    # Three hidden activations fewer, at 16 x 128 tokens; what else is held at the peak does not grow by one of them.
-    assert peak(plain) - peak(model) >= 2 * 4 * 16 * 128 * HIDDEN
+    # Three hidden activations fewer are kept, and the backward pass of a block has two of them more at its own peak.
+    assert peak(plain) - peak(model) >= 4 * 16 * 128 * HIDDEN
 
 
 def test_each_block_runs_again_only_when_its_gradient_is_due() -> None:

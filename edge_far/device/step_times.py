@@ -1,0 +1,73 @@
+"""Predicts the time of a step on a calibrated machine: the bundle's work times the machine's seconds for it.
+
+    seconds(graph, batch, sequence) = sum of count x (work x seconds per work at that size + seconds of a node)
+
+The seconds per work of a kernel lie on a line between measured sizes (in logarithms) and keep still beyond them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge_far.bundle import Manifest, OperatorCost
+from edge_far.device.calibration import Calibration
+from edge_far.device.dropout import mask_shape
+from edge_far.device.plan import evaluate
+
+__all__ = ["StepTimes"]
+
+
+class StepTimes:
+    """A bundle on a machine (plan.StepSeconds)."""
+
+    def __init__(self, manifest: Manifest, calibration: Calibration, *, dropout: bool) -> None:
+        self.calibration = calibration
+        self._portable = manifest.portable
+        self._masks = manifest.portable.masks if dropout else ()
+        self._costs = {step.name: step.costs for step in manifest.portable.steps}
+        self._speeds = {kernel: _Speed(points) for kernel, points in calibration.kernels.items()}
+        self._known: dict[tuple[str, int, int], float] = {}
+        self.update = manifest.trained_parameters * calibration.parameter_seconds
+
+    def micro_batch(self, variant: str, rows: int, length: int) -> float:
+        """Return the seconds of one run of a step graph, its dropout masks included."""
+        key = (variant, rows, length)
+        if key not in self._known:
+            drawn = sum(math.prod(mask_shape(mask, rows, length)) for mask in self._masks)
+            graph = self._graph(self._costs[variant], rows, length)
+            self._known[key] = graph + drawn * self.calibration.mask_byte_seconds
+        return self._known[key]
+
+    def evaluation(self, rows: int, length: int) -> float:
+        """Return the seconds of one run of the inference graph."""
+        key = ("infer", rows, length)
+        if key not in self._known:
+            self._known[key] = self._graph(self._portable.infer_costs, rows, length)
+        return self._known[key]
+
+    def _graph(self, costs: Sequence[OperatorCost], rows: int, length: int) -> float:
+        total = 0.0
+        for cost in costs:
+            total += cost.count * self.calibration.node_seconds
+            if cost.work:
+                work, size = evaluate(cost.work, rows, length), evaluate(cost.size, rows, length)
+                total += cost.count * self._speeds[cost.kernel].seconds(work, size)
+        return total
+
+
+class _Speed:
+    """The measured speed of one kernel."""
+
+    def __init__(self, points: Sequence[tuple[float, float, float]]) -> None:
+        by_size: dict[float, list[float]] = {}
+        for size, work, seconds in points:
+            by_size.setdefault(math.log(size), []).append(math.log(seconds / work))
+        self._sizes = np.array(sorted(by_size))
+        self._per_work = np.array([float(np.mean(by_size[size])) for size in self._sizes])
+
+    def seconds(self, work: float, size: float) -> float:
+        """Return the time of one operator."""
+        return work * math.exp(float(np.interp(math.log(size), self._sizes, self._per_work)))
