@@ -47,7 +47,7 @@ def add_budget_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget-mib", type=int, metavar="MIB", help="memory budget instead of the profile's")
 
 
-def add_probe_argument(parser: argparse.ArgumentParser) -> None:
+def add_probe_argument(parser: argparse._ActionsContainer) -> None:
     """Declare --no-probe."""
     parser.add_argument(
         "--no-probe", action="store_true", help="predict no times: do not measure this machine's speed (once, 10 s)"

@@ -150,6 +150,7 @@ def _train(
     from edge_far.device.pressure import MemoryWatch
     from edge_far.device.runlog import RunLog
     from edge_far.device.settings import store_record
+    from edge_far.device.step_times import predict_run
     from edge_far.device.trainer import TrainData, Trainer
 
     use_one_heap()
@@ -178,6 +179,7 @@ def _train(
         console.warn(
             f"the plan of this run needs about {plan.predicted_peak_mib:.0f} MiB, the budget is {budget:g} MiB"
         )
+    prediction = None if times is None else predict_run(times, plan, settings, train, held_out)
     with directory.locked():
         if known is None:
             store_record(directory.settings, wanted.planned(plan))
@@ -194,12 +196,17 @@ def _train(
             checkpoint_seconds=options.checkpoint_minutes * 60,
             checkpoint_steps=options.checkpoint_steps,
             control=Control(options.control),
+            prediction=prediction,
         )
         trainer.resume(directory.load_latest())
         console.info(
             f"plan: {trainer.total_steps} steps of {settings.batch_size} examples, micro-batch {plan.micro_batch} at "
             f"{plan.longest} tokens; predicted peak {plan.predicted_peak_mib:.0f} of {budget:.0f} MiB"
         )
+        if prediction is not None:
+            console.info(
+                f"time: about {prediction.step_seconds:.3g} s a step, {prediction.seconds:.0f} s in all on this machine"
+            )
         with RunLog(directory.log) as log:
             log.write(
                 "start" if log.empty else "resume",
@@ -267,8 +274,10 @@ def render(document: dict[str, Any]) -> str:
     """Return the result for people."""
     measured = document["eval"]
     plan = document["plan"]
+    predicted = document["predicted"]
     lines = [
-        f"trained   {document['steps']} steps in {document['seconds']:.1f} s, "
+        f"trained   {document['steps']} steps in {document['seconds']:.1f} s"
+        f"{'' if predicted is None else ' (predicted ' + format(predicted['seconds'], '.1f') + ')'}, "
         f"{document['examples_per_second']:.1f} examples/s",
         f"memory    peak {document['peak_rss_mib']:.0f} of {document['budget_mib']:.0f} MiB",
         f"plan      micro-batch {plan['micro_batch']} x {plan['accumulation']} at {plan['longest']} tokens, "

@@ -39,6 +39,7 @@ KEPT_CHECKPOINTS = 2
 class TrainingState:
     """Where training stands after `step` optimiser steps; with bundle, data and plan it decides everything to come.
 
+    `seconds` is all the time since the start, `step_seconds` that of the steps without evaluations and checkpoints.
     `divisor` divides the plan's micro-batches since the last step-down, `leanest` says that every one takes the step
     graph of the smallest peak; `evaluated` is the step of the last evaluation.
     """
@@ -46,6 +47,7 @@ class TrainingState:
     step: int = 0
     examples: int = 0
     seconds: float = 0.0
+    step_seconds: float = 0.0
     divisor: int = 1
     leanest: bool = False
     evaluated: int = 0

@@ -34,6 +34,7 @@ from edge_far.device.runlog import RunLog
 from edge_far.device.schedule import WarmupLinear
 from edge_far.device.settings import TrainSettings
 from edge_far.device.signals import StopRequest
+from edge_far.device.step_times import Prediction
 from edge_far.errors import ConfigError, Deferred
 from edge_far.storage import sha256_of, staged_directory, write_atomically, write_json
 
@@ -81,6 +82,7 @@ class Trainer:
         checkpoint_seconds: float,
         checkpoint_steps: int | None = None,
         control: Control | None = None,
+        prediction: Prediction | None = None,
     ) -> None:
         self.settings, self.data, self.plan, self.run = settings, data, plan, run
         self.make_backend = make_backend
@@ -89,6 +91,7 @@ class Trainer:
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpoint_steps = checkpoint_steps
         self.control = control or Control(None)
+        self.prediction = prediction
         self.backend = make_backend()
         self.optimizer = AdamW(
             self.backend.parameters, AdamWSettings(weight_decay=settings.weight_decay), no_decay=no_decay
@@ -192,6 +195,7 @@ class Trainer:
             step=state.step + 1,
             examples=state.examples + step.examples,
             seconds=seconds,
+            step_seconds=state.step_seconds + step.seconds,
             first_loss=step.loss if state.first_loss is None else state.first_loss,
             smoothed_loss=SMOOTHING * before + (1 - SMOOTHING) * step.loss,
             peak_rss_mib=max(state.peak_rss_mib, resident_set().peak_mib),
@@ -310,6 +314,8 @@ class Trainer:
         result = {
             "steps": state.step,
             "seconds": round(state.seconds, 3),
+            "step_seconds": round(state.step_seconds / max(state.step, 1), 4),
+            "predicted": _predicted(self.prediction),
             "examples_per_second": round(state.examples / max(state.seconds, 1e-9), 2),
             "final_loss": None if state.smoothed_loss is None else round(state.smoothed_loss, 6),
             "eval": metrics,
@@ -325,6 +331,12 @@ class Trainer:
         write_json(self.run.result, result)
         log.write("end", **result)
         return result
+
+
+def _predicted(prediction: Prediction | None) -> dict[str, float] | None:
+    if prediction is None:
+        return None
+    return {"step_seconds": round(prediction.step_seconds, 4), "seconds": round(prediction.seconds, 3)}
 
 
 def _copy(source: Any, target: Any) -> None:
