@@ -41,7 +41,7 @@ RESERVE = 0.03
 # Added to the smallest budget that is named: the measured runtime differs a little from one start to the next.
 MEASURED_SLACK_MIB = 2.0
 # Predicted times that differ by less are taken as equal.
-NEARLY_EQUAL = 1.03
+NEARLY_EQUAL = 1.05
 
 
 @dataclass(frozen=True)
