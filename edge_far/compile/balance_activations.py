@@ -3,8 +3,9 @@
 1. Behind a LayerNormalization some channels are many times larger than others, by their gamma and beta. The channels
    are divided by 3 |gamma| + |beta| (about the largest magnitude a normalised channel takes), as these were at export,
    and the frozen matrix' rows multiplied by it: exact in real numbers, for any gamma and beta.
-2. Behind a GELU it is rows (tokens) that differ: each is divided by its own largest magnitude, and the product's row
-   multiplied by it.
+2. Behind a GELU it is rows (tokens) that differ: each is divided by its own largest value, and the product's row
+   multiplied by it. A GELU is never below -0.17, so a largest value of at least 1.2 keeps what is negative within a
+   seventh of it, which is the range that quantize.py leaves below zero.
 
 On real weights this is the difference between a worst learner gradient's cosine of 0.95 and 0.99 (docs/performance.md).
 """
@@ -20,8 +21,11 @@ from edge_far.compile.builder import Builder, constant_of
 from edge_far.compile.graphs import insert_before
 from edge_far.compile.notes import PassNote
 from edge_far.compile.scale_gradient_rows import multiply_users, row_sizes
+from edge_far.compile.sizes import dims_of
 
-__all__ = ["balance_activations"]
+__all__ = ["SMALLEST_GELU_ROW", "balance_activations"]
+
+SMALLEST_GELU_ROW = 1.2
 
 # A normalised channel has mean 0 and deviation 1 over the features of a token: 3 deviations cover nearly all of it.
 DEVIATIONS = 3.0
@@ -68,7 +72,7 @@ def _balance_rows(graph: ir.Graph, node: ir.Node) -> None:
     source = node.inputs[0]
     assert source is not None
     b = Builder(graph, "balance")
-    sizes = row_sizes(source, b)
+    sizes = _gelu_row_sizes(source, b) if _is_gelu(source) else row_sizes(source, b)
     even = b.binary("Div", source, sizes)
     insert_before(graph, node, b.nodes)
     node.replace_input_with(0, even)
@@ -76,6 +80,17 @@ def _balance_rows(graph: ir.Graph, node: ir.Node) -> None:
     if bias is not None:
         node.resize_inputs(2)
     multiply_users(graph, node, sizes, bias)
+
+
+def _is_gelu(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type == "Gelu"
+
+
+def _gelu_row_sizes(value: ir.Value, b: Builder) -> ir.Value:
+    last_axis = b.constant(np.array([-1], np.int64), "last_axis")
+    highest = b.op("ReduceMax", [value, last_axis], (dims_of(value)[0], 1), keepdims=1)
+    return b.op("Max", [highest, b.scalar(SMALLEST_GELU_ROW)], dims_of(highest))
 
 
 def _value_of(value: ir.Value | None, parameters: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -133,6 +133,12 @@ class Builder:
         name = "shape." + "x".join(str(dim) for dim in target)
         return self.op("Reshape", [value, self.constant(target, name)], shape, dtype=_dtype(value))
 
+    def reshape_keeping(self, value: ir.Value, kept: Sequence[Dim], rest: Sequence[int]) -> ir.Value:
+        """Reshape to the value's own first dimensions, `kept`, and the integers `rest`."""
+        target = (*([0] * len(kept)), *rest)  # a zero says: as in the input
+        shape = self.constant(np.array(target, np.int64), "shape." + "x".join(map(str, target)))
+        return self.op("Reshape", [value, shape], (*kept, *rest), dtype=_dtype(value))
+
     def input_shape(self, start: int, end: int) -> ir.Value:
         """Return dimensions start to end of input_ids ([batch, sequence]) as an int64 vector."""
         source = self.graph.inputs[0]

@@ -18,6 +18,8 @@ from edge_far.errors import Unavailable
 
 __all__ = ["RULES"]
 
+SWAP_HEADS = (0, 2, 1, 3)
+
 Gradients = Iterator[tuple[int, ir.Value]]
 Rule = Callable[[ir.Node, ir.Value, Sequence[bool], Builder], Gradients]
 RULES: dict[tuple[str, str], Rule] = {}
@@ -105,6 +107,48 @@ def _softmax(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> G
     """dx = y * (dy - sum(dy * y)) along the last axis."""
     output = node.outputs[0]
     yield 0, b.op("SoftmaxGrad", [dy, output], dims_of(output), domain=INTERNAL)
+
+
+@_rule("Attention")
+def _attention(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """y = p v with p = softmax(scale q k' + mask), a head at a time.
+
+    With dp = dy v', the softmax' gradient is p * (dp - sum(dp * p)); that sum is sum(dy * y) over a head's width, which
+    is smaller than p (Dao et al., arXiv 2205.14135, appendix B).
+    """
+    query, key, value = _inputs(node)[:3]
+    result, weights = node.outputs[0], node.outputs[3]
+    heads, scale = node.attributes["q_num_heads"].as_int(), node.attributes["scale"].as_float()
+    gradient = _by_heads(dy, heads, b)
+    if want[2]:
+        yield 2, _joined_heads(b.matmul(weights, gradient, trans_left=True), value, b)
+    if want[0] or want[1]:
+        total = b.reduce("ReduceSum", _split_heads(b.mul(dy, result), heads, b), -1, keepdims=True)
+        error = b.sub(b.matmul(gradient, _by_heads(value, heads, b), trans_right=True), b.transpose(total, SWAP_HEADS))
+        scores = b.mul(error, weights)
+        if want[1]:
+            yield 1, _joined_heads(b.matmul(scores, _by_heads(query, heads, b), trans_left=True, alpha=scale), key, b)
+        if want[0]:
+            yield 0, _joined_heads(b.matmul(scores, _by_heads(key, heads, b), alpha=scale), query, b)
+
+
+def _split_heads(value: ir.Value, heads: int, b: Builder) -> ir.Value:
+    """[B, S, A*d] -> [B, S, A, d]."""
+    batch, length, hidden = dims_of(value)
+    assert isinstance(hidden, int)
+    return b.reshape_keeping(value, (batch, length), (heads, hidden // heads))
+
+
+def _by_heads(value: ir.Value, heads: int, b: Builder) -> ir.Value:
+    """[B, S, A*d] -> [B, A, S, d]."""
+    return b.transpose(_split_heads(value, heads, b), SWAP_HEADS)
+
+
+def _joined_heads(value: ir.Value, like: ir.Value, b: Builder) -> ir.Value:
+    """[B, A, S, d] -> [B, S, A*d], the shape of `like`."""
+    batch, length, hidden = dims_of(like)
+    assert isinstance(hidden, int)
+    return b.reshape_keeping(b.transpose(value, SWAP_HEADS), (batch, length), (hidden,))
 
 
 @_rule("Gelu")

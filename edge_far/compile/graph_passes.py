@@ -16,6 +16,8 @@ from edge_far.compile.dropout import DropoutMask, bind_dropout_masks, remove_dro
 from edge_far.compile.first_token import compute_first_token_only
 from edge_far.compile.fold import fold_constants, fold_embeddings
 from edge_far.compile.forward import export_forward
+from edge_far.compile.fuse_additions import fuse_additions
+from edge_far.compile.fuse_attention import drop_unused_weights, fuse_attention
 from edge_far.compile.gradients import add_gradients, add_loss
 from edge_far.compile.lower import lower_internal_operators
 from edge_far.compile.notes import PassNote
@@ -71,12 +73,13 @@ def build_portable_graphs(
         notes.append(compute_first_token_only(forward))
     graphs.infer = _copy(forward)
     parameters = {name: value.detach().cpu().numpy() for name, value in model.named_parameters()}
-    _finish(graphs.infer, [remove_dropout(graphs.infer)], parameters, options)
+    _finish(graphs.infer, [remove_dropout(graphs.infer), fuse_attention(graphs.infer)], parameters, options)
     if options.dropout:
         note, graphs.masks = bind_dropout_masks(forward)
         notes.append(note)
     else:
         notes.append(remove_dropout(forward))
+    notes.append(fuse_attention(forward))
     (logits,) = forward.graph.outputs
     notes.append(add_gradients(forward, logits, add_loss(forward), learners))
     if options.frozen_precision == "int8":
@@ -118,7 +121,7 @@ def _finish(
     if options.frozen_precision == "int8":
         notes.append(balance_activations(model, parameters))
         notes += [quantize_frozen_products(model), quantize_frozen_tables(model)]
-    notes.append(lower_internal_operators(model))
+    notes += [lower_internal_operators(model), drop_unused_weights(model), fuse_additions(model)]
     before = model.graph.num_nodes()
     CommonSubexpressionEliminationPass()(model)
     note = PassNote("eliminate_common_subexpressions")

@@ -72,7 +72,7 @@ def _assign_buffers(graph: ir.Graph, order: list[ir.Node]) -> list[_Buffer]:
     for index, node in enumerate(order):
         dying = _dying(node, index, root, last, owner)
         for value in node.outputs:
-            if value in external or root.get(value, value) is not value:
+            if not value.name or value in external or root.get(value, value) is not value:
                 continue
             end = last.get(value, index)
             key = (value.dtype, *dims_of(value))

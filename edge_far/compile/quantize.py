@@ -1,9 +1,11 @@
 """Stores the non-learners' matrices in 8 bits and multiplies with them in integer arithmetic, both directions.
 
-A Gemm whose right operand is a frozen matrix becomes com.microsoft DynamicQuantizeMatMul: the matrix is int8 with one
-scale an output channel, symmetric, in [-127, 127] (the value -128 overflows integer kernels on cores without
-dot-product instructions); the activation is quantised on the fly to uint8 with one scale a tensor. The backward product
-dx = dy @ w.T has other output channels than the forward one, so it gets a matrix and scales of its own.
+1. The right operand, a frozen matrix, is int8 with one scale an output channel, symmetric, in [-127, 127] (the value
+   -128 overflows integer kernels on cores without dot-product instructions). The backward product dx = dy @ w.T has
+   other output channels than the forward one, so it gets a matrix and scales of its own.
+2. The left operand is quantised to uint8 on the fly. Where balance_activations or scale_gradient_rows divides its rows
+   by their sizes, that division and the quantisation become one QuantizeLinear with a scale a row, followed by
+   com.microsoft MatMulIntegerToFloat; elsewhere DynamicQuantizeMatMul finds one scale for the whole.
 
 Frozen embedding tables are int8 with one scale a row: only the rows that are looked up become float32.
 """
@@ -23,6 +25,9 @@ __all__ = ["quantize_columns", "quantize_frozen_products", "quantize_frozen_tabl
 LARGEST = 127
 # Below this many elements the saving is not worth a quantisation of the activation.
 SMALLEST_MATRIX = 1024
+# The uint8 that stands for zero in rows that were divided by their size: of a GELU, which is never far below zero, and
+# of anything else.
+GELU_ZERO, SYMMETRIC_ZERO = 32, 128
 
 
 def quantize_columns(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -34,7 +39,7 @@ def quantize_columns(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quantize_frozen_products(model: ir.Model) -> PassNote:
-    """Replace Gemm by DynamicQuantizeMatMul wherever the right operand is a frozen matrix."""
+    """Replace Gemm by an 8-bit product wherever the right operand is a frozen matrix."""
     note = PassNote("quantize_frozen_products")
     graph = model.graph
     for node in [node for node in graph if node.op_type == "Gemm"]:
@@ -47,22 +52,56 @@ def quantize_frozen_products(model: ir.Model) -> PassNote:
             continue
         transposed = bool(node.attributes["transB"].as_int())
         values, scales = quantize_columns(matrix.T if transposed else matrix)
-        builder = Builder(graph, "int8")
+        b = Builder(graph, "int8")
         name = f"{weight.name}.{'backward' if transposed else 'forward'}"
-        bias = node.inputs[2] if len(node.inputs) > 2 else None
-        inputs = [
-            node.inputs[0],
-            builder.constant(values, f"{name}.int8"),
-            builder.constant(scales, f"{name}.scales"),
-        ]
-        if bias is not None:
-            inputs += [None, bias]
-        result = builder.op("DynamicQuantizeMatMul", inputs, dims_of(node.outputs[0]), domain=MICROSOFT)
-        insert_before(graph, node, builder.nodes)
+        right = (b.constant(values, f"{name}.int8"), b.constant(scales, f"{name}.scales"))
+        scaled = _divided_by_rows(node.inputs[0])
+        if scaled is None:
+            result = _dynamic_product(node, right, b)
+            note.changed("products in int8, one scale a tensor")
+        else:
+            result = _product_of_rows(node, scaled, right, b)
+            note.changed("products in int8, one scale a row")
+        insert_before(graph, node, b.nodes)
         replace_value(node.outputs[0], result)
-        note.changed("products in int8")
     remove_dead_nodes(model)
     return note
+
+
+def _dynamic_product(node: ir.Node, right: tuple[ir.Value, ir.Value], b: Builder) -> ir.Value:
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    inputs = [node.inputs[0], *right, *([None, bias] if bias is not None else [])]
+    return b.op("DynamicQuantizeMatMul", inputs, dims_of(node.outputs[0]), domain=MICROSOFT)
+
+
+def _divided_by_rows(value: ir.Value | None) -> ir.Node | None:
+    """Return the Div(x, sizes [rows, 1]) that makes the value, where nothing else reads it."""
+    node = value.producer() if value is not None else None
+    if value is None or node is None or node.op_type != "Div" or len(list(value.uses())) != 1:
+        return None
+    sizes = node.inputs[1]
+    return node if sizes is not None and dims_of(sizes) == (dims_of(value)[0], 1) else None
+
+
+def _product_of_rows(node: ir.Node, scaled: ir.Node, right: tuple[ir.Value, ir.Value], b: Builder) -> ir.Value:
+    """Quantise x / sizes with one scale a row, and multiply in integers; the Div is no longer needed."""
+    x, sizes = scaled.inputs
+    assert x is not None and sizes is not None
+    rows = dims_of(sizes)[0]
+    producer = x.producer()
+    zero = GELU_ZERO if producer is not None and producer.op_type == "Gelu" else SYMMETRIC_ZERO
+    step = 1.0 / (255 - zero)
+    steps = b.reshape_to(b.mul(sizes, b.scalar(step)), (rows,))
+    shape = b.op("Shape", [steps], (1,), dtype=ir.DataType.INT64)
+    zeros = b.op(
+        "ConstantOfShape", [shape], (rows,), dtype=ir.DataType.UINT8, value=ir.tensor(np.array([zero], np.uint8))
+    )
+    quantised = b.op("QuantizeLinear", [x, steps, zeros], dims_of(x), dtype=ir.DataType.UINT8, axis=0)
+    left_zero = b.constant(np.array(zero, np.uint8), f"zero.{zero}")
+    inputs = [quantised, right[0], b.scalar(step), right[1], left_zero]
+    if len(node.inputs) > 2:
+        inputs += [None, node.inputs[2]]
+    return b.op("MatMulIntegerToFloat", inputs, dims_of(node.outputs[0]), domain=MICROSOFT)
 
 
 def quantize_frozen_tables(model: ir.Model) -> PassNote:

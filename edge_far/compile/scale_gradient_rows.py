@@ -44,8 +44,10 @@ def scale_gradient_rows(model: ir.Model) -> PassNote:
 def row_sizes(value: ir.Value, b: Builder) -> ir.Value:
     """Return the largest magnitude of each row, [rows, 1], at least SMALLEST_ROW."""
     last_axis = b.constant(np.array([-1], np.int64), "last_axis")
-    peak = b.op("ReduceMax", [b.unary("Abs", value), last_axis], (dims_of(value)[0], 1), keepdims=1)
-    return b.op("Max", [peak, b.scalar(SMALLEST_ROW)], dims_of(peak))
+    dims = (dims_of(value)[0], 1)
+    highest = b.op("ReduceMax", [value, last_axis], dims, keepdims=1)
+    lowest = b.op("ReduceMin", [value, last_axis], dims, keepdims=1)
+    return b.op("Max", [highest, b.unary("Neg", lowest), b.scalar(SMALLEST_ROW)], dims)
 
 
 def multiply_users(graph: ir.Graph, node: ir.Node, sizes: ir.Value, bias: ir.Value | None = None) -> None:
