@@ -1,8 +1,8 @@
 """Builds probe.onnx: one operator of every kernel, for the device to time on its own (device/calibration.py).
 
 Each is the one with the most work of all the bundle's graphs. Activations and learners become inputs, shared by
-operators that read the same shape; frozen weights are the bundle's own, so the probe weighs a few KB. A Shape behind
-each operator takes its output, which is freed at once.
+operators that read the same shape; what computes a shape that an operator asks for comes along; frozen weights are the
+bundle's own, so the probe weighs a few KB. A Shape behind each operator takes its output, which is freed at once.
 """
 
 from __future__ import annotations
@@ -51,9 +51,19 @@ class _Probe:
     def __init__(self, opsets: dict[str, int]) -> None:
         self.graph = ir.Graph([], [], nodes=[], name="probe", opset_imports=dict(opsets))
         self._values: dict[tuple[object, ...], ir.Value] = {}
+        self._shapes: dict[ir.Value, ir.Value] = {}
 
     def add(self, node: ir.Node, name: str) -> None:
         """Add a copy of a node and the Shape of its first output."""
+        copy = self._copy(node, name)
+        shape = ir.node("Shape", [copy.outputs[0]])
+        shape.name, shape.outputs[0].name = f"{name}.shape", f"{name}.out"
+        shape.outputs[0].shape = ir.Shape((len(dims_of(node.outputs[0])),))
+        shape.outputs[0].dtype = ir.DataType.INT64
+        self.graph.append(shape)
+        self.graph.outputs.append(shape.outputs[0])
+
+    def _copy(self, node: ir.Node, name: str) -> ir.Node:
         seen: dict[tuple[object, ...], int] = {}
         inputs = [None if value is None else self._input(value, seen) for value in node.inputs]
         copy = ir.Node(
@@ -66,18 +76,20 @@ class _Probe:
         )
         for index, (old, new) in enumerate(zip(node.outputs, copy.outputs, strict=True)):
             new.name, new.shape, new.type = f"{name}.{index}" if old.name else "", old.shape, old.type
-        shape = ir.node("Shape", [copy.outputs[0]])
-        shape.name, shape.outputs[0].name = f"{name}.shape", f"{name}.out"
-        shape.outputs[0].shape = ir.Shape((len(dims_of(node.outputs[0])),))
-        shape.outputs[0].dtype = ir.DataType.INT64
-        self.graph.extend([copy, shape])
-        self.graph.outputs.append(shape.outputs[0])
+        self.graph.append(copy)
+        return copy
 
     def _input(self, value: ir.Value, seen: dict[tuple[object, ...], int]) -> ir.Value:
         """Return the same constant, or an input of the same shape and type, another one for each use in a node."""
         if value.const_value is not None:
             return self._constant(value)
         dims = dims_of(value)
+        producer = value.producer()
+        if producer is not None and value.dtype == ir.DataType.INT64 and all(isinstance(dim, int) for dim in dims):
+            if value not in self._shapes:
+                copy = self._copy(producer, f"shape.{len(self._shapes)}.{producer.name}")
+                self._shapes |= dict(zip(producer.outputs, copy.outputs, strict=True))
+            return self._shapes[value]
         kind = (value.dtype, *dims)
         use = seen.get(kind, 0)
         seen[kind] = use + 1

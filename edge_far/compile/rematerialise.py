@@ -112,7 +112,8 @@ def _analyse(graph: ir.Graph) -> _Forward:
     single = [_single(values, width) for values in large]
     cuts = _choose_cuts(nodes, single, root)
     kept = {value for position in cuts for value in crossing[position]}
-    kept |= {value for node in nodes for value in node.outputs if _bytes(value) <= SMALL_SHARE * width}
+    outputs = [value for node in nodes for value in node.outputs if value.name]
+    kept |= {value for value in outputs if _bytes(value) <= SMALL_SHARE * width}
     starts = [0, *(position + 1 for position in cuts)]
     segments = [_Segment(first, last) for first, last in zip(starts, cuts, strict=False)]
     aliases = {value for value, source in root.items() if source in kept}
@@ -239,6 +240,7 @@ def _clone(node: ir.Node, clones: dict[ir.Value, ir.Value]) -> ir.Node:
         name=f"again.{node.name}",
     )
     for old, new in zip(node.outputs, copy.outputs, strict=True):
-        new.name, new.shape, new.type = f"again.{old.name}", old.shape, old.type
+        # An empty name leaves an optional output out.
+        new.name, new.shape, new.type = f"again.{old.name}" if old.name else "", old.shape, old.type
         clones[old] = new
     return copy

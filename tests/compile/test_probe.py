@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -12,7 +13,7 @@ import onnx_ir as ir
 from edge_far.bundle import Bundle
 from edge_far.compile.probe import build_probe
 from tests.tiny_cases import cases
-from tests.tiny_graphs import make_graph, operators
+from tests.tiny_graphs import INT64, make_graph, operators, run_graph
 
 pytestmark = pytest.mark.host
 
@@ -59,3 +60,21 @@ def test_a_bundles_probe_covers_its_graphs_and_stores_nothing_twice(
     for value in probe.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             assert (value.const_value.offset, value.const_value.length) in regions
+
+
+def test_shapes_that_an_operator_asks_for_are_computed() -> None:
+    def build(b, ids, mask):
+        one = b.constant(np.array([1], np.int64), "one")
+        shape = b.op("Concat", [one, one, b.input_shape(1, 2), one], (4,), dtype=INT64, axis=0)
+        return b.op("Expand", [mask, shape], ("batch", 1, "sequence", "sequence"))
+
+    inputs = {"ids": (("batch", "sequence"), INT64), "mask": ("batch", 1, 1, "sequence")}
+    probe, probed = build_probe([make_graph(inputs, build)])
+    assert [operator.kernel for operator in probed] == ["Expand(b11s,int64:n)"]
+    assert operators(probe) == ["Shape", "Concat", "Expand", "Shape"]
+    names = {str(value.name): value for value in probe.graph.inputs}
+    assert len(names) == 2
+    shapes = {ir.DataType.INT64: (3, 5), ir.DataType.FLOAT: (3, 1, 1, 5)}
+    arrays = {name: np.zeros(shapes[value.dtype], value.dtype.numpy()) for name, value in names.items()}
+    (found,) = run_graph(probe, **arrays)
+    assert found.tolist() == [3, 1, 5, 5]
