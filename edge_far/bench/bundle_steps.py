@@ -69,7 +69,7 @@ def _plan(bundle: Bundle, task: Task) -> Plan:
     """Describe what is about to run, as `edge-far train` would."""
     times = None
     if task.predict_time:
-        calibration = calibrate(bundle, task.threads, Console(quiet=True))
+        calibration = calibrate(bundle, task.threads, Console(quiet=True), UNLIMITED_MIB)
         if calibration is not None:
             times = StepTimes(bundle.manifest, calibration, dropout=task.dropout)
     release_free_memory()

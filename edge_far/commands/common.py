@@ -55,13 +55,15 @@ def add_probe_argument(parser: argparse._ActionsContainer) -> None:
 
 
 def step_times(
-    options: argparse.Namespace, bundle: Bundle, threads: int, console: Console, *, dropout: bool
+    options: argparse.Namespace, bundle: Bundle, threads: int, console: Console, budget_mib: float, *, dropout: bool
 ) -> StepTimes | None:
     """Return the cost model of this machine, measured now where it never was; None where that fails or is unwanted."""
     from edge_far.device.calibration import calibrate
+    from edge_far.device.memory import resident_set
     from edge_far.device.step_times import StepTimes
 
-    calibration = None if options.no_probe else calibrate(bundle, threads, console)
+    room_mib = budget_mib - resident_set().now_mib
+    calibration = None if options.no_probe else calibrate(bundle, threads, console, room_mib)
     return None if calibration is None else StepTimes(bundle.manifest, calibration, dropout=dropout)
 
 

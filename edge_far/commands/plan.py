@@ -60,9 +60,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         lengths = tuple(range(8, settings.max_seq_len + 1, 8))
         shapes = Shapes(lengths, settings.batch_size)
     session_options(1)  # the runtime's library is part of what training needs
-    times = step_times(options, bundle, threads_of(options, profile), console, dropout=settings.dropout)
+    budget = budget_of(options, profile)
+    times = step_times(options, bundle, threads_of(options, profile), console, budget, dropout=settings.dropout)
     release_free_memory()
-    plan = make_plan(bundle.manifest, shapes, budget_of(options, profile), resident_set().now_mib, seconds=times)
+    plan = make_plan(bundle.manifest, shapes, budget, resident_set().now_mib, seconds=times)
     return {
         "bundle": str(options.bundle),
         "profile": profile.name,

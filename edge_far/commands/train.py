@@ -161,9 +161,9 @@ def _train(
     if options.learners:
         read_arrays_into(options.learners, learners)
     portable = wanted.backend == "portable"
-    times = step_times(options, bundle, wanted.threads, console, dropout=settings.dropout) if portable else None
-    release_free_memory()
     budget = _effective_budget(budget_of(options, profile), cgroup_limit_mib(), console)
+    times = step_times(options, bundle, wanted.threads, console, budget, dropout=settings.dropout) if portable else None
+    release_free_memory()
     plan = make_plan(
         bundle.manifest,
         shapes_of(train, settings.batch_size, held_out),

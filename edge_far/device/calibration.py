@@ -57,10 +57,11 @@ class Calibration:
         return f"{self.machine}, {self.threads} thread{'s' * (self.threads > 1)}, onnxruntime {self.onnxruntime}"
 
 
-def calibrate(bundle: Bundle, threads: int, console: Console) -> Calibration | None:
+def calibrate(bundle: Bundle, threads: int, console: Console, room_mib: float) -> Calibration | None:
     """Return the cached measurement of this machine for a bundle's operators, or measure now (about 10 s).
 
-    Returns None, and says why, where that fails: a plan without times is still a plan.
+    The measuring process may take `room_mib`. Returns None, and says why, where measuring fails: a plan without times
+    is still a plan.
     """
     import onnxruntime
 
@@ -78,7 +79,7 @@ def calibrate(bundle: Bundle, threads: int, console: Console) -> Calibration | N
     if known is not None:
         return known
     console.info("measuring this machine's speed (once; about 10 s)")
-    measured, reason = _measure(bundle, threads)
+    measured, reason = _measure(bundle, threads, room_mib)
     if measured is None:
         console.warn(f"no times are predicted: {reason}")
         return None
@@ -118,11 +119,12 @@ def _fingerprint(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(operators, sort_keys=True).encode()).hexdigest()
 
 
-def _measure(bundle: Bundle, threads: int) -> tuple[dict[str, Any] | None, str]:
+def _measure(bundle: Bundle, threads: int, room_mib: float) -> tuple[dict[str, Any] | None, str]:
     """Run the probe in a process of its own; return what it wrote, or why there is nothing."""
     with tempfile.TemporaryDirectory(prefix="edge-far-probe-") as folder:
         answer = Path(folder, "measured.json")
-        command = [sys.executable, "-m", "edge_far.device.probe", str(bundle.root), str(threads), str(answer)]
+        asked = [str(bundle.root), str(threads), str(room_mib), str(answer)]
+        command = [sys.executable, "-m", "edge_far.device.probe", *asked]
         try:
             done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired:

@@ -1,8 +1,8 @@
-"""Times one operator of every kernel of a bundle here: `python -m edge_far.device.probe BUNDLE THREADS OUT`.
+"""Times one operator of every kernel of a bundle here: `python -m edge_far.device.probe BUNDLE THREADS MIB OUT`.
 
 Runs probe.onnx at a few batch shapes, smallest first, with the options and the heap of training, and reads each
-operator's time from ONNX Runtime's own profile. Ends after SECONDS, however slow the machine. Takes at most
-ACTIVATION_MIB for inputs besides the mapped weights: shapes that need more are left out.
+operator's time from ONNX Runtime's own profile. Ends after SECONDS, however slow the machine. Shapes whose inputs would
+not fit the MIB that this process may take are left out.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ from edge_far.bundle import Bundle, Mask, open_bundle
 from edge_far.device.backend import DropoutKey
 from edge_far.device.constants import MappedConstants
 from edge_far.device.dropout import draw_mask
-from edge_far.device.memory import MIB, use_one_heap
+from edge_far.device.memory import MIB, resident_set, use_one_heap
 from edge_far.device.optimizer import AdamW, clip_scale, global_norm
 from edge_far.device.plan import evaluate
 from edge_far.device.session import load_session, session_options
+from edge_far.errors import BudgetError
 from edge_far.storage import write_json
 
 __all__ = ["measure"]
 
 SECONDS = 8.0
-ACTIVATION_MIB = 128.0
+INPUTS_MIB = 128.0
+# What an operator's output and the profile take, relative to all inputs.
+INPUTS_SHARE = 0.5
 # Batch and sequence: tokens for products, positions for attention, sizes from a core's cache to main memory.
 SHAPES = ((1, 16), (2, 16), (4, 16), (1, 64), (2, 128), (1, 256), (8, 128), (2, 512), (16, 128))
 REPEATS = 9  # the first of which warms up
-LARGEST_CACHE_BYTES = 48 << 20
+LARGEST_CACHE_MIB = 32.0
 MASK_BYTES = 32 * 1024
 PARAMETERS = 1 << 20
 
@@ -45,9 +48,12 @@ _TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)
 _TYPES |= {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(float16)": np.float16}
 
 
-def measure(bundle: Bundle, threads: int, seconds: float = SECONDS) -> dict[str, Any]:
-    """Return the measured part of a calibration (see calibration.Calibration)."""
-    kernels, node_seconds = _time_operators(bundle, threads, seconds)
+def measure(bundle: Bundle, threads: int, room_mib: float, seconds: float = SECONDS) -> dict[str, Any]:
+    """Return the measured part of a calibration (see calibration.Calibration) within `room_mib`.
+
+    Raises BudgetError where there is no room for the smallest shape.
+    """
+    kernels, node_seconds = _time_operators(bundle, threads, room_mib, seconds)
     return {
         "kernels": kernels,
         "node_seconds": node_seconds,
@@ -56,7 +62,9 @@ def measure(bundle: Bundle, threads: int, seconds: float = SECONDS) -> dict[str,
     }
 
 
-def _time_operators(bundle: Bundle, threads: int, seconds: float) -> tuple[dict[str, list[list[float]]], float]:
+def _time_operators(
+    bundle: Bundle, threads: int, room_mib: float, seconds: float
+) -> tuple[dict[str, list[list[float]]], float]:
     operators = bundle.manifest.portable.probe
     longest = bundle.manifest.defaults.max_seq_len
     shapes = list(dict.fromkeys((batch, min(sequence, longest)) for batch, sequence in SHAPES))
@@ -67,8 +75,15 @@ def _time_operators(bundle: Bundle, threads: int, seconds: float) -> tuple[dict[
         constants = MappedConstants(bundle)  # must outlive the session
         constants.give_to(options, "probe")
         session = load_session(bundle.path("portable/probe.onnx"), options)
-        between = np.zeros(_weights_read(bundle), np.uint8)
-        runs = _run_shapes(session, shapes, time.monotonic() + seconds, between)
+        portable = bundle.manifest.portable
+        weights_mib = (portable.step_constant_bytes + portable.embedding_bytes) / MIB
+        trained_mib = 4 * bundle.manifest.trained_parameters / MIB
+        between = np.zeros(int(min(weights_mib + trained_mib, LARGEST_CACHE_MIB) * MIB), np.uint8)
+        left = room_mib - resident_set().now_mib - weights_mib - between.nbytes / MIB
+        sized = [shape for shape in shapes if _inputs_mib(session, *shape) <= min(left * INPUTS_SHARE, INPUTS_MIB)]
+        if not sized:
+            raise BudgetError(f"{room_mib:.0f} MiB are too few to measure the machine's speed")
+        runs = _run_shapes(session, sized, time.monotonic() + seconds, between)
         events = json.loads(Path(session.end_profiling()).read_bytes())
         del session
     times: dict[str, list[float]] = {}
@@ -102,8 +117,6 @@ def _run_shapes(
     runs: list[tuple[int, int]] = []
     for shape in shapes:
         inputs = _inputs(session, *shape)
-        if inputs is None:
-            continue
         binding = session.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
@@ -118,24 +131,27 @@ def _run_shapes(
     return runs
 
 
-def _weights_read(bundle: Bundle) -> int:
-    """Return the bytes of weights that a step reads, as far as a cache may hold them."""
-    manifest = bundle.manifest
-    return min(manifest.portable.step_constant_bytes + 4 * manifest.trained_parameters, LARGEST_CACHE_BYTES)
-
-
-def _inputs(session: ort.InferenceSession, batch: int, sequence: int) -> Mapping[str, np.ndarray] | None:
-    """Return arrays for all inputs, or None where they would take more than ACTIVATION_MIB."""
+def _described(
+    session: ort.InferenceSession, batch: int, sequence: int
+) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+    """Return name, shape and type of each input at a batch shape."""
     values = {"batch": batch, "sequence": sequence, "sequence/8": sequence // 8, "batch*sequence": batch * sequence}
     described = []
     for each in session.get_inputs():
         shape = tuple(dim if isinstance(dim, int) else values[dim] for dim in each.shape)
         described.append((each.name, shape, np.dtype(_TYPES[each.type])))
-    if sum(math.prod(shape) * dtype.itemsize for _, shape, dtype in described) > ACTIVATION_MIB * MIB:
-        return None
+    return described
+
+
+def _inputs_mib(session: ort.InferenceSession, batch: int, sequence: int) -> float:
+    return sum(math.prod(shape) * dtype.itemsize for _, shape, dtype in _described(session, batch, sequence)) / MIB
+
+
+def _inputs(session: ort.InferenceSession, batch: int, sequence: int) -> Mapping[str, np.ndarray]:
+    """Return arrays for all inputs."""
     noise = np.random.default_rng(0).standard_normal(4096).astype(np.float32)
     arrays = {}
-    for name, shape, dtype in described:
+    for name, shape, dtype in _described(session, batch, sequence):
         # Indices must lie inside any table: zeros. All else is noise, for its speed to be that of usual numbers.
         array = np.zeros(shape, dtype) if dtype.kind == "i" and dtype.itemsize > 1 else None
         arrays[name] = np.resize(noise, shape).astype(dtype) if array is None else array
@@ -171,9 +187,9 @@ def _median_seconds(action: Callable[[], object]) -> float:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure for a bundle, and write the document."""
-    root, threads, out = arguments
+    root, threads, room_mib, out = arguments
     use_one_heap()
-    write_json(Path(out), measure(open_bundle(Path(root)), int(threads)))
+    write_json(Path(out), measure(open_bundle(Path(root)), int(threads), float(room_mib)))
 
 
 if __name__ == "__main__":

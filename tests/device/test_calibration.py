@@ -29,8 +29,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "edge-far"
 
 
-def measured(bundle: Bundle, threads: int = 1) -> Calibration:
-    found = calibrate(bundle, threads, QUIET)
+def measured(bundle: Bundle, threads: int = 1, room_mib: float = 1024.0) -> Calibration:
+    found = calibrate(bundle, threads, QUIET, room_mib)
     assert found is not None
     return found
 
@@ -113,6 +113,12 @@ def test_a_probe_that_fails_leaves_times_out_and_says_why(
     shutil.copytree(bundle.root, root)
     opened = open_bundle(root)
     (root / "portable/probe.onnx").write_bytes(b"no graph")
-    assert calibrate(opened, 1, Console(quiet=True)) is None
+    assert calibrate(opened, 1, Console(quiet=True), 1024.0) is None
     assert "no times are predicted: the probe failed: " in capsys.readouterr().err
+    assert not cache.exists()
+
+
+def test_too_little_room_is_said(bundle: Bundle, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert calibrate(bundle, 1, Console(quiet=True), 20.0) is None
+    assert "20 MiB are too few to measure the machine's speed" in capsys.readouterr().err
     assert not cache.exists()
