@@ -40,6 +40,10 @@ def test_document(bundle: Bundle, tiny_data: Path, tmp_path: Path, capsys: pytes
     assert document["seconds"] > 0 and document["examples_per_second"] == pytest.approx(
         48 / document["seconds"], rel=0.02
     )
+    assert 0 < 12 * document["step_seconds"] <= document["seconds"] + 0.01
+    predicted = document["predicted"]
+    assert 0 < 12 * predicted["step_seconds"] < predicted["seconds"], "evaluations take time too"
+    assert document["plan"]["step_seconds"].keys() == document["plan"]["rows"].keys()
     assert 0 < document["final_loss"] < 2 * math.log(5)
     assert document["eval"]["examples"] == 7 and 1 <= document["eval"]["step"] <= 12
     assert document["budget_mib"] == 8192 and document["peak_rss_mib"] > 20
@@ -51,6 +55,16 @@ def test_document(bundle: Bundle, tiny_data: Path, tmp_path: Path, capsys: pytes
     assert document["run"] == str(run) and document["step_downs"] == 0 and document["resumed_from_step"] is None
     assert document["learners_sha256"] == sha256_of(run / "learners.safetensors")
     assert json.loads((run / "result.json").read_bytes()) == {k: v for k, v in document.items() if k != "run"}
+
+
+def test_without_a_probe_nothing_is_predicted_and_the_bytes_are_the_same(
+    bundle: Bundle, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--epochs", "1", "--micro-batch", "1"]
+    probed = train(bundle, tiny_data, tmp_path / "probed", *options, capsys=capsys)
+    without = train(bundle, tiny_data, tmp_path / "without", *options, "--no-probe", capsys=capsys)
+    assert without["predicted"] is None and without["plan"]["step_seconds"] is None
+    assert probed["predicted"] is not None and probed["learners_sha256"] == without["learners_sha256"]
 
 
 def test_result_is_the_best_evaluation_or_the_last_step(
