@@ -1,6 +1,6 @@
 """Times one operator of every kernel of a bundle here: `python -m edge_far.device.probe BUNDLE THREADS MIB OUT`.
 
-Runs probe.onnx at a few batch shapes, smallest first, with the options and the heap of training, and reads each
+Runs probe.onnx at a few batch shapes, smallest first, with the options of training, and reads each
 operator's time from ONNX Runtime's own profile. Ends after SECONDS, however slow the machine. Shapes whose inputs would
 not fit the MIB that this process may take are left out.
 """
@@ -71,6 +71,8 @@ def _time_operators(
     with tempfile.TemporaryDirectory(prefix="edge-far-profile-") as folder:
         options = session_options(threads)
         options.enable_profiling = True
+        # The profile's entries would keep the heap from using freed blocks again: tensors get a place of their own.
+        options.enable_cpu_mem_arena = True
         options.profile_file_prefix = str(Path(folder, "profile"))
         constants = MappedConstants(bundle)  # must outlive the session
         constants.give_to(options, "probe")
