@@ -58,8 +58,9 @@ remove() {
         "$stage/etc/sysusers.d/edge-far.conf" "$stage/etc/tmpfiles.d/edge-far.conf" "$opt/venv"
     rmdir "$units/edge-far.service.d" "$opt" 2>/dev/null || true
     if [ "$purge" = yes ]; then
-        rm -rf "$opt" "$etc" "$stage/var/spool/edge-far" "$stage/var/lib/private/edge-far"
-        rm -f "$stage/var/lib/edge-far"
+        rm -rf "$opt" "$etc" "$stage/var/spool/edge-far" "$stage/var/lib/private/edge-far" \
+            "$stage/var/cache/private/edge-far"
+        rm -f "$stage/var/lib/edge-far" "$stage/var/cache/edge-far"
         if live; then groupdel edge-far-spool 2>/dev/null || true; fi
         say "removed, with all examples and releases"
     else

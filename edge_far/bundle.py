@@ -5,10 +5,12 @@
     learners.safetensors      initial trained parameters
     selection.json            which FFN nodes learn, and why
     portable/step.onnx        one micro-batch: loss and gradients    (stock onnxruntime)
+    portable/step-remat.onnx  the same step, blocks computed again in the backward pass: less memory, more time
     portable/infer.onnx       logits, with the same parameters as inputs
+    portable/probe.onnx       one operator of each kind in them, for the device to time
     portable/release.onnx     the original architecture, parameters as external data
     portable/release.json     where each original parameter lies in weights.bin, and how it is composed
-    portable/constants.json   where each constant of step and infer lies in weights.bin
+    portable/constants.json   where each constant of the steps and infer lies in weights.bin
     portable/weights.bin      original parameters first, then folded and quantised constants; memory-mapped
     ort/                      onnxruntime-training artifacts (optional)
 
@@ -37,14 +39,18 @@ __all__ = [
     "Manifest",
     "Mask",
     "ModelInfo",
+    "OperatorCost",
     "Parameter",
+    "Polynomial",
     "Portable",
+    "ProbedOperator",
     "SelectionInfo",
+    "StepVariant",
     "describe_files",
     "open_bundle",
 ]
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _READ_BYTES = 1 << 20
 
@@ -122,20 +128,61 @@ class Mask:
     factors: str
 
 
+# A size or an amount of work: ((power of batch, power of sequence, factor), ...), summed.
+Polynomial = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class OperatorCost:
+    """`count` operators of one kernel in a graph: the work of each, and the size that its speed depends on.
+
+    Work is floating-point operations of products, else bytes (compile/costs.py). The kernel `node` has neither.
+    """
+
+    kernel: str
+    work: Polynomial
+    size: Polynomial
+    count: int
+
+
+@dataclass(frozen=True)
+class ProbedOperator:
+    """One operator of portable/probe.onnx, whose node is named by its place in the list: k0, k1, ..."""
+
+    kernel: str
+    work: Polynomial
+    size: Polynomial
+
+
+@dataclass(frozen=True)
+class StepVariant:
+    """One graph of the training step, portable/NAME.onnx: all variants compute the same, with other peaks and times.
+
+    The peak of activations at a shape, in bytes, is the largest of `peaks` there.
+    """
+
+    name: str
+    peaks: tuple[Polynomial, ...]
+    costs: tuple[OperatorCost, ...]
+
+
 @dataclass(frozen=True)
 class Portable:
     """What the device must know of the portable graphs.
 
-    Sizes are polynomials `[[power of batch, power of sequence, bytes], ...]`; the peak of activations at a shape is
-    the largest of `step_peaks` there. `*_constant_bytes` counts the constants a graph reads, embeddings apart.
+    The first of `steps` is the plain one, `step`. `infer_peaks` and `infer_costs` are as in StepVariant; `probe` is
+    what probe.onnx holds. `*_constant_bytes` counts the constants a graph reads, embeddings apart; all steps read the
+    same.
     """
 
     token_types: bool
     frozen_precision: str
     parameters: tuple[Parameter, ...]
     masks: tuple[Mask, ...]
-    step_peaks: tuple[tuple[tuple[float, ...], ...], ...]
-    infer_peaks: tuple[tuple[tuple[float, ...], ...], ...]
+    steps: tuple[StepVariant, ...]
+    infer_peaks: tuple[Polynomial, ...]
+    infer_costs: tuple[OperatorCost, ...]
+    probe: tuple[ProbedOperator, ...]
     step_constant_bytes: int
     infer_constant_bytes: int
     embedding_bytes: int
@@ -225,6 +272,12 @@ def open_bundle(root: Path) -> Bundle:
             f"bundle format {version!r} is newer than this edge-far reads ({FORMAT})",
             where=str(path),
             hint="upgrade edge-far on this device",
+        )
+    if version < FORMAT:
+        raise BundleError(
+            f"bundle format {version!r} is older than this edge-far reads ({FORMAT})",
+            where=str(path),
+            hint="export the bundle again",
         )
     try:
         manifest: Manifest = _decode(Manifest, document, "manifest")

@@ -6,13 +6,16 @@ import time
 from pathlib import Path
 
 from edge_far.bench.task import CLIP_NORM, LEARNING_RATE, Measurement, Task, batches, micro_batches
-from edge_far.bundle import open_bundle
+from edge_far.bundle import Bundle, open_bundle
+from edge_far.console import Console
 from edge_far.device.backend import DropoutKey
 from edge_far.device.backends import choose_backend
+from edge_far.device.calibration import calibrate
 from edge_far.device.memory import release_free_memory, resident_set, use_one_heap
 from edge_far.device.optimizer import clip_scale, global_norm
 from edge_far.device.optimizers import make_optimizer
-from edge_far.device.plan import Shapes, make_plan
+from edge_far.device.plan import Choice, Plan, Shapes, make_plan
+from edge_far.device.step_times import StepTimes
 
 __all__ = ["measure_bundle"]
 
@@ -28,14 +31,7 @@ def measure_bundle(task: Task) -> Measurement:
     name = "portable" if task.engine == "edge-far" else task.engine
     make_backend, backend_name, learners = choose_backend(name, bundle, task.threads, dropout=task.dropout)
     data = batches(task, manifest.model.vocabulary, len(manifest.labels))
-    predicted = None
-    if backend_name == "portable":
-        release_free_memory()
-        shapes = Shapes((task.length,), task.batch)
-        now = resident_set().now_mib
-        predicted = make_plan(
-            manifest, shapes, UNLIMITED_MIB, now, task.micro_batch, loaded=True, optimizer=task.optimizer
-        ).predicted_peak_mib
+    plan = _plan(bundle, task) if backend_name == "portable" else None
     backend = make_backend(learners)
     optimizer = make_optimizer(
         task.optimizer,
@@ -50,7 +46,7 @@ def measure_bundle(task: Task) -> Measurement:
         loss = 0.0
         for number, part in enumerate(micro_batches(batch, task.micro_batch)):
             key = DropoutKey(task.seed, step, number) if task.dropout else None
-            loss += backend.accumulate(part, 1.0 / task.batch, key)
+            loss += backend.accumulate(part, 1.0 / task.batch, key, task.variant)
         computed = time.perf_counter()
         optimizer.step(backend.gradients, LEARNING_RATE, clip_scale(global_norm(backend.gradients), CLIP_NORM))
         for gradient in backend.gradients.values():
@@ -63,10 +59,27 @@ def measure_bundle(task: Task) -> Measurement:
         forward_backward_seconds=forward_backward[task.warmup :],
         optimizer_seconds=update[task.warmup :],
         peak_rss_mib=resident_set().peak_mib,
-        predicted_peak_mib=predicted,
+        predicted_peak_mib=None if plan is None else plan.predicted_peak_mib,
         trained_parameters=manifest.trained_parameters,
         runtime=_runtime(backend_name),
         loss=loss,
+        predicted_step_seconds=None if plan is None or plan.step_seconds is None else plan.step_seconds[task.length],
+    )
+
+
+def _plan(bundle: Bundle, task: Task) -> Plan:
+    """Describe what is about to run, as `edge-far train` would."""
+    times = None
+    if task.predict_time:
+        calibration = calibrate(bundle, task.threads, Console(quiet=True), UNLIMITED_MIB)
+        if calibration is not None:
+            times = StepTimes(bundle.manifest, calibration, dropout=task.dropout, optimizer=task.optimizer)
+    release_free_memory()
+    choice = Choice({task.length: task.micro_batch}, 0, {task.length: task.variant})
+    shapes = Shapes((task.length,), task.batch)
+    now = resident_set().now_mib
+    return make_plan(
+        bundle.manifest, shapes, UNLIMITED_MIB, now, loaded=True, keep=choice, seconds=times, optimizer=task.optimizer
     )
 
 

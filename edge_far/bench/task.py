@@ -35,7 +35,11 @@ class _Document:
 
 @dataclass(frozen=True)
 class Task(_Document):
-    """One row to measure: `model` is a geometry or directory (torch), `bundle` a bundle's directory (other engines)."""
+    """One row to measure: `model` is a geometry or directory (torch), `bundle` a bundle's directory (other engines).
+
+    `variant` names the bundle's step graph; `predict_time` asks for the cost model's time too (a measurement of the
+    machine, before this one).
+    """
 
     engine: str
     model: str
@@ -52,13 +56,16 @@ class Task(_Document):
     dropout: bool
     seed: int
     optimizer: str
+    variant: str = "step"
+    predict_time: bool = False
 
 
 @dataclass(frozen=True)
 class Measurement(_Document):
     """What one process measured: seconds of each step after the warm-up, sizes in MiB.
 
-    `predicted_peak_mib` is the plan's, for edge-far alone; `loss` is that of the last step.
+    `predicted_peak_mib` and, where asked for, `predicted_step_seconds` are the plan's, for edge-far alone; `loss` is
+    that of the last step.
     """
 
     step_seconds: list[float]
@@ -69,6 +76,7 @@ class Measurement(_Document):
     trained_parameters: int
     runtime: str
     loss: float
+    predicted_step_seconds: float | None = None
 
 
 def batches(task: Task, vocabulary: int, labels: int) -> list[Batch]:

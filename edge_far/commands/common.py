@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +19,13 @@ from edge_far.profile import Profile, Training, load_profile
 from edge_far.profile_schema import settings_of
 from edge_far.storage import sha256_of
 
+if TYPE_CHECKING:
+    from edge_far.device.step_times import StepTimes
+
 __all__ = [
     "add_budget_argument",
     "add_optimizer_argument",
+    "add_probe_argument",
     "add_profile_arguments",
     "budget_of",
     "encode_file",
@@ -29,6 +33,7 @@ __all__ = [
     "load_learners",
     "profile_for",
     "read_result",
+    "step_times",
     "threads_of",
 ]
 
@@ -51,6 +56,35 @@ def add_optimizer_argument(parser: argparse.ArgumentParser | argparse._ArgumentG
         choices=settings_of(Training)["optimizer"][1].choices,
         help="instead of the profile's: adamw8bit keeps a quarter of adamw's state, lion and sgd half of it but want "
         "another --learning-rate (lion a third to a tenth of adamw's, sgd many times it)",
+    )
+
+
+def add_probe_argument(parser: argparse._ActionsContainer) -> None:
+    """Declare --no-probe."""
+    parser.add_argument(
+        "--no-probe", action="store_true", help="predict no times: do not measure this machine's speed (once, 10 s)"
+    )
+
+
+def step_times(
+    options: argparse.Namespace,
+    bundle: Bundle,
+    threads: int,
+    console: Console,
+    budget_mib: float,
+    *,
+    dropout: bool,
+    optimizer: str,
+) -> StepTimes | None:
+    """Return the cost model of this machine, measured now where it never was; None where that fails or is unwanted."""
+    from edge_far.device.calibration import calibrate
+    from edge_far.device.memory import resident_set
+    from edge_far.device.step_times import StepTimes
+
+    room_mib = budget_mib - resident_set().now_mib
+    calibration = None if options.no_probe else calibrate(bundle, threads, console, room_mib)
+    return (
+        None if calibration is None else StepTimes(bundle.manifest, calibration, dropout=dropout, optimizer=optimizer)
     )
 
 

@@ -12,10 +12,13 @@ from typing import Any
 from edge_far.commands.common import (
     add_budget_argument,
     add_optimizer_argument,
+    add_probe_argument,
     add_profile_arguments,
     budget_of,
     encode_file,
     profile_for,
+    step_times,
+    threads_of,
 )
 from edge_far.console import Console
 
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-seq-len", type=int, metavar="N", help="cut texts to N tokens")
     add_optimizer_argument(parser)
+    add_probe_argument(parser)
     add_profile_arguments(parser)
     add_budget_argument(parser)
 
@@ -60,13 +64,25 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         lengths = tuple(range(8, settings.max_seq_len + 1, 8))
         shapes = Shapes(lengths, settings.batch_size)
     session_options(1)  # the runtime's library is part of what training needs
+    budget = budget_of(options, profile)
+    optimizer = options.optimizer or profile.training.optimizer
+    times = step_times(
+        options,
+        bundle,
+        threads_of(options, profile),
+        console,
+        budget,
+        dropout=settings.dropout,
+        optimizer=optimizer,
+    )
     release_free_memory()
     plan = make_plan(
         bundle.manifest,
         shapes,
-        budget_of(options, profile),
+        budget,
         resident_set().now_mib,
-        optimizer=options.optimizer or profile.training.optimizer,
+        optimizer=optimizer,
+        seconds=times,
     )
     trained = [parameter.shape for parameter in bundle.manifest.portable.parameters]
     return {
@@ -76,6 +92,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "trained_parameters": bundle.manifest.trained_parameters,
         **plan.to_json(),
         "optimizer_mib": {name: round(state_bytes(name, trained) / MIB, 1) for name in OPTIMIZERS},
+        "times_from": None if times is None else times.calibration.source,
     }
 
 
@@ -89,5 +106,11 @@ def render(document: dict[str, Any]) -> str:
     others = ", ".join(f"{name} {size:.1f}" for name, size in document["optimizer_mib"].items())
     notes = {"optimiser": f"   {document['optimizer']}; by kind: {others}"}
     lines += [f"{name:<12}{size:8.1f} MiB{notes.get(name, '')}" for name, size in document["parts_mib"].items()]
-    rows = ", ".join(f"{rows} at {length}" for length, rows in document["rows"].items())
-    return "\n".join([*lines, f"micro-batch {rows} tokens"])
+    seconds = document["step_seconds"]
+    lines += ["", f"{'tokens':>6} {'micro-batch':>12} {'step graph':>12}" + (f" {'step, s':>9}" if seconds else "")]
+    for length, rows in document["rows"].items():
+        line = f"{length:>6} {rows:>12} {document['variants'][length]:>12}"
+        lines.append(line + (f" {seconds[length]:>9.3f}" if seconds else ""))
+    if seconds:
+        return "\n".join([*lines, "", f"times       predicted for this machine: {document['times_from']}"])
+    return "\n".join([*lines, "", "times       none: this machine was not measured"])

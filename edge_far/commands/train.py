@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from edge_far.commands.common import (
     add_budget_argument,
     add_optimizer_argument,
+    add_probe_argument,
     add_profile_arguments,
     budget_of,
     encode_file,
     profile_for,
     read_result,
+    step_times,
     threads_of,
 )
 from edge_far.console import Console
@@ -72,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="default: auto, which is portable",
     )
+    add_probe_argument(machine)
     machine.add_argument("--micro-batch", type=int, metavar="N", help="at most N examples at a time")
     machine.add_argument(
         "--checkpoint-minutes",
@@ -155,6 +158,7 @@ def _train(
     from edge_far.device.pressure import MemoryWatch
     from edge_far.device.runlog import RunLog
     from edge_far.device.settings import store_record
+    from edge_far.device.step_times import predict_run
     from edge_far.device.trainer import TrainData, Trainer
 
     use_one_heap()
@@ -164,8 +168,20 @@ def _train(
     make_backend, _, learners = choose_backend(wanted.backend, bundle, wanted.threads, dropout=settings.dropout)
     if options.learners:
         read_arrays_into(options.learners, learners)
-    release_free_memory()
+    portable = wanted.backend == "portable"
     budget = _effective_budget(budget_of(options, profile), cgroup_limit_mib(), console)
+    times = None
+    if portable:
+        times = step_times(
+            options,
+            bundle,
+            wanted.threads,
+            console,
+            budget,
+            dropout=settings.dropout,
+            optimizer=settings.optimizer,
+        )
+    release_free_memory()
     plan = make_plan(
         bundle.manifest,
         shapes_of(train, settings.batch_size, held_out),
@@ -175,11 +191,14 @@ def _train(
         loaded=True,
         keep=known.choice if known else None,
         optimizer=settings.optimizer,
+        only_plain=not portable,
+        seconds=times,
     )
     if plan.predicted_peak_mib > budget:
         console.warn(
             f"the plan of this run needs about {plan.predicted_peak_mib:.0f} MiB, the budget is {budget:g} MiB"
         )
+    prediction = None if times is None else predict_run(times, plan, settings, train, held_out)
     with directory.locked():
         if known is None:
             store_record(directory.settings, wanted.planned(plan))
@@ -196,12 +215,17 @@ def _train(
             checkpoint_seconds=options.checkpoint_minutes * 60,
             checkpoint_steps=options.checkpoint_steps,
             control=Control(options.control),
+            prediction=prediction,
         )
         trainer.resume(directory.load_latest())
         console.info(
             f"plan: {trainer.total_steps} steps of {settings.batch_size} examples, micro-batch {plan.micro_batch} at "
             f"{plan.longest} tokens; predicted peak {plan.predicted_peak_mib:.0f} of {budget:.0f} MiB"
         )
+        if prediction is not None:
+            console.info(
+                f"time: about {prediction.step_seconds:.3g} s a step, {prediction.seconds:.0f} s in all on this machine"
+            )
         with RunLog(directory.log) as log:
             log.write(
                 "start" if log.empty else "resume",
@@ -271,8 +295,10 @@ def render(document: dict[str, Any]) -> str:
     """Return the result for people."""
     measured = document["eval"]
     plan = document["plan"]
+    predicted = document["predicted"]
     lines = [
-        f"trained   {document['steps']} steps in {document['seconds']:.1f} s, "
+        f"trained   {document['steps']} steps in {document['seconds']:.1f} s"
+        f"{'' if predicted is None else ' (predicted ' + format(predicted['seconds'], '.1f') + ')'}, "
         f"{document['examples_per_second']:.1f} examples/s",
         f"memory    peak {document['peak_rss_mib']:.0f} of {document['budget_mib']:.0f} MiB",
         f"plan      micro-batch {plan['micro_batch']} x {plan['accumulation']} at {plan['longest']} tokens, "

@@ -10,10 +10,11 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-from edge_far.bundle import Mask, Parameter, Portable
+from edge_far.bundle import Mask, Parameter, Polynomial, Portable, StepVariant
+from edge_far.compile.costs import graph_costs, polynomial
 from edge_far.compile.graph_passes import PortableGraphs
 from edge_far.compile.liveness import activation_peaks
-from edge_far.compile.sizes import Size
+from edge_far.compile.probe import build_probe
 from edge_far.compile.weights import WeightFile
 from edge_far.storage import write_json
 
@@ -30,7 +31,7 @@ def emit_portable(
     token_types: bool,
     frozen_precision: str,
 ) -> Portable:
-    """Write the three graphs, release.json, constants.json and weights.bin; return their description.
+    """Write the graphs, release.json, constants.json and weights.bin; return their description.
 
     `layout` is far.reconfigure.original_layout of the model; `learners` are the trained parameters' values.
     """
@@ -48,12 +49,13 @@ def emit_portable(
             "length": region.length,
             "shape": [int(d) for d in value.shape or ()],
         }
-    constants = {
-        name: weights.externalise(model.graph) for name, model in (("step", graphs.step), ("infer", graphs.infer))
-    }
+    trained = {**graphs.steps, "infer": graphs.infer}
+    probe, probed = build_probe(trained.values())
+    trained["probe"] = probe
+    constants = {name: weights.externalise(model.graph) for name, model in trained.items()}
     weights.close()
     write_json(directory / "constants.json", constants)
-    for name, model in (("step", graphs.step), ("infer", graphs.infer), ("release", release)):
+    for name, model in {**trained, "release": release}.items():
         # The exporter's notes hold stack traces with this machine's paths.
         ClearMetadataAndDocStringPass()(model)
         model.ir_version = min(model.ir_version, 10)
@@ -64,8 +66,10 @@ def emit_portable(
         frozen_precision=frozen_precision,
         parameters=tuple(Parameter(name, array.shape, _decays(name)) for name, array in learners.items()),
         masks=tuple(Mask(mask.name, mask.shape, mask.probability, mask.factors) for mask in graphs.masks),
-        step_peaks=_peaks(graphs.step),
+        steps=tuple(StepVariant(name, _peaks(model), graph_costs(model.graph)) for name, model in graphs.steps.items()),
         infer_peaks=_peaks(graphs.infer),
+        infer_costs=graph_costs(graphs.infer.graph),
+        probe=probed,
         step_constant_bytes=_constant_bytes(graphs.step, embeddings=False),
         infer_constant_bytes=_constant_bytes(graphs.infer, embeddings=False),
         embedding_bytes=_constant_bytes(graphs.step, embeddings=True),
@@ -77,12 +81,8 @@ def _decays(name: str) -> bool:
     return not (name.endswith(".bias") or "LayerNorm" in name or "layer_norm" in name)
 
 
-def _peaks(model: ir.Model) -> tuple[tuple[tuple[float, ...], ...], ...]:
-    return tuple(_polynomial(size) for size in activation_peaks(model.graph))
-
-
-def _polynomial(size: Size) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(term) for term in size.to_json())
+def _peaks(model: ir.Model) -> tuple[Polynomial, ...]:
+    return tuple(polynomial(size) for size in activation_peaks(model.graph))
 
 
 def _constant_bytes(model: ir.Model, *, embeddings: bool) -> int:

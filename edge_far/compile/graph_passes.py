@@ -22,6 +22,7 @@ from edge_far.compile.gradients import add_gradients, add_loss
 from edge_far.compile.lower import lower_internal_operators
 from edge_far.compile.notes import PassNote
 from edge_far.compile.quantize import quantize_frozen_products, quantize_frozen_tables, store_frozen_weights
+from edge_far.compile.rematerialise import rematerialise_blocks
 from edge_far.compile.scale_gradient_rows import scale_gradient_rows
 from edge_far.compile.stash_gelu import stash_gelu_derivatives
 from edge_far.compile.stash_layer_norm import normalise_from_outputs
@@ -51,13 +52,23 @@ class CompileOptions:
 
 @dataclass
 class PortableGraphs:
-    """The result: a training step, an inference graph, the folded forward graph, and what each pass did."""
+    """The result: a training step, an inference graph, the folded forward graph, and what each pass did.
+
+    `step_remat` is the same step with blocks recomputed, where that saves memory.
+    """
 
     step: ir.Model
     infer: ir.Model
     folded: ir.Model
     masks: list[DropoutMask] = field(default_factory=list)
     notes: list[PassNote] = field(default_factory=list)
+    step_remat: ir.Model | None = None
+
+    @property
+    def steps(self) -> dict[str, ir.Model]:
+        """Return the variants of the step by the name of their file."""
+        leaner = {} if self.step_remat is None else {"step-remat": self.step_remat}
+        return {"step": self.step, **leaner}
 
 
 def build_portable_graphs(
@@ -87,6 +98,10 @@ def build_portable_graphs(
     if options.frozen_precision == "int8":
         notes.append(scale_gradient_rows(forward))
     _finish(forward, notes, parameters, options)
+    leaner = _copy(forward)
+    notes.append(rematerialise_blocks(leaner))
+    if notes[-1].changes:
+        graphs.step_remat = leaner
     return graphs
 
 

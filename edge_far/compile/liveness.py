@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from edge_far.compile.sizes import Size, dims_of, element_bytes
 
-__all__ = ["activation_peaks"]
+__all__ = ["activation_peaks", "buffer_roots"]
 
 SHARES_BUFFER = {"Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten"}
 WRITES_IN_PLACE = {"Add", "Sub", "Mul", "Div"}
@@ -59,7 +59,7 @@ def activation_peaks(graph: ir.Graph) -> list[Size]:
 
 def _assign_buffers(graph: ir.Graph, order: list[ir.Node]) -> list[_Buffer]:
     """Give every computed value a buffer, by the rules above."""
-    root = _buffer_roots(order)
+    root = buffer_roots(order)
     external = set(graph.inputs) | set(graph.outputs) | set(graph.initializers.values())
     last: dict[ir.Value, int] = {}
     for index, node in enumerate(order):
@@ -123,7 +123,7 @@ def _bytes(value: ir.Value) -> Size:
     return Size.of(dims_of(value), element_bytes(value))
 
 
-def _buffer_roots(order: list[ir.Node]) -> dict[ir.Value, ir.Value]:
+def buffer_roots(order: list[ir.Node]) -> dict[ir.Value, ir.Value]:
     """Map each reshaped value to the value whose buffer it shares."""
     root: dict[ir.Value, ir.Value] = {}
     for node in order:

@@ -32,10 +32,10 @@ class Backend(Protocol):
     parameters: dict[str, np.ndarray]
     gradients: dict[str, np.ndarray]
 
-    def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None) -> float:
+    def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None, variant: str = "step") -> float:
         """Add the gradients of loss_scale * (sum of the examples' losses); return that loss.
 
-        `key` draws the dropout masks; None trains without dropout.
+        `key` draws the dropout masks; None trains without dropout. `variant` names one of the bundle's step graphs.
         """
 
     def logits(self, batch: Batch) -> np.ndarray:

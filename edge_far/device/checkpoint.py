@@ -42,12 +42,17 @@ class TrainingState:
 
     `divisor` divides the plan's micro-batches since the last step-down; `evaluated` is the step of the last evaluation;
     `optimizer` names the kind whose state lies beside it.
+    `seconds` is all the time since the start, `step_seconds` that of the steps without evaluations and checkpoints.
+    `divisor` divides the plan's micro-batches since the last step-down, `leanest` says that every one takes the step
+    graph of the smallest peak; `evaluated` is the step of the last evaluation.
     """
 
     step: int = 0
     examples: int = 0
     seconds: float = 0.0
+    step_seconds: float = 0.0
     divisor: int = 1
+    leanest: bool = False
     evaluated: int = 0
     best_step: int | None = None
     best_accuracy: float | None = None

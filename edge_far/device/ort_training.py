@@ -73,7 +73,7 @@ class OrtTrainingBackend:
             if parameter.name not in self._state.parameters:
                 raise BundleError(f"it has no parameter {parameter.name}", where=str(paths[2]), hint="export again")
 
-    def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None) -> float:
+    def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None, variant: str = "step") -> float:
         """Add one micro-batch's gradients; see Backend.
 
         Masks come from this engine's generator, restarted from `key`: not those of the portable backend.

@@ -1,9 +1,12 @@
-"""Decides before anything runs whether training fits the budget, and how: the micro-batch for each sequence length.
+"""Decides before anything runs whether training fits the budget, and how: step graph and micro-batch for each length.
 
     peak = runtime + data + parameters + gradients + optimiser + constants + embeddings + activations(rows, length)
 
 Activations come from the bundle's polynomials (compile/liveness.py); everything else is counted or measured. A batch is
 cut into micro-batches whose activations fit what the rest leaves; gradients add up, so the result is the same step.
+Of the step graphs and micro-batches that fit, the plan takes the quickest by the machine's cost model
+(device/step_times.py); without one, the largest micro-batch of the plain step, or where not even one example of it
+fits, of a leaner one.
 Evaluation takes as many tokens at a time as fit the same room.
 """
 
@@ -12,21 +15,21 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from edge_far.bundle import Manifest
+from edge_far.bundle import Manifest, StepVariant
 from edge_far.device.batches import padded_length
 from edge_far.device.encode import Encoded
 from edge_far.device.evaluate import TOKENS_PER_BATCH
 from edge_far.device.memory import MIB
 from edge_far.device.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS, state_bytes
-from edge_far.errors import BudgetError
+from edge_far.errors import BudgetError, BundleError
 
-__all__ = ["Choice", "Plan", "Shapes", "evaluate", "make_plan", "shapes_of"]
+__all__ = ["Choice", "Plan", "Shapes", "StepSeconds", "evaluate", "make_plan", "shapes_of"]
 
 # ONNX Runtime's session objects, kernels' scratch memory and the allocators' rounding (docs/performance.md).
 SESSION_MIB = 20.0
@@ -38,6 +41,8 @@ EVALUATION_OVERHEAD = 1.65
 RESERVE = 0.03
 # Added to the smallest budget that is named: the measured runtime differs a little from one start to the next.
 MEASURED_SLACK_MIB = 2.0
+# Predicted times that differ by less are taken as equal.
+NEARLY_EQUAL = 1.05
 
 
 @dataclass(frozen=True)
@@ -49,20 +54,38 @@ class Shapes:
     evaluation_lengths: tuple[int, ...] = ()
 
 
+class StepSeconds(Protocol):
+    """Predicts times on this machine."""
+
+    def micro_batch(self, variant: str, rows: int, length: int) -> float:
+        """Return the seconds of one run of a step graph, its dropout masks included."""
+
+    @property
+    def update(self) -> float:
+        """The seconds of one optimiser step without the graphs."""
+
+
 @dataclass(frozen=True)
 class Choice:
-    """What a plan decides, and a resumed run keeps: examples of a micro-batch by padded length, tokens of an evaluation
-    batch."""
+    """What a plan decides, and a resumed run keeps: examples of a micro-batch and name of the step graph by padded
+    length (`step` where none is named), tokens of an evaluation batch."""
 
     rows: Mapping[int, int]
     evaluation_tokens: int
+    variants: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The chosen plan; all sizes in MiB. `rows` maps each padded length to the examples of a micro-batch."""
+    """The chosen plan; all sizes in MiB. `rows` maps each padded length to the examples of a micro-batch, `variants`
+    to the step graph's name; `leanest` is the graph of the smallest peak, for a step-down.
+
+    `step_seconds` is the predicted time of a whole batch by padded length, None without a cost model.
+    """
 
     rows: Mapping[int, int]
+    variants: Mapping[int, str]
+    leanest: str
     micro_batch: int
     accumulation: int
     batch_size: int
@@ -72,21 +95,30 @@ class Plan:
     predicted_peak_mib: float
     optimizer: str
     parts_mib: Mapping[str, float]
+    step_seconds: Mapping[int, float] | None
 
     @property
     def choice(self) -> Choice:
         """Return what a resumed run must keep."""
-        return Choice(self.rows, self.evaluation_tokens)
+        return Choice(self.rows, self.evaluation_tokens, self.variants)
 
     def rows_for(self, length: int) -> int:
         """Return the micro-batch for a padded length (the next longer one that was planned)."""
         fitting = [self.rows[planned] for planned in sorted(self.rows) if planned >= length]
         return fitting[0] if fitting else min(self.rows.values())
 
+    def variant_for(self, length: int) -> str:
+        """Return the step graph for a padded length (that of the next longer one that was planned)."""
+        fitting = [planned for planned in sorted(self.variants) if planned >= length]
+        return self.variants[fitting[0]] if fitting else self.leanest
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as a JSON document."""
         document = asdict(self)
         document["rows"] = {str(length): rows for length, rows in self.rows.items()}
+        document["variants"] = {str(length): variant for length, variant in self.variants.items()}
+        if self.step_seconds is not None:
+            document["step_seconds"] = {str(length): round(time, 4) for length, time in self.step_seconds.items()}
         document["parts_mib"] = {name: round(size, 1) for name, size in self.parts_mib.items()}
         document["predicted_peak_mib"] = round(self.predicted_peak_mib, 1)
         return document
@@ -108,30 +140,41 @@ def make_plan(
     loaded: bool = False,
     keep: Choice | None = None,
     optimizer: str = DEFAULT_OPTIMIZER,
+    only_plain: bool = False,
+    seconds: StepSeconds | None = None,
 ) -> Plan:
-    """Choose the largest micro-batches that fit `budget_mib`.
+    """Choose step graphs and micro-batches that fit `budget_mib`, the quickest by `seconds`.
 
     `runtime_mib` is the resident set of the process before the session is made, data included, and with `loaded`
     the parameters too. Raises BudgetError with the smallest budget that would do, and with the optimisers that would
-    fit. `keep` is the choice of a run that is resumed: it is described as it is, whether it fits or not.
+    fit. `keep` is the choice of a run that is resumed: it is described as it is, whether it fits or not. `only_plain`
+    is for an engine with one step graph.
     """
+    steps = {step.name: step for step in manifest.portable.steps[: 1 if only_plain else None]}
+    plain = manifest.portable.steps[0].name
     if loaded:
         runtime_mib -= manifest.trained_parameters * 4 / MIB
     fixed = _fixed_parts(manifest, runtime_mib, optimizer)
     base = sum(fixed.values())
     if keep is None:
         limit = min(largest_micro_batch or shapes.batch_size, shapes.batch_size)
-        keep = _choose(manifest, shapes, limit, budget_mib, base, _saved(manifest, optimizer))
+        keep = _choose(manifest, list(steps.values()), shapes, limit, budget_mib * (1 - RESERVE) - base, seconds)
+        if keep is None:
+            saved = _saved(manifest, optimizer)
+            raise _no_plan(manifest, list(steps.values()), shapes, budget_mib, base, saved)
+    variants = {length: keep.variants.get(length, plain) for length in keep.rows}
     longest = max(shapes.lengths)
     tokens = keep.evaluation_tokens
     worst = max(
-        *(_activations(manifest, rows, length) for length, rows in keep.rows.items()),
+        *(_activations(_named(steps, variants[length]), rows, length) for length, rows in keep.rows.items()),
         *(_evaluation(manifest, max(1, tokens // length), length) for length in shapes.evaluation_lengths),
         0.0,
     )
     micro_batch = keep.rows.get(longest) or min(keep.rows.values())
     return Plan(
         rows=keep.rows,
+        variants=variants,
+        leanest=_leanest(list(steps.values()), longest).name,
         micro_batch=micro_batch,
         accumulation=math.ceil(shapes.batch_size / micro_batch),
         batch_size=shapes.batch_size,
@@ -141,38 +184,93 @@ def make_plan(
         predicted_peak_mib=base + worst,
         optimizer=optimizer,
         parts_mib={**fixed, "activations": worst},
+        step_seconds=None
+        if seconds is None
+        else {
+            length: _batch_seconds(seconds, variants[length], rows, shapes.batch_size, length)
+            for length, rows in keep.rows.items()
+        },
     )
 
 
 def _choose(
-    manifest: Manifest, shapes: Shapes, limit: int, budget_mib: float, base: float, saved: Mapping[str, float]
-) -> Choice:
-    room = budget_mib * (1 - RESERVE) - base
+    manifest: Manifest,
+    steps: Sequence[StepVariant],
+    shapes: Shapes,
+    limit: int,
+    room: float,
+    seconds: StepSeconds | None,
+) -> Choice | None:
+    """Return what fits `room` MiB, or None where nothing does."""
+    rows: dict[int, int] = {}
+    variants: dict[int, str] = {}
+    for length in shapes.lengths:
+        options = [option for step in steps for option in _fitting(step, length, limit, room, shapes.batch_size)]
+        if not options:
+            return None
+        variants[length], rows[length] = _quickest(options, shapes.batch_size, length, seconds)
+    tokens = TOKENS_PER_BATCH
+    while any(_evaluation(manifest, max(1, tokens // length), length) > room for length in shapes.evaluation_lengths):
+        if tokens <= min(shapes.evaluation_lengths):
+            return None
+        tokens //= 2
+    return Choice(rows, tokens, variants)
+
+
+def _fitting(step: StepVariant, length: int, limit: int, room: float, batch_size: int) -> list[tuple[str, int]]:
+    """Return the even micro-batches of a step graph that fit, largest first."""
+    most = bisect_right(range(1, limit + 1), room, key=partial(_activations, step, length=length))
+    even = {_even(rows, batch_size) for rows in range(1, most + 1)}
+    return [(step.name, rows) for rows in sorted(even, reverse=True)]
+
+
+def _quickest(
+    options: Sequence[tuple[str, int]], batch_size: int, length: int, seconds: StepSeconds | None
+) -> tuple[str, int]:
+    """Return step graph and micro-batch; of nearly equal ones the first: the plainest, then the largest."""
+    if seconds is None:
+        return options[0]
+    times = [_batch_seconds(seconds, variant, rows, batch_size, length) for variant, rows in options]
+    return next(option for option, time in zip(options, times, strict=True) if time <= NEARLY_EQUAL * min(times))
+
+
+def _batch_seconds(seconds: StepSeconds, variant: str, rows: int, batch_size: int, length: int) -> float:
+    full, rest = divmod(batch_size, rows)
+    total = full * seconds.micro_batch(variant, rows, length) + seconds.update
+    return total + (seconds.micro_batch(variant, rest, length) if rest else 0.0)
+
+
+def _leanest(steps: Sequence[StepVariant], length: int) -> StepVariant:
+    return min(steps, key=lambda step: _activations(step, 1, length))
+
+
+def _named(steps: Mapping[str, StepVariant], name: str) -> StepVariant:
+    if name not in steps:
+        raise BundleError(f"the bundle has no step graph {name!r}", hint="start a new run")
+    return steps[name]
+
+
+def _no_plan(
+    manifest: Manifest,
+    steps: Sequence[StepVariant],
+    shapes: Shapes,
+    budget_mib: float,
+    base: float,
+    saved: Mapping[str, float],
+) -> BudgetError:
     longest = max(shapes.lengths)
     smallest = max(
-        _activations(manifest, 1, longest),
+        *(_activations(_leanest(steps, length), 1, length) for length in shapes.lengths),
         *(_evaluation(manifest, 1, length) for length in shapes.evaluation_lengths),
         0.0,
     )
-    if smallest > room:
-        needed = _budget_for(base + smallest)
-        raise BudgetError(
-            f"training needs at least {needed} MiB, the budget is {budget_mib:g} MiB",
-            where="memory.budget_mib",
-            hint=f"raise the budget to {needed}, {_shorter(longest)}or export with a smaller retention"
-            + _cheaper({name: base + smallest - less for name, less in saved.items()}, budget_mib),
-        )
-    rows = {}
-    for length in shapes.lengths:
-        need = partial(_activations, manifest, length=length)
-        fitting = bisect_right(range(1, limit + 1), room, key=need)
-        rows[length] = _even(max(1, fitting), shapes.batch_size)
-    tokens = TOKENS_PER_BATCH
-    while tokens > min(shapes.evaluation_lengths, default=tokens) and any(
-        _evaluation(manifest, max(1, tokens // length), length) > room for length in shapes.evaluation_lengths
-    ):
-        tokens //= 2
-    return Choice(rows, tokens)
+    needed = _budget_for(base + smallest)
+    return BudgetError(
+        f"training needs at least {needed} MiB, the budget is {budget_mib:g} MiB",
+        where="memory.budget_mib",
+        hint=f"raise the budget to {needed}, {_shorter(longest)}or export with a smaller retention"
+        + _cheaper({name: base + smallest - less for name, less in saved.items()}, budget_mib),
+    )
 
 
 def _shorter(longest: int) -> str:
@@ -226,8 +324,8 @@ def _lengths(encoded: Encoded) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _activations(manifest: Manifest, rows: int, length: int) -> float:
-    peak = max(evaluate(size, rows, length) for size in manifest.portable.step_peaks)
+def _activations(step: StepVariant, rows: int, length: int) -> float:
+    peak = max(evaluate(size, rows, length) for size in step.peaks)
     return peak * HEAP_OVERHEAD / MIB
 
 

@@ -54,14 +54,14 @@ def load_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSessio
 
 
 class PortableBackend:
-    """Runs step.onnx and infer.onnx of a bundle on `parameters`, which it does not copy."""
+    """Runs the step graphs and infer.onnx of a bundle on `parameters`, which it does not copy."""
 
     name = "portable"
 
     def __init__(
         self, bundle: Bundle, parameters: dict[str, np.ndarray], threads: int, *, dropout: bool = True
     ) -> None:
-        """Load the step graph; raises BundleError when the parameters do not fit it or ONNX Runtime refuses it."""
+        """Raises BundleError when the parameters do not fit the bundle; a graph is loaded when it is first used."""
         self.bundle = bundle
         self.parameters = parameters
         self.threads = threads
@@ -78,12 +78,12 @@ class PortableBackend:
         self._loss = np.zeros((), np.float32)
         self._loss_value = ort.OrtValue.ortvalue_from_numpy(self._loss)
         self._constants = MappedConstants(bundle)
-        self._step = self._load("step")
-        self._infer: ort.InferenceSession | None = None
+        self._sessions: dict[str, ort.InferenceSession] = {}
 
-    def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None) -> float:
+    def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None, variant: str = "step") -> float:
         """Add one micro-batch's gradients; see Backend."""
-        binding = self._step.io_binding()
+        step = self._session(variant)
+        binding = step.io_binding()
         feeds = self._inputs(batch)
         feeds["labels"] = batch.labels
         feeds["loss_scale"] = np.array(loss_scale, np.float32)
@@ -102,26 +102,24 @@ class PortableBackend:
             binding.bind_ortvalue_input(f"acc.{name}", self._sums[name])
             binding.bind_ortvalue_output(f"grad.{name}", self._sums[name])
         binding.bind_ortvalue_output("loss", self._loss_value)
-        self._step.run_with_iobinding(binding)
+        step.run_with_iobinding(binding)
         return float(self._loss)
 
     def logits(self, batch: Batch) -> np.ndarray:
         """Run the inference graph; see Backend."""
-        if self._infer is None:
-            self._infer = self._load("infer")
-        binding = self._infer.io_binding()
+        infer = self._session("infer")
+        binding = infer.io_binding()
         for name, array in self._inputs(batch).items():
             binding.bind_cpu_input(name, array)
         for name, value in self._values.items():
             binding.bind_ortvalue_input(name, value)
         binding.bind_output("logits")
-        self._infer.run_with_iobinding(binding)
+        infer.run_with_iobinding(binding)
         return np.array(binding.copy_outputs_to_cpu()[0])
 
     def close(self) -> None:
         """Drop the sessions."""
-        del self._step
-        self._infer = None
+        self._sessions.clear()
 
     def _inputs(self, batch: Batch) -> dict[str, np.ndarray]:
         feeds = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
@@ -130,8 +128,11 @@ class PortableBackend:
             feeds["token_type_ids"] = np.zeros_like(batch.input_ids) if types is None else types
         return feeds
 
-    def _load(self, graph: str) -> ort.InferenceSession:
-        path: Path = self.bundle.path(f"portable/{graph}.onnx")
-        options = session_options(self.threads)
-        self._constants.give_to(options, graph)
-        return load_session(path, options)
+    def _session(self, graph: str) -> ort.InferenceSession:
+        """Return the session of a graph; loads it when it is used for the first time."""
+        if graph not in self._sessions:
+            path: Path = self.bundle.path(f"portable/{graph}.onnx")
+            options = session_options(self.threads)
+            self._constants.give_to(options, graph)
+            self._sessions[graph] = load_session(path, options)
+        return self._sessions[graph]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,23 +64,26 @@ class RunRecord:
     @property
     def choice(self) -> Choice:
         """Return what the run's plan decided."""
-        return Choice({int(length): rows for length, rows in self.rows.items()}, self.evaluation_tokens)
+        rows = {int(length): rows for length, rows in self.rows.items()}
+        variants = {int(length): str(variant) for length, variant in self.variants.items()}
+        return Choice(rows, self.evaluation_tokens, variants)
 
     def planned(self, plan: Plan) -> RunRecord:
         """Return the record with a plan's choice."""
         rows = {str(length): rows for length, rows in plan.rows.items()}
-        return replace(self, rows=rows, evaluation_tokens=plan.evaluation_tokens)
+        variants = {str(length): variant for length, variant in plan.variants.items()}
+        return replace(self, rows=rows, variants=variants, evaluation_tokens=plan.evaluation_tokens)
 
     def refuse_changes(self, wanted: RunRecord) -> None:
         """Raise ConfigError where `wanted` would not be this run continued."""
-        for field, option, message in (
+        for name, option, message in (
             ("bundle", "BUNDLE", "the bundle differs from the one the run was started with"),
             ("train_sha256", "--train", "the training data differs from what the run was started with"),
             ("learners_sha256", "--learners", "the run was started from other learners"),
             ("eval_sha256", "--eval", "the evaluation data differs from what the run was started with"),
             ("backend", "--backend", f"the run was started with {self.backend}"),
         ):
-            if getattr(self, field) != getattr(wanted, field):
+            if getattr(self, name) != getattr(wanted, name):
                 raise ConfigError(message, where=option, hint=_SAME_COMMAND)
         for name, value in asdict(self.settings).items():
             asked = getattr(wanted.settings, name)
@@ -88,6 +91,7 @@ class RunRecord:
                 message = f"the run was started with {_shown(value)}, not {_shown(asked)}"
                 raise ConfigError(message, where=_option(name), hint=_SAME_COMMAND)
 
+    variants: dict[str, str] = field(default_factory=dict)  # the step graph by padded length; left out: step
     learners_sha256: str | None = None  # of a file the run starts from; None: the bundle's learners
 
 
@@ -138,7 +142,7 @@ def load_record(path: Path) -> RunRecord:
     try:
         document = json.loads(path.read_bytes())
         settings = document.pop("settings")
-        names = {field.name for field in fields(TrainSettings)}
+        names = {each.name for each in fields(TrainSettings)}
         if set(settings) != names:
             raise ValueError("its settings are those of another version of edge-far")
         record = RunRecord(settings=TrainSettings(**settings), **document)

@@ -35,6 +35,7 @@ from edge_far.device.runlog import RunLog
 from edge_far.device.schedule import WarmupLinear
 from edge_far.device.settings import TrainSettings
 from edge_far.device.signals import StopRequest
+from edge_far.device.step_times import Prediction
 from edge_far.errors import ConfigError, Deferred
 from edge_far.storage import sha256_of, staged_directory, write_atomically, write_json
 
@@ -82,6 +83,7 @@ class Trainer:
         checkpoint_seconds: float,
         checkpoint_steps: int | None = None,
         control: Control | None = None,
+        prediction: Prediction | None = None,
     ) -> None:
         self.settings, self.data, self.plan, self.run = settings, data, plan, run
         self.make_backend = make_backend
@@ -90,6 +92,7 @@ class Trainer:
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpoint_steps = checkpoint_steps
         self.control = control or Control(None)
+        self.prediction = prediction
         self.backend = make_backend()
         self.optimizer = make_optimizer(
             settings.optimizer,
@@ -167,7 +170,8 @@ class Trainer:
             self._stop_if_asked(stop, log)
             batch = collate(encoded, part)
             key = DropoutKey(self.settings.seed, step, number) if self.settings.dropout else None
-            loss += self.backend.accumulate(batch, 1.0 / len(indices), key)
+            variant = self._variant_for(batch.input_ids.shape[1])
+            loss += self.backend.accumulate(batch, 1.0 / len(indices), key, variant)
             tokens += batch.input_ids.size
         gradients = self.backend.gradients
         norm = global_norm(gradients)
@@ -180,6 +184,9 @@ class Trainer:
 
     def _rows_for(self, length: int) -> int:
         return max(1, self.plan.rows_for(length) // self.state.divisor)
+
+    def _variant_for(self, length: int) -> str:
+        return self.plan.leanest if self.state.leanest else self.plan.variant_for(length)
 
     def _diverged(self, what: str) -> ConfigError:
         return ConfigError(
@@ -198,6 +205,7 @@ class Trainer:
             step=state.step + 1,
             examples=state.examples + step.examples,
             seconds=seconds,
+            step_seconds=state.step_seconds + step.seconds,
             first_loss=step.loss if state.first_loss is None else state.first_loss,
             smoothed_loss=SMOOTHING * before + (1 - SMOOTHING) * step.loss,
             peak_rss_mib=max(state.peak_rss_mib, resident_set().peak_mib),
@@ -274,22 +282,27 @@ class Trainer:
         return time.monotonic()
 
     def _watch_memory(self, log: RunLog) -> bool:
-        """Step down to half the micro-batches where memory is short; Deferred where they cannot be halved."""
+        """Where memory is short, halve the micro-batches, then take the leanest step graph; then Deferred."""
         reason = self.watch.exceeded() if self.state.step < self.total_steps else None
         if reason is None:
             return False
         step = self.state.step
-        if all(self._rows_for(length) == 1 for length in self.plan.rows):
+        halved = any(self._rows_for(length) > 1 for length in self.plan.rows)
+        if not halved and all(self._variant_for(length) == self.plan.leanest for length in self.plan.rows):
             self._checkpoint(log)
             raise Deferred(
                 f"{reason}, and the smallest plan is running",
                 where=f"step {step}",
                 hint="continue with --resume when there is more memory",
             )
-        divisor = 2 * self.state.divisor
-        self.state = replace(self.state, divisor=divisor)
-        log.write("step_down", step=step, reason=reason, divisor=divisor)
-        self.console.warn(f"{reason}: micro-batches divided by {divisor} from step {step + 1} on")
+        if halved:
+            self.state = replace(self.state, divisor=2 * self.state.divisor)
+            what = f"micro-batches divided by {self.state.divisor}"
+        else:
+            self.state = replace(self.state, leanest=True)
+            what = f"blocks are computed again ({self.plan.leanest})"
+        log.write("step_down", step=step, reason=reason, divisor=self.state.divisor, leanest=self.state.leanest)
+        self.console.warn(f"{reason}: {what} from step {step + 1} on")
         self.backend.close()
         del self.backend  # its gradients too, before new ones are made
         release_free_memory()
@@ -311,6 +324,8 @@ class Trainer:
         result = {
             "steps": state.step,
             "seconds": round(state.seconds, 3),
+            "step_seconds": round(state.step_seconds / max(state.step, 1), 4),
+            "predicted": _predicted(self.prediction),
             "examples_per_second": round(state.examples / max(state.seconds, 1e-9), 2),
             "final_loss": None if state.smoothed_loss is None else round(state.smoothed_loss, 6),
             "eval": metrics,
@@ -321,12 +336,18 @@ class Trainer:
             "trained_parameters": sum(array.size for array in self.backend.parameters.values()),
             "backend": self.backend.name,
             "resumed_from_step": first or None,
-            "step_downs": state.divisor.bit_length() - 1,
+            "step_downs": state.divisor.bit_length() - 1 + int(state.leanest),
             "learners_sha256": sha256_of(self.run.learners),
         }
         write_json(self.run.result, result)
         log.write("end", **result)
         return result
+
+
+def _predicted(prediction: Prediction | None) -> dict[str, float] | None:
+    if prediction is None:
+        return None
+    return {"step_seconds": round(prediction.step_seconds, 4), "seconds": round(prediction.seconds, 3)}
 
 
 def _copy(source: Any, target: Any) -> None:

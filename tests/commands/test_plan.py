@@ -10,6 +10,7 @@ import pytest
 
 from edge_far.bundle import Bundle
 from edge_far.cli import main
+from edge_far.device.calibration import machine_name
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,28 @@ def test_refusal_names_a_budget_that_is_enough(root: str, capsys: pytest.Capture
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["kind"] == "BudgetError"
     needed = error["hint"].split("raise the budget to ")[1].split(",")[0]
-    assert main(["plan", root, "--budget-mib", needed]) == 0
+    assert main(["plan", root, "--budget-mib", needed, "--no-probe"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("fits ") and f"of {needed} MiB" in lines[0] and lines[-1].startswith("micro-batch ")
+    assert lines[0].startswith("fits ") and f"of {needed} MiB" in lines[0]
+    assert lines[-3].split() == ["64", "1", "step"] and lines[-1] == "times       none: this machine was not measured"
+
+
+def test_times_are_those_of_this_machine_and_say_so(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", root, "--threads", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    seconds = document["step_seconds"]
+    assert list(seconds) == list(document["rows"]) == list(document["variants"])
+    assert all(0 < time < 60 for time in seconds.values()) and seconds["64"] > seconds["8"]
+    assert document["times_from"].startswith(machine_name())
+    assert main(["plan", root, "--threads", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"times       predicted for this machine: {document['times_from']}"
+    assert lines[-3].split()[:3] == ["64", str(document["rows"]["64"]), "step"]
+    assert float(lines[-3].split()[3]) == pytest.approx(seconds["64"], abs=1e-3)
+
+
+def test_no_probe_makes_no_time_up(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", root, "--no-probe", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["step_seconds"] is None and document["times_from"] is None
+    assert set(document["variants"].values()) == {"step"}

@@ -42,6 +42,10 @@ def test_document(bundle: Bundle, tiny_data: Path, tmp_path: Path, capsys: pytes
     assert document["seconds"] > 0 and document["examples_per_second"] == pytest.approx(
         48 / document["seconds"], rel=0.02
     )
+    assert 0 < 12 * document["step_seconds"] <= document["seconds"] + 0.01
+    predicted = document["predicted"]
+    assert 0 < 12 * predicted["step_seconds"] < predicted["seconds"], "evaluations take time too"
+    assert document["plan"]["step_seconds"].keys() == document["plan"]["rows"].keys()
     assert 0 < document["final_loss"] < 2 * math.log(5)
     assert document["eval"]["examples"] == 7 and 1 <= document["eval"]["step"] <= 12
     assert document["budget_mib"] == 8192 and document["peak_rss_mib"] > 20
@@ -92,6 +96,16 @@ def test_a_rate_that_was_chosen_for_adamw_is_warned_of(
         assert (warning in capsys.readouterr().err) == warned, options
 
 
+def test_without_a_probe_nothing_is_predicted_and_the_bytes_are_the_same(
+    bundle: Bundle, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--epochs", "1", "--micro-batch", "1"]
+    probed = train(bundle, tiny_data, tmp_path / "probed", *options, capsys=capsys)
+    without = train(bundle, tiny_data, tmp_path / "without", *options, "--no-probe", capsys=capsys)
+    assert without["predicted"] is None and without["plan"]["step_seconds"] is None
+    assert probed["predicted"] is not None and probed["learners_sha256"] == without["learners_sha256"]
+
+
 def test_result_is_the_best_evaluation_or_the_last_step(
     bundle: Bundle, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,7 +151,7 @@ def test_starting_from_given_learners(
     losses = []
     for name in ("first", "second"):
         lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
-        losses.append([json.loads(line)["loss"] for line in lines if '"step",' in line])
+        losses.append([json.loads(line)["loss"] for line in lines if '"event": "step"' in line])
     assert losses[1][0] < losses[0][0]
     assert second["learners_sha256"] != sha256_of(learners)
 

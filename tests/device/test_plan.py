@@ -16,8 +16,8 @@ from edge_far.device.encode import Encoded
 from edge_far.device.evaluate import TOKENS_PER_BATCH
 from edge_far.device.memory import MIB
 from edge_far.device.optimizers import OPTIMIZERS, state_bytes
-from edge_far.device.plan import RESERVE, Choice, Shapes, evaluate, make_plan, shapes_of
-from edge_far.errors import BudgetError
+from edge_far.device.plan import HEAP_OVERHEAD, NEARLY_EQUAL, RESERVE, Choice, Shapes, evaluate, make_plan, shapes_of
+from edge_far.errors import BudgetError, BundleError
 
 RUNTIME_MIB = 60.0
 LENGTHS = tuple(range(8, 65, 8))
@@ -29,9 +29,8 @@ def manifest(tiny_bundle: Callable[[str], Bundle]) -> Manifest:
     """Return a tiny bundle's manifest, its sizes times 300: as large as those of a real model."""
     found = tiny_bundle("tiny-fp32").manifest
     grow = lambda peaks: tuple(tuple((b, s, 300 * value) for b, s, value in size) for size in peaks)  # noqa: E731
-    portable = replace(
-        found.portable, step_peaks=grow(found.portable.step_peaks), infer_peaks=grow(found.portable.infer_peaks)
-    )
+    steps = tuple(replace(step, peaks=grow(step.peaks)) for step in found.portable.steps)
+    portable = replace(found.portable, steps=steps, infer_peaks=grow(found.portable.infer_peaks))
     return replace(found, portable=portable)
 
 
@@ -99,7 +98,7 @@ def test_largest_micro_batch_is_a_limit(manifest: Manifest) -> None:
 def test_a_kept_choice_is_described_even_where_it_does_not_fit(manifest: Manifest) -> None:
     choice = Choice(dict.fromkeys(LENGTHS, 16), 256)
     plan = make_plan(manifest, SHAPES, 64.0, RUNTIME_MIB, keep=choice)
-    assert plan.choice == choice and plan.micro_batch == 16
+    assert plan.choice == replace(choice, variants=dict.fromkeys(LENGTHS, "step")) and plan.micro_batch == 16
     assert plan.predicted_peak_mib > plan.budget_mib
     assert plan.predicted_peak_mib == make_plan(manifest, SHAPES, 9999.0, RUNTIME_MIB, keep=choice).predicted_peak_mib
 
@@ -157,3 +156,83 @@ def test_shapes_are_counted_from_the_data() -> None:
     train = encoded(3, 8, 9, 19, first=0)
     assert shapes_of(train, 16) == Shapes((8, 16, 20), 4)
     assert shapes_of(train, 2, encoded(17, 5, first=30)) == Shapes((8, 16, 20), 2, (8, 20))
+
+
+class Times:
+    """A machine on which recomputing costs `again` times a plain step, and each run 10 ms more than its examples."""
+
+    update = 0.5
+
+    def __init__(self, again: float) -> None:
+        self.again = again
+
+    def micro_batch(self, variant: str, rows: int, length: int) -> float:
+        return 0.01 + rows * length * 1e-4 * (self.again if variant == "step-remat" else 1.0)
+
+
+@pytest.fixture(scope="module")
+def two_steps(manifest: Manifest) -> Manifest:
+    """Return a manifest with a leaner step: half of every peak."""
+    plain = manifest.portable.steps[0]
+    half = tuple(tuple((b, s, value / 2) for b, s, value in size) for size in plain.peaks)
+    steps = (plain, replace(plain, name="step-remat", peaks=half))
+    return replace(manifest, portable=replace(manifest.portable, steps=steps))
+
+
+TRAINING_ONLY = Shapes(LENGTHS, 16)
+
+
+def test_without_times_blocks_are_recomputed_only_where_one_example_of_the_plain_step_does_not_fit(
+    manifest: Manifest, two_steps: Manifest
+) -> None:
+    enough = smallest(manifest, TRAINING_ONLY)
+    needed = smallest(two_steps, TRAINING_ONLY)
+    assert needed < enough - 5
+    for budget in range(needed, enough):
+        plan = make_plan(two_steps, TRAINING_ONLY, budget, RUNTIME_MIB)
+        assert plan.variants[64] == plan.leanest == "step-remat" and plan.step_seconds is None
+        room = budget * (1 - RESERVE) - sum(v for k, v in plan.parts_mib.items() if k != "activations")
+        for length, variant in plan.variants.items():
+            peak = max(evaluate(size, 1, length) for size in two_steps.portable.steps[0].peaks) * HEAP_OVERHEAD / MIB
+            assert (variant == "step-remat") == (peak > room), length
+    assert set(make_plan(two_steps, TRAINING_ONLY, enough + 3, RUNTIME_MIB).variants.values()) == {"step"}
+
+
+def test_an_engine_with_one_step_graph_gets_the_plain_one(manifest: Manifest, two_steps: Manifest) -> None:
+    with pytest.raises(BudgetError, match=f"at least {smallest(manifest, TRAINING_ONLY)} MiB"):
+        make_plan(two_steps, TRAINING_ONLY, smallest(two_steps, TRAINING_ONLY), RUNTIME_MIB, only_plain=True)
+
+
+@pytest.mark.parametrize("again", [1.0, 1.2, 1.5, 4.0])
+def test_the_quickest_of_what_fits_is_chosen(two_steps: Manifest, again: float) -> None:
+    times = Times(again)
+    needed = smallest(two_steps, TRAINING_ONLY)
+    for budget in range(needed, needed + 400, 20):
+        plan = make_plan(two_steps, TRAINING_ONLY, budget, RUNTIME_MIB, seconds=times)
+        room = budget * (1 - RESERVE) - sum(v for k, v in plan.parts_mib.items() if k != "activations")
+        assert plan.step_seconds is not None
+        for length in LENGTHS:
+            seconds = {}
+            for step, rows in itertools.product(two_steps.portable.steps, range(1, 17)):
+                peak = max(evaluate(size, rows, length) for size in step.peaks) * HEAP_OVERHEAD / MIB
+                if peak <= room:
+                    full, rest = divmod(16, rows)
+                    run = times.micro_batch(step.name, rows, length) * full
+                    seconds[step.name, rows] = run + (times.micro_batch(step.name, rest, length) if rest else 0) + 0.5
+            chosen = seconds[plan.variants[length], plan.rows[length]]
+            assert plan.step_seconds[length] == pytest.approx(chosen)
+            assert chosen <= NEARLY_EQUAL * min(seconds.values())
+
+
+def test_of_equally_quick_ones_the_plain_step_and_the_largest_micro_batch_win(two_steps: Manifest) -> None:
+    plan = make_plan(two_steps, SHAPES, 99_999.0, RUNTIME_MIB, seconds=Times(1.0))
+    assert set(plan.variants.values()) == {"step"} and set(plan.rows.values()) == {16}
+    assert plan.variant_for(9) == "step" and plan.variant_for(1000) == plan.leanest
+
+
+def test_a_run_keeps_its_step_graphs_and_an_unknown_one_is_refused(two_steps: Manifest) -> None:
+    kept = Choice({8: 2, 16: 1}, 256, {16: "step-remat"})
+    plan = make_plan(two_steps, Shapes((8, 16), 4), 4096.0, RUNTIME_MIB, keep=kept, seconds=Times(9.0))
+    assert plan.variants == {8: "step", 16: "step-remat"} and plan.rows == {8: 2, 16: 1}
+    with pytest.raises(BundleError, match="no step graph 'step-tiny'"):
+        make_plan(two_steps, Shapes((8,), 4), 4096.0, RUNTIME_MIB, keep=Choice({8: 1}, 256, {8: "step-tiny"}))

@@ -67,6 +67,36 @@ def test_loss_and_gradients_equal_torch(name: str, tiny_bundle: OpenBundle, orac
             assert max(errors.values()) <= TOLERANCE, f"batch {number}, {worst(errors)}"
 
 
+@pytest.mark.parametrize("name", names(cases()))
+def test_every_step_graph_gives_the_same_bits(name: str, tiny_bundle: OpenBundle, oracle: LoadOracle) -> None:
+    """Recomputed blocks run the same operators on the same numbers, dropout masks included."""
+    bundle, expected = tiny_bundle(name), oracle(name)
+    steps = bundle.manifest.portable.steps
+    masks = bool(bundle.manifest.portable.masks)
+    results = []
+    with backend_for(bundle, dropout=masks) as backend:
+        for step in steps:
+            for gradient in backend.gradients.values():
+                gradient[...] = 0
+            key = DROPOUT_KEY if masks else None
+            losses = [backend.accumulate(expected.batch(n), 0.25, key, step.name) for n in range(len(BATCH_SHAPES))]
+            results.append((losses, {key: array.copy() for key, array in backend.gradients.items()}))
+    assert steps[0].name == "step" and any(np.any(array) for array in results[0][1].values())
+    for losses, gradients in results[1:]:
+        assert losses == results[0][0]
+        for key, array in gradients.items():
+            np.testing.assert_array_equal(array, results[0][1][key], err_msg=key)
+
+
+def test_tiny_bundles_recompute_blocks_of_every_architecture_with_and_without_dropout(tiny_bundle: OpenBundle) -> None:
+    found = {
+        (case.architecture, case.dropout)
+        for case in cases()
+        if "step-remat" in {step.name for step in tiny_bundle(case.name).manifest.portable.steps}
+    }
+    assert found >= set(itertools.product(("bert", "distilbert", "roberta"), (True, False))) - {("bert", True)}
+
+
 @pytest.mark.parametrize("name", names(cases(precision="fp32", dropout=True)))
 def test_gradients_with_dropout_equal_torch_with_the_same_masks(
     name: str, tiny_bundle: OpenBundle, oracle: LoadOracle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,15 @@ class Counting:
     def __init__(self, inner: Backend, seen: list[tuple[int, int]], killed_at: tuple[int, int] | None) -> None:
         self.inner, self.seen, self.killed_at = inner, seen, killed_at
         self.name, self.parameters, self.gradients = inner.name, inner.parameters, inner.gradients
+        self.variants: list[tuple[int, str]] = []
 
-    def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None) -> float:
+    def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None, variant: str = "step") -> float:
         assert key is not None
         if self.killed_at == (key.step, key.micro_batch):
             raise Killed
         self.seen.append((key.step, len(batch.labels)))
-        return self.inner.accumulate(batch, loss_scale, key)
+        self.variants.append((key.step, variant))
+        return self.inner.accumulate(batch, loss_scale, key, variant)
 
     def logits(self, batch: Batch) -> np.ndarray:
         return self.inner.logits(batch)
@@ -77,6 +80,7 @@ def make_trainer(
     *,
     short_at: tuple[int, ...] = (),
     killed_at: tuple[int, int] | None = None,
+    variant: str | None = None,
     **wishes: Any,
 ) -> tuple[Trainer, list[tuple[int, int]]]:
     """Return a trainer whose memory is short after the steps `short_at`, and the micro-batches it will have run."""
@@ -96,10 +100,13 @@ def make_trainer(
         return ResidentSet(now, now)
 
     watch = MemoryWatch(100.0, 0.0, resident=resident, available=lambda: None, psi=lambda: None)
+    plan = plan_of(bundle, encoded, settings.batch_size)
+    if variant is not None:
+        plan = replace(plan, variants=dict.fromkeys(plan.variants, variant))
     trainer = Trainer(
         settings,
         TrainData(encoded, None, len(bundle.manifest.labels)),
-        plan_of(bundle, encoded, settings.batch_size),
+        plan,
         directory,
         backend,
         watch,
@@ -213,6 +220,69 @@ def test_smallest_plan_defers_with_a_checkpoint(tiny_bundle: OpenBundle, tiny_da
     assert finish(resumed)["steps"] == 9
     assert {rows for _, rows in more} == {1}
     assert [sum(rows for step, rows in seen + more if step == number) for number in range(9)] == [4] * 9
+
+
+LEAN_BUNDLE = "distilbert-r40-5-dropout"  # one of five labels that has a second step graph
+
+
+def variants_of(trainer: Trainer) -> list[tuple[int, str]]:
+    """Return the step graphs that the trainer's last backend was asked for."""
+    assert isinstance(trainer.backend, Counting)
+    return trainer.backend.variants
+
+
+def test_a_run_on_the_leaner_step_graph_ends_with_the_same_bytes(
+    tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path
+) -> None:
+    hashes = []
+    for variant in ("step", "step-remat"):
+        trainer, _ = make_trainer(
+            tiny_bundle(LEAN_BUNDLE), tiny_data, tmp_path / variant, variant=variant, max_steps=6, epochs=2
+        )
+        hashes.append(finish(trainer)["learners_sha256"])
+        assert {name for _, name in variants_of(trainer)} == {variant}
+    assert hashes[0] == hashes[1]
+
+
+def test_after_single_examples_a_step_down_takes_the_leaner_step_graph(
+    tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path
+) -> None:
+    bundle = tiny_bundle(LEAN_BUNDLE)
+    trainer, _ = make_trainer(bundle, tiny_data, tmp_path, short_at=(2,), batch_size=1, max_steps=9, epochs=3)
+    assert trainer.plan.leanest == "step-remat" and set(trainer.plan.variants.values()) == {"step"}
+    result = finish(trainer)
+    assert variants_of(trainer) == [(step, "step-remat") for step in range(2, 9)]
+    assert result["step_downs"] == 1
+    (event,) = events(tmp_path, "step_down")
+    assert event["step"] == 2 and event["divisor"] == 1 and event["leanest"] is True
+
+
+def test_killed_after_it_took_the_leaner_step_graph_a_run_stays_with_it(
+    tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path
+) -> None:
+    bundle = tiny_bundle(LEAN_BUNDLE)
+    wishes: dict[str, Any] = {"batch_size": 1, "max_steps": 9, "epochs": 3}
+    whole, _ = make_trainer(bundle, tiny_data, tmp_path / "whole", short_at=(2,), **wishes)
+    expected = finish(whole)["learners_sha256"]
+    run = tmp_path / "run"
+    trainer, _ = make_trainer(bundle, tiny_data, run, short_at=(2,), killed_at=(7, 0), **wishes)
+    with pytest.raises(Killed):
+        finish(trainer)
+    resumed, _ = make_trainer(bundle, tiny_data, run, **wishes)
+    assert resumed.state.leanest
+    assert finish(resumed)["learners_sha256"] == expected
+    assert {name for _, name in variants_of(resumed)} == {"step-remat"}
+
+
+def test_the_leanest_step_graph_with_single_examples_is_the_end(
+    tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path
+) -> None:
+    bundle = tiny_bundle(LEAN_BUNDLE)
+    short = tuple(range(1, 9))
+    trainer, _ = make_trainer(bundle, tiny_data, tmp_path, short_at=short, batch_size=2, max_steps=9, epochs=3)
+    with pytest.raises(Deferred, match="smallest plan is running"):
+        finish(trainer)
+    assert trainer.state.divisor == 2 and trainer.state.leanest
 
 
 def test_short_memory_after_the_last_step_is_no_reason_to_defer(
