@@ -182,11 +182,11 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def _shape(text: str) -> Shape:
-    """Read BATCHxLENGTH or BATCH/MICRO_BATCHxLENGTH, with an r behind it for recomputed blocks."""
-    found = re.fullmatch(r"(\d+)(?:/(\d+))?x(\d+)(r?)", text)
+    """Read BATCHxLENGTH or BATCH/MICRO_BATCHxLENGTH, with an l behind it for the lean step, an r for recomputed blocks."""
+    found = re.fullmatch(r"(\d+)(?:/(\d+))?x(\d+)([lr]?)", text)
     if not found or int(found[3]) % 8:
         raise argparse.ArgumentTypeError(f"not BATCHxLENGTH with a length divisible by 8: {text}")
-    variant = "step-remat" if found[4] else "step"
+    variant = {"r": "step-remat", "l": "step-lean"}.get(found[4], "step")
     return Shape(text, int(found[1]), int(found[2] or found[1]), int(found[3]), variant)
 
 

@@ -51,6 +51,7 @@ class Settings:
     rounds: int
     seed: int
     optimizer: str = DEFAULT_OPTIMIZER
+    step_graph: str = "step"
     device_python: Path | None = None
 
     @property
@@ -202,7 +203,16 @@ def _task(settings: Settings, case: Case, bundle: Bundle | None) -> Task:
         dropout=settings.dropout,
         seed=settings.seed,
         optimizer=_optimizer(settings, case),
+        variant=_step_graph(settings, case, bundle),
     )
+
+
+def _step_graph(settings: Settings, case: Case, bundle: Bundle | None) -> str:
+    """Return the graph asked for, or the plain step where the row has no other."""
+    if case.engine != "edge-far" or bundle is None:
+        return "step"
+    graphs = [step.name for step in bundle.manifest.portable.steps]
+    return settings.step_graph if settings.step_graph in graphs else graphs[0]
 
 
 def _optimizer(settings: Settings, case: Case) -> str:
@@ -215,6 +225,7 @@ def _bytes(settings: Settings, case: Case, bundle: Bundle | None) -> float | Non
         return None
     from edge_far.bench.traffic import step_bytes
 
-    graph, trained = bundle.path("portable/step.onnx"), bundle.manifest.trained_parameters
+    graph = bundle.path(f"portable/{_step_graph(settings, case, bundle)}.onnx")
+    trained = bundle.manifest.trained_parameters
     state = state_bytes(settings.optimizer, (parameter.shape for parameter in bundle.manifest.portable.parameters))
     return step_bytes(graph, trained, state, settings.batch, settings.micro_batch, settings.length)

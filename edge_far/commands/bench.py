@@ -66,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_OPTIMIZER,
         help="of edge-far; the other engines' rows have AdamW (default: %(default)s)",
     )
+    rows.add_argument(
+        "--step-graph",
+        choices=("step", "step-lean", "step-remat"),
+        default="step",
+        help="of edge-far, where a row has it: recompute cheap values, or whole blocks (default: %(default)s)",
+    )
     rows.add_argument("--dropout", action="store_true", help="train with the model's dropout")
     measuring = parser.add_argument_group("measuring")
     measuring.add_argument("--steps", type=int, default=5, metavar="N", help="measured steps (default: %(default)s)")
@@ -103,6 +109,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         rounds=options.rounds,
         seed=options.seed,
         optimizer=options.optimizer,
+        step_graph=options.step_graph,
         device_python=options.device_python,
     )
     document = run_bench(settings, console)

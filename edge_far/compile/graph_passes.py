@@ -22,9 +22,12 @@ from edge_far.compile.gradients import add_gradients, add_loss
 from edge_far.compile.lower import lower_internal_operators
 from edge_far.compile.notes import PassNote
 from edge_far.compile.quantize import quantize_frozen_products, quantize_frozen_tables, store_frozen_weights
+from edge_far.compile.recompute_cheap_values import recompute_cheap_values
 from edge_far.compile.rematerialise import rematerialise_blocks
 from edge_far.compile.scale_gradient_rows import scale_gradient_rows
+from edge_far.compile.shift_in_place import shift_in_place
 from edge_far.compile.stash_gelu import stash_gelu_derivatives
+from edge_far.compile.stash_in_16_bits import stash_in_16_bits
 from edge_far.compile.stash_layer_norm import normalise_from_outputs
 
 __all__ = ["CompileOptions", "PortableGraphs", "build_portable_graphs", "build_release_graph"]
@@ -54,7 +57,7 @@ class CompileOptions:
 class PortableGraphs:
     """The result: a training step, an inference graph, the folded forward graph, and what each pass did.
 
-    `step_remat` is the same step with blocks recomputed, where that saves memory.
+    `leaner` holds the same step in less memory, by the name of its file, where there is something to save.
     """
 
     step: ir.Model
@@ -62,13 +65,12 @@ class PortableGraphs:
     folded: ir.Model
     masks: list[DropoutMask] = field(default_factory=list)
     notes: list[PassNote] = field(default_factory=list)
-    step_remat: ir.Model | None = None
+    leaner: dict[str, ir.Model] = field(default_factory=dict)
 
     @property
     def steps(self) -> dict[str, ir.Model]:
         """Return the variants of the step by the name of their file."""
-        leaner = {} if self.step_remat is None else {"step-remat": self.step_remat}
-        return {"step": self.step, **leaner}
+        return {"step": self.step, **self.leaner}
 
 
 def build_portable_graphs(
@@ -98,10 +100,14 @@ def build_portable_graphs(
     if options.frozen_precision == "int8":
         notes.append(scale_gradient_rows(forward))
     _finish(forward, notes, parameters, options)
-    leaner = _copy(forward)
-    notes.append(rematerialise_blocks(leaner))
-    if notes[-1].changes:
-        graphs.step_remat = leaner
+    for name, make_leaner in (("step-lean", recompute_cheap_values), ("step-remat", rematerialise_blocks)):
+        leaner, before = _copy(forward), len(notes)
+        shift_in_place(leaner)
+        notes.append(make_leaner(leaner))
+        if name == "step-lean" and options.stashes_in_8_bits:
+            notes.append(stash_in_16_bits(leaner))
+        if any(note.changes for note in notes[before:]):
+            graphs.leaner[name] = leaner
     return graphs
 
 

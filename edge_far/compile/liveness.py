@@ -6,6 +6,7 @@ Follows the allocation planner of ONNX Runtime (measured against it in docs/perf
 2. Any other output takes the buffer that was freed last among those of exactly its shape and type. A buffer is
    therefore held from its first value to its last, also in between, when it holds nothing.
 3. A buffer is returned to the heap after its last value's last reader.
+4. Some kernels take memory of their own while they run (measured: `benchmarks/kernel_scratch.py`).
 
 Inputs, outputs bound by the caller and constants are not counted: the plan counts them by themselves.
 """
@@ -51,7 +52,7 @@ def activation_peaks(graph: ir.Graph) -> list[Size]:
     for index in range(len(order)):
         for buffer in starts.get(index, ()):
             held = held + buffer.size
-        candidates.append(held)
+        candidates.append(held + _scratch(order[index]))
         for buffer in ends.get(index, ()):
             held = held - buffer.size
     return _undominated(candidates)
@@ -117,6 +118,23 @@ def _freed(key: tuple[object, ...], free: list[_Buffer]) -> _Buffer | None:
         if free[position].key == key:
             return free.pop(position)
     return None
+
+
+def _scratch(node: ir.Node) -> Size:
+    """Return the bytes that a node's kernel takes besides its inputs and outputs."""
+    if node.op_type == "BiasGelu":  # its argument to the error function
+        return _bytes(node.outputs[0])
+    if node.op_type == "DynamicQuantizeMatMul":  # its left operand in 8 bits
+        left = node.inputs[0]
+        assert left is not None
+        return Size.of(dims_of(left), 1)
+    if node.op_type == "Attention":  # the weights, also where they are an output
+        query, mask = node.inputs[0], node.inputs[3]
+        assert query is not None and mask is not None
+        batch, length = dims_of(query)[:2]
+        heads = node.attributes["q_num_heads"].as_int()
+        return Size.of((batch, heads, length, dims_of(mask)[-1]), element_bytes(query))
+    return Size({})
 
 
 def _bytes(value: ir.Value) -> Size:
