@@ -88,6 +88,8 @@ def build_portable_graphs(
     leaner = _copy(forward)
     notes.append(rematerialise_blocks(leaner))
     if notes[-1].changes:
+        # ONNX Runtime keeps an output that nothing reads to the end of the run.
+        notes.append(drop_unused_weights(leaner))
         graphs.step_remat = leaner
     return graphs
 
