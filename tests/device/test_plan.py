@@ -160,7 +160,7 @@ def test_without_times_blocks_are_recomputed_only_where_one_example_of_the_plain
     enough = smallest(manifest, TRAINING_ONLY)
     needed = smallest(two_steps, TRAINING_ONLY)
     assert needed < enough - 5
-    for budget in range(needed, enough):
+    for budget in range(needed, enough - 4):  # the smallest budget is named with some slack
         plan = make_plan(two_steps, TRAINING_ONLY, budget, RUNTIME_MIB)
         assert plan.variants[64] == plan.leanest == "step-remat" and plan.step_seconds is None
         room = budget * (1 - RESERVE) - sum(v for k, v in plan.parts_mib.items() if k != "activations")
