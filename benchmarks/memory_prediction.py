@@ -182,7 +182,7 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def _shape(text: str) -> Shape:
-    """Read BATCHxLENGTH or BATCH/MICRO_BATCHxLENGTH, with an l behind it for the lean step, an r for recomputed blocks."""
+    """Read BATCHxLENGTH or BATCH/MICRO_BATCHxLENGTH, with an l behind it for step-lean, an r for step-remat."""
     found = re.fullmatch(r"(\d+)(?:/(\d+))?x(\d+)([lr]?)", text)
     if not found or int(found[3]) % 8:
         raise argparse.ArgumentTypeError(f"not BATCHxLENGTH with a length divisible by 8: {text}")

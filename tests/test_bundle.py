@@ -22,6 +22,7 @@ FILES = [
     "portable/step.onnx",
     "portable/step-remat.onnx",
     "portable/infer.onnx",
+    "portable/probe.onnx",
     "portable/release.onnx",
     "portable/release.json",
     "portable/constants.json",

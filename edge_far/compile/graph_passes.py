@@ -107,6 +107,8 @@ def build_portable_graphs(
         if name == "step-lean" and options.stashes_in_8_bits:
             notes.append(stash_in_16_bits(leaner))
         if any(note.changes for note in notes[before:]):
+            # ONNX Runtime keeps an output that nothing reads to the end of the run.
+            notes.append(drop_unused_weights(leaner))
             graphs.leaner[name] = leaner
     return graphs
 

@@ -33,7 +33,11 @@ def build_probe(models: Iterable[ir.Model]) -> tuple[ir.Model, tuple[ProbedOpera
             known = largest.get(cost.kernel)
             if known is None or _work(cost) > _work(known[0]):
                 largest[cost.kernel] = (cost, node)
-    probe = _Probe(models[0].graph.opset_imports)
+    opsets: dict[str, int] = {}
+    for model in models:
+        for domain, version in model.graph.opset_imports.items():
+            opsets[domain] = max(version, opsets.get(domain, 0))
+    probe = _Probe(opsets)
     operators = []
     for number, (kernel, (cost, node)) in enumerate(sorted(largest.items())):
         probe.add(node, f"k{number}")

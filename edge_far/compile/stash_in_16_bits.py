@@ -1,7 +1,7 @@
 """Keeps queries, keys and values for the backward pass in 16 bits: half of what an attention leaves behind.
 
-Each becomes float16 (a relative error of at most 2^-11, for numbers up to 65,504) behind the attention, and float32 again
-where the backward pass reads it. For the step graph that saves memory; the exact plan goes without.
+Each becomes float16 (a relative error of at most 2^-11, for numbers up to 65,504) behind the attention, and float32
+again where the backward pass reads it. For the step graph that saves memory; the exact plan goes without.
 """
 
 from __future__ import annotations

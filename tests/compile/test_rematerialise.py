@@ -115,7 +115,7 @@ def test_a_graph_of_one_row_an_example_is_refused_and_left_alone() -> None:
 
 
 def test_bundles_share_the_constants_and_predict_a_lower_peak(tiny_bundle: Callable[[str], Bundle]) -> None:
-    for name in ("bert-r10-2", "distilbert-r40-5-dropout", "roberta-r10-5-int8"):
+    for name in ("distilbert-r40-2-all-tokens", "distilbert-r40-5-dropout", "tiny-int8"):
         bundle = tiny_bundle(name)
         plain, leaner = bundle.manifest.portable.steps
         assert (plain.name, leaner.name) == ("step", "step-remat")
@@ -130,3 +130,14 @@ def test_bundles_share_the_constants_and_predict_a_lower_peak(tiny_bundle: Calla
         assert external[0] == external[1] and external[0]
         assert [value.name for value in graphs[0].inputs] == [value.name for value in graphs[1].inputs]
         assert [value.name for value in graphs[0].outputs] == [value.name for value in graphs[1].outputs]
+
+
+@pytest.mark.parametrize("name", ["bert-r10-2", "distilbert-r40-2-all-tokens", "roberta-r10-2"])
+def test_no_attention_keeps_weights_that_nothing_reads(name: str, tiny_bundle: Callable[[str], Bundle]) -> None:
+    """ONNX Runtime frees a value after its last reader: one without a reader stays to the end."""
+    bundle = tiny_bundle(name)
+    for step in bundle.manifest.portable.steps:
+        graph = ir.load(bundle.path(f"portable/{step.name}.onnx")).graph
+        attentions = [node for node in graph if node.op_type == "Attention"]
+        assert attentions
+        assert all(value.uses() for node in attentions for value in node.outputs if value.name)

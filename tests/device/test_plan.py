@@ -16,7 +16,16 @@ from edge_far.device.encode import Encoded
 from edge_far.device.evaluate import TOKENS_PER_BATCH
 from edge_far.device.memory import MIB
 from edge_far.device.optimizers import OPTIMIZERS, state_bytes
-from edge_far.device.plan import HEAP_OVERHEAD, NEARLY_EQUAL, RESERVE, Choice, Shapes, evaluate, make_plan, shapes_of
+from edge_far.device.plan import (
+    HEAP_OVERHEADS,
+    NEARLY_EQUAL,
+    RESERVE,
+    Choice,
+    Shapes,
+    evaluate,
+    make_plan,
+    shapes_of,
+)
 from edge_far.errors import BudgetError, BundleError
 
 RUNTIME_MIB = 60.0
@@ -26,10 +35,10 @@ SHAPES = Shapes(LENGTHS, 16, LENGTHS)
 
 @pytest.fixture(scope="module")
 def manifest(tiny_bundle: Callable[[str], Bundle]) -> Manifest:
-    """Return a tiny bundle's manifest, its sizes times 300: as large as those of a real model."""
+    """Return a tiny bundle's manifest with the plain step alone, its sizes times 300: as large as a real model's."""
     found = tiny_bundle("tiny-fp32").manifest
     grow = lambda peaks: tuple(tuple((b, s, 300 * value) for b, s, value in size) for size in peaks)  # noqa: E731
-    steps = tuple(replace(step, peaks=grow(step.peaks)) for step in found.portable.steps)
+    steps = tuple(replace(step, peaks=grow(step.peaks)) for step in found.portable.steps[:1])
     portable = replace(found.portable, steps=steps, infer_peaks=grow(found.portable.infer_peaks))
     return replace(found, portable=portable)
 
@@ -172,10 +181,10 @@ class Times:
 
 @pytest.fixture(scope="module")
 def two_steps(manifest: Manifest) -> Manifest:
-    """Return a manifest with a leaner step: half of every peak."""
+    """Return a manifest with a leaner step: a quarter of every peak."""
     plain = manifest.portable.steps[0]
-    half = tuple(tuple((b, s, value / 2) for b, s, value in size) for size in plain.peaks)
-    steps = (plain, replace(plain, name="step-remat", peaks=half))
+    quarter = tuple(tuple((b, s, value / 4) for b, s, value in size) for size in plain.peaks)
+    steps = (plain, replace(plain, name="step-remat", peaks=quarter))
     return replace(manifest, portable=replace(manifest.portable, steps=steps))
 
 
@@ -188,12 +197,16 @@ def test_without_times_blocks_are_recomputed_only_where_one_example_of_the_plain
     enough = smallest(manifest, TRAINING_ONLY)
     needed = smallest(two_steps, TRAINING_ONLY)
     assert needed < enough - 5
-    for budget in range(needed, enough):
+    for budget in range(needed, enough - 4):  # the smallest budget is named with some slack
         plan = make_plan(two_steps, TRAINING_ONLY, budget, RUNTIME_MIB)
         assert plan.variants[64] == plan.leanest == "step-remat" and plan.step_seconds is None
         room = budget * (1 - RESERVE) - sum(v for k, v in plan.parts_mib.items() if k != "activations")
         for length, variant in plan.variants.items():
-            peak = max(evaluate(size, 1, length) for size in two_steps.portable.steps[0].peaks) * HEAP_OVERHEAD / MIB
+            peak = (
+                max(evaluate(size, 1, length) for size in two_steps.portable.steps[0].peaks)
+                * HEAP_OVERHEADS["step"]
+                / MIB
+            )
             assert (variant == "step-remat") == (peak > room), length
     assert set(make_plan(two_steps, TRAINING_ONLY, enough + 3, RUNTIME_MIB).variants.values()) == {"step"}
 
@@ -214,7 +227,8 @@ def test_the_quickest_of_what_fits_is_chosen(two_steps: Manifest, again: float) 
         for length in LENGTHS:
             seconds = {}
             for step, rows in itertools.product(two_steps.portable.steps, range(1, 17)):
-                peak = max(evaluate(size, rows, length) for size in step.peaks) * HEAP_OVERHEAD / MIB
+                overhead = HEAP_OVERHEADS[step.name]
+                peak = max(evaluate(size, rows, length) for size in step.peaks) * overhead / MIB
                 if peak <= room:
                     full, rest = divmod(16, rows)
                     run = times.micro_batch(step.name, rows, length) * full
