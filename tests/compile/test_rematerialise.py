@@ -31,7 +31,7 @@ def make_step(*, skip: bool = False, mask: bool = False) -> ir.Model:
 
     def build(b: Builder, x: ir.Value, attention_mask: ir.Value, *weights: ir.Value) -> ir.Value:
         x = b.mul(x, b.scalar(2.0))
-        first, large_mask = x, b.mul(attention_mask, b.scalar(0.1))
+        first, large_mask = x, b.mul(attention_mask, b.scalar(0.1)) if mask else attention_mask
         for number, weight in enumerate(weights):
             wide = b.gemm(b.gemm(x, weight), b.constant(UP, "up"))
             hidden = b.unary("Tanh", b.add(wide, large_mask) if mask else wide)
