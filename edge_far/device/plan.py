@@ -33,8 +33,8 @@ __all__ = ["Choice", "Plan", "Shapes", "StepSeconds", "evaluate", "make_plan", "
 
 # ONNX Runtime's session objects, kernels' scratch memory and the allocators' rounding (docs/performance.md).
 SESSION_MIB = 20.0
-# What the heap holds, relative to the buffers that liveness.py counts, by step graph: holes between blocks of many sizes,
-# and where recomputing moves the peak, what the runtime holds longer than it is read (measured: docs/results.md).
+# What the heap holds, relative to the buffers that liveness.py counts, by step graph: holes between blocks of many
+# sizes, and where recomputing moves the peak, what the runtime holds longer than it is read (docs/results.md).
 HEAP_OVERHEADS = {"step": 1.17, "step-lean": 1.2, "step-remat": 1.6}
 PLAIN = "step"
 # The same for evaluation, whose buffers do not fit the holes that training's leave (measured: up to 1.6).

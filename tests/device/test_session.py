@@ -67,25 +67,34 @@ def test_loss_and_gradients_equal_torch(name: str, tiny_bundle: OpenBundle, orac
             assert max(errors.values()) <= TOLERANCE, f"batch {number}, {worst(errors)}"
 
 
-@pytest.mark.parametrize("name", names(cases()))
-def test_every_step_graph_gives_the_same_bits(name: str, tiny_bundle: OpenBundle, oracle: LoadOracle) -> None:
-    """Recomputed blocks run the same operators on the same numbers, dropout masks included."""
-    bundle, expected = tiny_bundle(name), oracle(name)
-    steps = bundle.manifest.portable.steps
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_every_step_graph_gives_the_same_gradients(case: Case, tiny_bundle: OpenBundle, oracle: LoadOracle) -> None:
+    """Recomputed blocks of the exact plan give the same bits, dropout masks included; step-lean rounds a little.
+
+    In the other plans the two leaner graphs make GELU(x + d) of two operators and keep attention's inputs in 16 bits:
+    a last bit more or less in what is then rounded to 8 bits.
+    """
+    bundle, expected = tiny_bundle(case.name), oracle(case.name)
     masks = bool(bundle.manifest.portable.masks)
-    results = []
+    results = {}
     with backend_for(bundle, dropout=masks) as backend:
-        for step in steps:
+        for step in bundle.manifest.portable.steps:
             for gradient in backend.gradients.values():
                 gradient[...] = 0
             key = DROPOUT_KEY if masks else None
             losses = [backend.accumulate(expected.batch(n), 0.25, key, step.name) for n in range(len(BATCH_SHAPES))]
-            results.append((losses, {key: array.copy() for key, array in backend.gradients.items()}))
-    assert steps[0].name == "step" and any(np.any(array) for array in results[0][1].values())
-    for losses, gradients in results[1:]:
-        assert losses == results[0][0]
-        for key, array in gradients.items():
-            np.testing.assert_array_equal(array, results[0][1][key], err_msg=key)
+            results[step.name] = losses, {key: array.copy() for key, array in backend.gradients.items()}
+    losses, gradients = results.pop("step")
+    assert any(np.any(array) for array in gradients.values())
+    for name, (found_losses, found) in results.items():
+        assert found_losses == pytest.approx(losses, rel=1e-6)
+        if case.precision == "fp32" and name == "step-remat":
+            for key, array in gradients.items():
+                np.testing.assert_array_equal(found[key], array, err_msg=key)
+            continue
+        errors = gradient_errors(found, gradients)
+        limit = 2e-6 if case.precision == "fp32" else 5e-3
+        assert max(errors.values()) <= limit, f"{name}: {worst(errors)}"
 
 
 def test_some_tiny_bundles_recompute_blocks(tiny_bundle: OpenBundle) -> None:

@@ -14,6 +14,7 @@ import pytest
 from edge_far.bundle import Bundle
 from edge_far.console import Console
 from edge_far.device import adamw8bit
+from edge_far.device import plan as plan_module
 from edge_far.device.arrays import read_arrays
 from edge_far.device.backend import Backend, DropoutKey
 from edge_far.device.batches import Batch
@@ -244,19 +245,28 @@ def test_a_run_on_the_leaner_step_graph_ends_with_the_same_bytes(
     assert hashes[0] == hashes[1]
 
 
+@pytest.fixture
+def equal_overheads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tiny blocks save less than what the plan adds for recomputing: leave the addition out."""
+    monkeypatch.setattr(plan_module, "HEAP_OVERHEADS", {"step": 1.0})
+
+
+@pytest.mark.usefixtures("equal_overheads")
 def test_after_single_examples_a_step_down_takes_the_leaner_step_graph(
     tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path
 ) -> None:
     bundle = tiny_bundle(LEAN_BUNDLE)
     trainer, _ = make_trainer(bundle, tiny_data, tmp_path, short_at=(2,), batch_size=1, max_steps=9, epochs=3)
-    assert trainer.plan.leanest == "step-remat" and set(trainer.plan.variants.values()) == {"step"}
+    leanest = trainer.plan.leanest
+    assert leanest != "step" and set(trainer.plan.variants.values()) == {"step"}
     result = finish(trainer)
-    assert variants_of(trainer) == [(step, "step-remat") for step in range(2, 9)]
+    assert variants_of(trainer) == [(step, leanest) for step in range(2, 9)]
     assert result["step_downs"] == 1
     (event,) = events(tmp_path, "step_down")
     assert event["step"] == 2 and event["divisor"] == 1 and event["leanest"] is True
 
 
+@pytest.mark.usefixtures("equal_overheads")
 def test_killed_after_it_took_the_leaner_step_graph_a_run_stays_with_it(
     tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -271,9 +281,10 @@ def test_killed_after_it_took_the_leaner_step_graph_a_run_stays_with_it(
     resumed, _ = make_trainer(bundle, tiny_data, run, **wishes)
     assert resumed.state.leanest
     assert finish(resumed)["learners_sha256"] == expected
-    assert {name for _, name in variants_of(resumed)} == {"step-remat"}
+    assert {name for _, name in variants_of(resumed)} == {resumed.plan.leanest} != {"step"}
 
 
+@pytest.mark.usefixtures("equal_overheads")
 def test_the_leanest_step_graph_with_single_examples_is_the_end(
     tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path
 ) -> None:
