@@ -5,6 +5,7 @@
     learners.safetensors      initial trained parameters
     selection.json            which FFN nodes learn, and why
     portable/step.onnx        one micro-batch: loss and gradients    (stock onnxruntime)
+    portable/step-lean.onnx   the same step, cheap values computed again, queries, keys and values kept in 16 bits
     portable/step-remat.onnx  the same step, blocks computed again in the backward pass: less memory, more time
     portable/infer.onnx       logits, with the same parameters as inputs
     portable/probe.onnx       one operator of each kind in them, for the device to time

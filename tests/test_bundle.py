@@ -20,6 +20,7 @@ FILES = [
     "learners.safetensors",
     "selection.json",
     "portable/step.onnx",
+    "portable/step-lean.onnx",
     "portable/step-remat.onnx",
     "portable/infer.onnx",
     "portable/probe.onnx",
