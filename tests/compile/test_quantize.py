@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("torch")
 from edge_far.compile.quantize import (
+    BLOCK,
+    quantize_blocks,
     quantize_columns,
     quantize_frozen_products,
     quantize_frozen_tables,
@@ -60,12 +62,15 @@ def test_weights_alone_are_stored_once_for_both_directions() -> None:
     note = store_frozen_weights(model)
     assert operators(model) == ["DequantizeLinear", "Gemm", "DequantizeLinear", "Gemm"]
     assert set(model.graph.initializers) == {"w.int8", "w.scales"} and note.changes == {"matrices stored in 8 bits": 2}
-    values, scales = quantize_columns(W)
+    values, scales = quantize_blocks(W, axis=0)
+    assert values.shape == W.shape and scales.shape == (32 // BLOCK, 64)
+    stored = values * np.repeat(scales, BLOCK, axis=0)
+    assert np.all(np.abs(W - stored) <= np.repeat(scales, BLOCK, axis=0) / 2 * (1 + 1e-5))
     dy = random_array(3, 20, 64)
     forward, backward = run_graph(model, X, dy)
     # Only the storage rounds: the products are fp32 products with the matrix that is stored.
-    np.testing.assert_allclose(forward, X @ (values * scales), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(backward, dy @ (values * scales).T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(forward, X @ stored, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(backward, dy @ stored.T, rtol=1e-5, atol=1e-5)
 
 
 def test_learners_and_small_matrices_stay() -> None:
@@ -85,8 +90,9 @@ def test_frozen_table() -> None:
         lambda b, index: b.op("Gather", [b.constant(table, "t"), index], ("batch", "sequence", 32), axis=0),
     )
     quantize_frozen_tables(model)
-    assert operators(model) == ["Gather", "Gather", "Cast", "Mul"]
-    assert set(model.graph.initializers) == {"t.int8", "t.scales"}
+    assert operators(model) == ["Gather", "Gather", "Cast", "Reshape", "Mul", "Reshape"]
+    stored = {name for name in model.graph.initializers if not name.startswith("shape")}
+    assert stored == {"t.int8", "t.scales"}
     index = np.arange(50).reshape(5, 10)
     (found,) = run_graph(model, index)
     errors = np.linalg.norm(found - table[index], axis=-1) / np.linalg.norm(table[index], axis=-1)
