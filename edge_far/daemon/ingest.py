@@ -157,11 +157,12 @@ class Ingestion:
             number += 1
             if unsafe:
                 report.tell(f"spool file '{_safe_name(name)}' {unsafe}: moved to .refused/{target}")
-            self._move(name, self._top, target, self._refused if unsafe else self._ingest)
+            directory = self._refused if unsafe else self._ingest
+            self._move(name, self._top, target, directory)
+            self._fsync(directory)  # each by itself: a later file found here without an earlier one would win
             claimed += 1
         if claimed:
-            for directory in (self._ingest, self._refused, self._top):
-                self._fsync(directory)
+            self._fsync(self._top)
         return claimed
 
     def _ready_names(self) -> list[str]:
