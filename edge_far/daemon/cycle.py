@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far import __version__
+from edge_far.daemon.backup import back_up
 from edge_far.daemon.candidate import LEARNERS, ChildFailed, build_candidate, ensure_factory, run_to_end
 from edge_far.daemon.context import Context
 from edge_far.daemon.health import ask_health_command
@@ -26,7 +27,6 @@ from edge_far.daemon.interruptions import Interruptions
 from edge_far.daemon.journal import FINISHED, CycleRow
 from edge_far.daemon.overseer import Overseer
 from edge_far.daemon.releases import Release
-from edge_far.daemon.store import backup_path
 from edge_far.daemon.supervisor import ChildEnd
 from edge_far.device.data import Example
 from edge_far.errors import BudgetError, ConfigError, DataError, Deferred, EdgeFarError, StorageError, Unavailable
@@ -292,7 +292,7 @@ class AdaptationCycle:
         """
         if self._journal.under_way() is not None or not self._directory.exists():
             return
-        self._context.store.backup(backup_path(self._context.state.store))
+        back_up(self._context.store, self._context.state.store, self._context.spool)
         try:
             shutil.rmtree(self._directory)
             fsync_directory(self._directory.parent)

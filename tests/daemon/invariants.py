@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from edge_far.daemon.identity import normalise
@@ -69,8 +69,9 @@ def _waiting(state: Path) -> list[tuple[str, str]]:
             if position is not None and position[2]:
                 continue
             for line in path.read_bytes()[position[0] if position else 0 :].splitlines():
-                record = json.loads(line)
-                found.append((record["text"], record["label"]))
+                with suppress(ValueError):
+                    record = json.loads(line)
+                    found.append((record["text"], record["label"]))
     return found
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_far.bundle import Bundle
+from edge_far.daemon.backup import open_or_replace
 from edge_far.daemon.ingest import Ingestion
 from edge_far.daemon.releases import Releases
 from edge_far.daemon.state import StateDirectory
-from edge_far.daemon.store import open_or_replace
 from edge_far.errors import EdgeFarError
 from tests.daemon.disk_model import Crash, after_power_cut
 from tests.daemon.disk_trace import Mark, Operation
@@ -71,7 +71,7 @@ def problem_after(
 
 def _recover(state: StateDirectory, expected: Expected, bundle: Bundle) -> str | None:
     state.prepare()
-    store, note = open_or_replace(state.store)
+    store, note = open_or_replace(state.store, state.spool)
     with closing(store):
         if note:
             return note
