@@ -1,16 +1,18 @@
-"""SIGKILL the daemon before each single operation on its files, one after the other, and look what is left.
+"""SIGKILL the daemon before each single operation on its files, or let the disk be full from there on.
 
     .venv-device/bin/python scripts/kill_sweep.py --bundle build/test-bundles/tiny-fp32
+    .venv-device/bin/python scripts/kill_sweep.py --bundle build/test-bundles/tiny-fp32 --full-disk
 
 strace counts the daemon's writes, syncs, renames and removals (the parent's, which alone changes the store and the
-releases) and kills it before the k-th of each kind, for every k. To be affordable a cycle is cut into legs, each of
+releases) and kills it before the k-th of each kind, for every k (of SQLite's writes of pages before every eighth); with
+--full-disk calls of that kind fail from the k-th on with ENOSPC. To be affordable a cycle is cut into legs, each of
 which starts from a copy of the state directory as the leg before left it:
     ingest     from a full spool to the start of the trainer
     candidate  from a finished run to the start of the comparison
-    gate       from a complete candidate through the comparison to the decision
+    gate       from a complete candidate through the comparison and the release to the end
     release    from the decision to the end of the cycle: publish, switch, prune, back up, tidy
-After each kill no acknowledged example may be lost or doubled and `current` must be complete and loadable; then a
-daemon that nobody kills must end the cycle with the release (in the leg `ingest` after every tenth kill). Needs strace.
+After each no acknowledged example may be lost or doubled and `current` must be complete and loadable; then a daemon
+that nobody disturbs must end the cycle with the release (in the leg `ingest` after every tenth time). Needs strace.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import json
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +41,7 @@ CALLS = (
     *("write", "pwrite64", "ftruncate", "fsync", "fdatasync", "rename", "renameat", "renameat2"),
     *("unlink", "unlinkat", "rmdir", "mkdir", "mkdirat", "symlink", "fchmod", "chmod"),
 )
+FILLING = ("write", "pwrite64", "fsync", "fdatasync", "rename", "mkdir", "mkdirat", "symlink")
 CHILD = re.compile(r"(vfork|clone3?|fork)\(")
 CALL = re.compile(r"(\w+)\(")
 
@@ -46,7 +50,9 @@ def main() -> int:
     """Sweep all legs; 1 where anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="kill before every Nth operation only")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only before every Nth operation")
+    parser.add_argument("--pages", type=int, default=8, metavar="N", help="only before every Nth of SQLite's pages")
+    parser.add_argument("--full-disk", action="store_true", help="let calls fail instead of killing")
     options = parser.parse_args()
     began = time.monotonic()
     result: dict[str, dict[str, object]] = {}
@@ -54,7 +60,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         legs = Legs(Path(folder), options.bundle.absolute())
         for name in legs.ends:
-            result[name], problems = sweep(legs, name, options.every)
+            result[name], problems = sweep(legs, name, options)
             print(name, json.dumps(result[name]), file=sys.stderr, flush=True)
             failed += problems
     print(json.dumps({**result, "failed": failed, "minutes": round((time.monotonic() - began) / 60, 1)}, indent=2))
@@ -112,22 +118,24 @@ class Legs:
         shutil.copytree(self.root / name, self.field.state, symlinks=True)
 
 
-def sweep(legs: Legs, name: str, every: int) -> tuple[dict[str, object], int]:
-    """Kill before each operation of one leg; return its figures and how many kills did harm."""
+def sweep(legs: Legs, name: str, options: argparse.Namespace) -> tuple[dict[str, object], int]:
+    """Disturb each operation of one leg; return its figures and how often that did harm."""
     field = legs.field
-    killed: collections.Counter[str] = collections.Counter()
+    before: collections.Counter[str] = collections.Counter()
     states: collections.Counter[str] = collections.Counter()
     finished = failed = number = 0
-    for call, count in operations(legs, name).items():
-        for k in range(1, count + 1):
+    calls = operations(legs, name)
+    for call in FILLING if options.full_disk else CALLS:
+        for k in range(1, calls.get(call, 0) + 1, options.pages if call == "pwrite64" else 1):
             number += 1
-            if number % every:
+            if number % options.every:
                 continue
             legs.restore(name)
-            status = traced(field, f"inject={call}:signal=SIGKILL:when={k}")
-            if status == 0:
+            fault = f"error=ENOSPC:when={k}+" if options.full_disk else f"signal=SIGKILL:when={k}"
+            status = traced(field, f"inject={call}:{fault}")
+            if not options.full_disk and status != -signal.SIGKILL:
                 continue  # this time it did not come so far: fewer status texts, a quicker child
-            killed[call] += 1
+            before[call] += 1
             states[state_of(field)] += 1
             problem = problem_of(field, legs.ledger)
             if problem is None and (name != "ingest" or number % 10 == 0):
@@ -135,9 +143,9 @@ def sweep(legs: Legs, name: str, every: int) -> tuple[dict[str, object], int]:
                 finished += 1
             if problem:
                 failed += 1
-                print(f"{name}: killed before {call} {k}: {problem}", file=sys.stderr, flush=True)
+                print(f"{name}: before {call} {k}: {problem}", file=sys.stderr, flush=True)
     figures: dict[str, object] = {
-        **{"kills": killed.total(), "before": dict(killed), "cycle_was": dict(states)},
+        **{"times": before.total(), "before": dict(before), "cycle_was": dict(states)},
         **{"ended_afterwards": finished, "failed": failed},
     }
     return figures, failed
@@ -170,14 +178,13 @@ def traced(field: Field, what: str, *options: str | Path) -> int:
 
 def problem_of_rest(field: Field, ledger: Ledger) -> str | None:
     """Let a daemon end the cycle, and return what is wrong then."""
-    before = field.current()
     done = subprocess.run(
         field.command("daemon", "--once"), capture_output=True, text=True, env=environment(), check=False, timeout=300
     )
     if done.returncode not in (0, 75) or "Traceback" in done.stderr:
         return f"the next daemon ended with {done.returncode}: {done.stderr[-300:]}"
     # Killed after the switch, and the next daemon had only to tidy up.
-    if done.returncode == 75 and (state_of(field) != "finished" or before == "000001"):
+    if done.returncode == 75 and state_of(field) != "finished":
         return f"the cycle did not end: {done.stdout[-300:]}"
     if not field.current().startswith("000002-"):
         return f"the cycle did not release: {field.current()}"

@@ -93,10 +93,11 @@ def _copy_of_backup(source: Path, target: Path, held_out_share: float, clock: Ca
     """Return a store that is a copy of the backup; where that is missing or damaged, one of its readable rows."""
     _remove(target)
     if source.is_file():
-        shutil.copyfile(source, target)
-        target.chmod(0o600)
-        with target.open("rb") as file:
-            os.fsync(file.fileno())
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
+            shutil.copyfileobj(reader, writer)
+            writer.flush()
+            os.fsync(writer.fileno())
         try:
             return Store(target, held_out_share=held_out_share, clock=clock)
         except DatabaseDamaged:

@@ -1,9 +1,9 @@
-"""A device's life in short, to be recorded: first start, examples, a release, corrections, more releases, a rollback.
+"""A device's life in short, to be recorded: examples, releases, corrections, a rollback, a store that is damaged.
 
     python -m tests.daemon.disk_workload ROOT BUNDLE MARKS
 
 The device lives in ROOT/state. What is handed over, what is acknowledged and which release is current is told in
-MARKS, one JSON document a line.
+MARKS, and where the store is damaged, one JSON document a line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from edge_far.daemon import spool
 from edge_far.storage import write_atomically
-from tests.daemon.field import WORDS, Field
+from tests.daemon.field import PROFILE, WORDS, Field
 
 
 def main() -> None:
@@ -61,6 +61,15 @@ def main() -> None:
     run()
     mark(current=field.run("rollback")["current"])
     add_file("second.jsonl", 60)
+    run()
+    add(8, corrections=4)
+    field.profile.write_text(PROFILE.replace("min_new_examples: 10", "min_new_examples: 10000"))
+    run(status=75)  # in the store, but not in its copy
+    field.profile.write_text(PROFILE)
+    mark(damage=True)
+    with (field.state / "store.sqlite3").open("r+b") as file:
+        file.truncate(20000)
+        os.fsync(file.fileno())
     run()
 
 

@@ -25,10 +25,11 @@ __all__ = ["Expected", "expected_at", "problem_after", "problem_of_next_cycle"]
 
 @dataclass
 class Expected:
-    """What the workload has said by some moment; `current`: the releases that may be current (empty: any, or none)."""
+    """What the workload has said by some moment; `current`: what may be current (empty: any release, or none)."""
 
     ledger: Ledger = field(default_factory=Ledger)
     current: set[str] = field(default_factory=set)
+    damaged: bool = False
 
 
 def expected_at(operations: Sequence[Operation], cut: int) -> Expected:
@@ -42,8 +43,10 @@ def expected_at(operations: Sequence[Operation], cut: int) -> Expected:
                 expected.ledger.hand((text, label) for text, label in document["hand"])
             elif "acknowledge" in document:
                 expected.ledger.acknowledge()
+            elif "damage" in document:
+                expected.damaged = True
             else:
-                last = document["current"]
+                last, expected.damaged = document["current"], False
     later = (o.document["current"] for o in operations[cut:] if isinstance(o, Mark) and "current" in o.document)
     if last is not None:
         expected.current = {last, next(later, last)}
@@ -73,7 +76,7 @@ def _recover(state: StateDirectory, expected: Expected, bundle: Bundle) -> str |
     state.prepare()
     store, note = open_or_replace(state.store, state.spool)
     with closing(store):
-        if note:
+        if note and not expected.damaged:
             return note
         if problems := Ingestion(state.spool, store, labels=bundle.manifest.labels).run().problems:
             return "; ".join(problems)
