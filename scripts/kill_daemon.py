@@ -69,13 +69,14 @@ def run(field: Field, rounds: int, chance: random.Random) -> int:
         # The phase that was hit least often, so that those that are over quickly get their share.
         aim = min(PHASES, key=lambda phase: (killed[phase], chance.random()))
         hand_over(field, ledger, chance, 4)
-        if kill_in(field, aim, chance):
-            killed[moment(field)] += 1
-        else:
+        hit = kill_in(field, aim, chance)
+        if hit is None:
             ended += 1
+        else:
+            killed[hit] += 1
         problem = problem_of(field, ledger)
         if problem:
-            print(f"kill {killed.total()}, in '{moment(field)}': {problem}", file=sys.stderr)
+            print(f"kill {killed.total()}, in '{hit}': {problem}", file=sys.stderr)
             return 1
         if killed.total() % 10 == 0:
             print(f"{killed.total()} of {rounds}: {dict(killed)}", file=sys.stderr, flush=True)
@@ -95,8 +96,8 @@ def run(field: Field, rounds: int, chance: random.Random) -> int:
     return int(problem is not None or counts.set_aside > 0)
 
 
-def kill_in(field: Field, aim: str, chance: random.Random) -> bool:
-    """Start the daemon and kill it in a phase; False where it ended before."""
+def kill_in(field: Field, aim: str, chance: random.Random) -> str | None:
+    """Start the daemon, kill it in a phase and return the phase that was hit; None where it ended before."""
     start = Start(field)
     process = subprocess.Popen(
         field.command("daemon", "--once"),
@@ -107,10 +108,10 @@ def kill_in(field: Field, aim: str, chance: random.Random) -> bool:
     with suppress(subprocess.TimeoutExpired):
         process.wait(chance.uniform(0.0, PHASES[aim]))
     if process.poll() is not None:
-        return False
+        return None
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return True
+    return start.moment()
 
 
 class Start:
@@ -141,6 +142,22 @@ class Start:
             return (at_work or self._wrote(cycle / "decision.json")) and state_of(self._field) == "decided"
         return self._field.current() != self._current or (at_work and self._cycle == "released")
 
+    def moment(self) -> str:
+        """Return which phase the daemon was in when it was killed."""
+        field, cycle = self._field, self._field.state / "cycle"
+        state = state_of(field)
+        if any((field.state / "spool" / ".ingest").iterdir()):
+            return "ingest"
+        if state == "finished":
+            return "end" if cycle.exists() else "opening, collecting"
+        if state not in ("collected", "training"):
+            return {"trained": "gate", "decided": "release"}.get(state, "end")
+        if any(cycle.glob("run-*/result.json")):
+            return "merge"
+        if any(map(self._wrote, cycle.glob("run-*/checkpoints/.step-*.tmp"))):
+            return "checkpoint"
+        return "training" if steps(field) > self._steps else "start of training"
+
     def _wrote(self, path: Path) -> bool:
         try:
             return path.stat().st_mtime_ns > self._began_ns
@@ -161,22 +178,6 @@ def state_of(field: Field) -> str:
     with closing(sqlite3.connect(address, uri=True)) as connection:
         row = connection.execute("SELECT state FROM cycles ORDER BY id DESC LIMIT 1").fetchone()
     return str(row[0]) if row else "finished"
-
-
-def moment(field: Field) -> str:
-    """Return which phase the daemon was in when it was killed."""
-    state, cycle = state_of(field), field.state / "cycle"
-    if any((field.state / "spool" / ".ingest").iterdir()):
-        return "ingest"
-    if state in ("collected", "training"):
-        if any(cycle.glob("run-*/result.json")):
-            return "merge"
-        if any(cycle.glob("run-*/checkpoints/.step-*.tmp")):
-            return "checkpoint"
-        return "training" if steps(field) else "start of training"
-    if state == "finished":
-        return "end" if cycle.exists() else "opening, collecting"
-    return {"trained": "gate", "decided": "release"}.get(state, "end")
 
 
 def hand_over(field: Field, ledger: Ledger, chance: random.Random, count: int) -> None:
