@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edge_far.bundle import open_bundle
 from tests.daemon.disk_model import Crash
-from tests.daemon.disk_trace import Mark, Sync, record
+from tests.daemon.disk_operations import Mark, Sync
+from tests.daemon.disk_trace import record
 from tests.daemon.field import Field, environment
 from tests.daemon.power_cut import problem_after, problem_of_next_cycle
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tests.daemon.disk_trace import (
+from tests.daemon.disk_operations import (
     ROOT,
     Exchange,
     Link,

@@ -16,7 +16,7 @@ from edge_far.daemon.releases import Releases
 from edge_far.daemon.state import StateDirectory
 from edge_far.errors import EdgeFarError
 from tests.daemon.disk_model import Crash, after_power_cut
-from tests.daemon.disk_trace import Mark, Operation
+from tests.daemon.disk_operations import Mark, Operation
 from tests.daemon.field import Field
 from tests.daemon.invariants import Ledger, current_problem, examples_in, store_problem
 

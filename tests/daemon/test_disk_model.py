@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from edge_far.storage import write_atomically
 from tests.daemon.disk_model import Crash, after_power_cut
-from tests.daemon.disk_trace import (
+from tests.daemon.disk_operations import (
     ROOT,
     Exchange,
     Link,
@@ -25,9 +26,8 @@ from tests.daemon.disk_trace import (
     Truncate,
     Unlink,
     Write,
-    parse,
-    record,
 )
+from tests.daemon.disk_trace import parse, record
 
 OLD: list[Operation] = [Make(1, "file"), Link(ROOT, "f", 1), Write(1, 0, b"old"), Sync(1), Sync(ROOT)]
 NEW: list[Operation] = [Make(2, "file"), Link(ROOT, ".f.tmp", 2), Write(2, 0, b"new")]
@@ -161,8 +161,6 @@ def test_a_recorded_program_is_judged(strace: None, code: str, expected: set[byt
     top.mkdir()
     script = tmp_path / "workload.py"
     script.write_text(WORKLOAD.format(code=code.format(path=str(top / "f"))))
-    import os
-
     operations = record([sys.executable, script, top, marks], top, marks, environment=dict(os.environ))
     assert operations[-1] == Mark("acknowledged")
     assert found(operations, tmp_path / "after", "strict", 1) == expected

@@ -15,7 +15,8 @@ import pytest
 from edge_far.bundle import open_bundle
 from edge_far.device.checkpoint import RunDirectory
 from tests.daemon.disk_model import after_power_cut
-from tests.daemon.disk_trace import Operation, Sync, Write, record
+from tests.daemon.disk_operations import Operation, Sync, Write
+from tests.daemon.disk_trace import record
 from tests.daemon.field import Field, environment
 from tests.daemon.power_cut import problem_after, problem_of_next_cycle
 
