@@ -36,7 +36,7 @@ from tests.daemon.invariants import Ledger, current_problem, examples_in, store_
 
 # In the order of a cycle, and up to how long after its beginning the kill comes, in s.
 PHASES = {
-    **{"ingest": 0.15, "start of training": 0.6, "training": 0.6, "checkpoint": 0.01},
+    **{"ingest": 0.05, "start of training": 0.6, "training": 0.6, "checkpoint": 0.01},
     **{"merge": 0.6, "gate": 0.5, "release": 0.06, "end": 0.06},
 }
 POLL_S = 0.0005
@@ -68,7 +68,7 @@ def run(field: Field, rounds: int, chance: random.Random) -> int:
     while killed.total() < rounds:
         # The phase that was hit least often, so that those that are over quickly get their share.
         aim = min(PHASES, key=lambda phase: (killed[phase], chance.random()))
-        hand_over(field, ledger, chance, 4)
+        hand_over(field, ledger, chance, 20 if aim == "ingest" else 4)
         hit = kill_in(field, aim, chance)
         if hit is None:
             ended += 1
