@@ -71,7 +71,8 @@ class Device:
         )
         steps_before = self.field.run_log.stat().st_size if self.field.run_log.exists() else 0
         while process.poll() is None:
-            self.peak_mib = max(self.peak_mib, _peak_mib(process.pid))
+            if not prefix:  # else it may be the prefix's memory
+                self.peak_mib = max(self.peak_mib, _peak_mib(process.pid))
             if during is not None and has_stepped(self.field) and self.field.run_log.stat().st_size > steps_before:
                 during()
                 during = None
@@ -90,9 +91,7 @@ def _peak_mib(pid: int) -> float:
         text = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0.0
-    if "edge_far.daemon.child" in text or "VmHWM:" not in text:
-        return 0.0
-    return int(text.partition("VmHWM:")[2].split()[0]) / 1024
+    return 0.0 if "VmHWM:" not in text else int(text.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _deferred(device: Device) -> None:
