@@ -168,6 +168,17 @@ def test_a_linked_folder_out_of_the_bundle_is_refused(copy: Path) -> None:
     assert "not a plain file" in refusal(copy).message
 
 
+def test_a_hard_link_brings_nothing_in_that_the_manifest_does_not_name(copy: Path) -> None:
+    """Packages and images hard-link equal files, so that is allowed; what is read has the listed hash all the same."""
+    outside = copy.parent / "outside.json"
+    outside.write_bytes((copy / "tokenizer.json").read_bytes())
+    (copy / "tokenizer.json").unlink()
+    (copy / "tokenizer.json").hardlink_to(outside)
+    assert open_bundle(copy).path("tokenizer.json").is_file()
+    outside.write_bytes(outside.read_bytes().replace(b"w1", b"w2", 1))
+    assert "does not match manifest.json" in refusal(copy).message
+
+
 def test_no_bundle_at_all(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "missing"):
         with pytest.raises(InputMissing) as raised:

@@ -30,6 +30,7 @@ class Context:
     """
 
     state: StateDirectory
+    spool: Path
     store: Store
     journal: Journal
     releases: Releases

@@ -14,28 +14,28 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from edge_far import __version__
+from edge_far.daemon.backup import back_up
 from edge_far.daemon.candidate import LEARNERS, ChildFailed, build_candidate, ensure_factory, run_to_end
 from edge_far.daemon.context import Context
 from edge_far.daemon.health import ask_health_command
+from edge_far.daemon.interruptions import Interruptions
 from edge_far.daemon.journal import FINISHED, CycleRow
 from edge_far.daemon.overseer import Overseer
 from edge_far.daemon.releases import Release
-from edge_far.daemon.store import backup_path
 from edge_far.daemon.supervisor import ChildEnd
 from edge_far.device.data import Example
-from edge_far.errors import BudgetError, ConfigError, DataError, Deferred, StorageError, Unavailable
+from edge_far.errors import BudgetError, ConfigError, DataError, Deferred, EdgeFarError, StorageError, Unavailable
 from edge_far.storage import fsync_directory, staged_directory, storage_error
 
 __all__ = ["AdaptationCycle"]
 
 TRAIN, HELD_OUT, BASE = "train.jsonl", "held_out.jsonl", "base.jsonl"
-MAX_ATTEMPTS = 2
-MAX_INTERRUPTIONS = 6  # of one attempt, without getting ahead by a checkpoint
-CHECKPOINT_MINUTES = "2"
+MAX_DEATHS = 2
 PASSED_ON = {kind.exit_code: kind for kind in (StorageError, Unavailable, BudgetError)}
 
 
@@ -128,28 +128,37 @@ class AdaptationCycle:
 
     def _train(self, row: CycleRow) -> CycleRow:
         run = self._directory / f"run-{row.attempt}"
-        row = self._note_start(row, run)
-        if row.details["interruptions"] > MAX_INTERRUPTIONS:
-            return self._again(row, f"was interrupted {MAX_INTERRUPTIONS} times without getting ahead")
         if not (run / "result.json").is_file():
-            end = self._run_trainer(row, run)
-            row = self._journal.update(row, details=_training_figures(row, end))
+            row = self._note_start(row, run)
+            if Interruptions.of(row.details).ask_for_smaller_plan and _micro_batch(row, run) > 1:
+                return self._smaller_plan(row, run)
+            row, end = self._watched_trainer(row, run)
             if end.stopped and end.status != 0:
                 raise Deferred(f"training stopped at step {end.progress.step} of {end.progress.steps}: {end.stopped}")
             if end.status != 0:
-                return self._failed_training(row, end)
+                return self._failed_training(row, run, end)
         build_candidate(self._context, run, self._directory / "candidate")
         result = json.loads((run / "result.json").read_bytes())
         figures = {name: result[name] for name in ("steps", "seconds", "peak_rss_mib", "budget_mib", "final_loss")}
         return self._journal.update(row, state="trained", details={"training": figures})
 
     def _note_start(self, row: CycleRow, run: Path) -> CycleRow:
-        """Count the starts since the last checkpoint, before the child can do any harm."""
+        """Note that the trainer starts, and from which checkpoint: nobody may be there to see its end."""
         newest = max((path.name for path in run.glob("checkpoints/step-*")), default="")
-        known = row.details.get("checkpoint")
-        interruptions = row.details.get("interruptions", 0) + 1 if known == [row.attempt, newest] else 0
-        details = {"checkpoint": [row.attempt, newest], "interruptions": interruptions}
-        return self._journal.update(row, state="training", details=details)
+        interruptions = Interruptions.of(row.details).started(newest)
+        return self._journal.update(row, state="training", details=interruptions.as_details())
+
+    def _watched_trainer(self, row: CycleRow, run: Path) -> tuple[CycleRow, ChildEnd]:
+        """Run the trainer and note its end; one that was killed for its slowness has been interrupted."""
+        ended = Interruptions.of(row.details).ended().as_details()
+        try:
+            end = self._run_trainer(row, run)
+        except EdgeFarError:
+            with suppress(StorageError):
+                self._journal.update(row, details=ended)
+            raise
+        cut_short = end.stopped is not None and end.status < 0
+        return self._journal.update(row, details=_training_figures(row, end) | ({} if cut_short else ended)), end
 
     def _run_trainer(self, row: CycleRow, run: Path) -> ChildEnd:
         context = self._context
@@ -162,7 +171,7 @@ class AdaptationCycle:
         arguments: list[str | Path] = [
             *("train", context.bundle.root, "--train", self._directory / TRAIN, "--out", run),
             *("--learners", context.releases.directory / "releases" / row.base / LEARNERS),
-            *("--profile", context.profile_source, "--checkpoint-minutes", CHECKPOINT_MINUTES),
+            *("--profile", context.profile_source, *Interruptions.of(row.details).checkpoint_options()),
             *("--epochs", str(row.details["epochs"]), "--learning-rate", repr(row.details["learning_rate"])),
             *("--control", control, "--json", "-q"),
             *(["--resume"] if resume else []),
@@ -172,10 +181,10 @@ class AdaptationCycle:
             *(arguments, self._directory / "train"), log=run / "log.jsonl", control=control, wish=Overseer(context)
         )
 
-    def _failed_training(self, row: CycleRow, end: ChildEnd) -> CycleRow:
+    def _failed_training(self, row: CycleRow, run: Path, end: ChildEnd) -> CycleRow:
         described = end.describe()
         if end.died or end.status not in (*PASSED_ON, Deferred.exit_code, ConfigError.exit_code):
-            return self._again(row, described)
+            return self._retry(row, run, described)
         if end.status == Deferred.exit_code:
             raise Deferred(f"the trainer {described}")
         kind = end.error.get("kind")
@@ -185,19 +194,25 @@ class AdaptationCycle:
             return self._end(row, "discarded", described)
         raise PASSED_ON[end.status](f"the trainer {described}")
 
-    def _again(self, row: CycleRow, reason: str) -> CycleRow:
-        """Start over with the next smaller plan, or after the last attempt set the new examples aside."""
-        reasons = [*row.details.get("deaths", []), f"attempt {row.attempt} {reason}"]
-        if row.attempt < MAX_ATTEMPTS:
-            planned = row.details.get("micro_batch") or 2
-            details = {"deaths": reasons, "micro_batch_limit": max(1, int(planned) // 2)}
-            return self._journal.update(row, state="collected", attempt=row.attempt + 1, details=details)
+    def _retry(self, row: CycleRow, run: Path, reason: str) -> CycleRow:
+        """After a death that was seen: start over with the next smaller plan, or set the new examples aside."""
+        deaths = [*row.details.get("deaths", []), f"attempt {row.attempt} {reason}"]
+        row = self._journal.update(row, details={"deaths": deaths})
+        if len(deaths) < MAX_DEATHS:
+            return self._smaller_plan(row, run)
         since = self._journal.consumed_change()
-        text = f"cycle {row.id}: training on them failed {MAX_ATTEMPTS} times ({reasons[-1]})"
+        text = f"cycle {row.id}: training on them failed {MAX_DEATHS} times ({deaths[-1]})"
         with self._context.store.transaction():
             count = self._context.store.set_aside(since, row.change, text)
-        row = self._journal.update(row, details={"deaths": reasons, "set_aside": count})
-        return self._end(row, "failed", f"{'; '.join(reasons)}; {count} new examples were set aside")
+        row = self._journal.update(row, details={"set_aside": count})
+        return self._end(row, "failed", f"{'; '.join(deaths)}; {count} new examples were set aside")
+
+    def _smaller_plan(self, row: CycleRow, run: Path) -> CycleRow:
+        interruptions = Interruptions.of(row.details)
+        if interruptions.ask_for_smaller_plan:
+            interruptions = interruptions.with_smaller_plan()
+        details = {"micro_batch_limit": max(1, _micro_batch(row, run) // 2), **interruptions.as_details()}
+        return self._journal.update(row, state="collected", attempt=row.attempt + 1, details=details)
 
     # --- gate and release ---------------------------------------------------------------------------------------
 
@@ -277,7 +292,7 @@ class AdaptationCycle:
         """
         if self._journal.under_way() is not None or not self._directory.exists():
             return
-        self._context.store.backup(backup_path(self._context.state.store))
+        back_up(self._context.store, self._context.state.store, self._context.spool)
         try:
             shutil.rmtree(self._directory)
             fsync_directory(self._directory.parent)
@@ -290,6 +305,13 @@ class AdaptationCycle:
         row = self._journal.update(row, state=FINISHED, outcome=outcome)
         self.tidy()
         return row
+
+
+def _micro_batch(row: CycleRow, run: Path) -> int:
+    """Return the micro-batch of a run's plan, or where it did not get as far, one that half of is 1."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return min(map(int, json.loads((run / "run.json").read_bytes())["rows"].values()))
+    return int(row.details.get("micro_batch_limit") or 2)
 
 
 def _training_figures(row: CycleRow, end: ChildEnd) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from edge_far.errors import ConfigError, StorageError
 from edge_far.storage import fsync_directory, storage_error
 
-__all__ = ["Database", "DatabaseDamaged", "set_aside"]
+__all__ = ["COMPANIONS", "Database", "DatabaseDamaged", "set_aside"]
 
 BUSY_TIMEOUT_S = 10.0
 APPLICATION_ID = 0x65666172  # "efar"

@@ -4,8 +4,8 @@
    used twice; nobody else can change or swap it there.
 2. Read: batches of lines; one transaction holds a batch, its quarantined lines and the new position in the
    file.
-3. Finish: the position is marked done; the file is unlinked; the directory is fsynced; the position is
-   forgotten.
+3. Finish: the position is marked done; the file is renamed into `.kept`; the directory is fsynced; the position is
+   forgotten. What is kept is removed when there is a second copy of the store (backup.py).
 Anything but a regular file with one name goes to `.refused`, unread. docs/adaptation.md has the table of
 crashes.
 """
@@ -29,11 +29,12 @@ from edge_far.device.data import MAX_LINE_BYTES
 from edge_far.errors import ConfigError, DataError
 from edge_far.storage import storage_error
 
-__all__ = ["IngestReport", "Ingestion"]
+__all__ = ["IngestReport", "Ingestion", "kept_size", "read_kept_again", "remove_kept"]
 
 BATCH_LINES = 1000
 BATCH_BYTES = 1 << 20
 CLAIM_FILES = 1000
+INGEST, KEPT, REFUSED = ".ingest", ".kept", ".refused"
 OPEN_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -91,14 +92,16 @@ class Ingestion:
 
     @contextmanager
     def _directories(self) -> Iterator[None]:
-        """Open the spool and its two private directories, so that no name can lead elsewhere."""
+        """Open the spool and its private directories, so that no name can lead elsewhere."""
         opened: list[int] = []
         try:
             try:
                 self._top = _open_directory(self._spool, None)
                 opened.append(self._top)
-                self._ingest = self._private_directory(".ingest", opened)
-                self._refused = self._private_directory(".refused", opened)
+                for name in (INGEST, KEPT, REFUSED):
+                    opened.append(_private_directory(self._spool, self._top, name))
+                self._ingest, self._kept, self._refused = opened[1:]
+                self._fsync(self._top)
             except OSError as error:
                 raise storage_error(error, self._spool) from error
             yield
@@ -106,30 +109,16 @@ class Ingestion:
             for descriptor in opened:
                 os.close(descriptor)
 
-    def _private_directory(self, name: str, opened: list[int]) -> int:
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=self._top)
-        descriptor = _open_directory(Path(name), self._top)
-        opened.append(descriptor)
-        found = os.fstat(descriptor)
-        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise ConfigError(
-                f"'{name}' belongs to someone else or others may write to it",
-                where=str(self._spool),
-                hint="remove that directory after looking into it",
-            )
-        return descriptor
-
     def _finish_interrupted(self) -> None:
-        """Remove files that were committed completely, and forget positions whose file is gone."""
+        """Keep files that were committed completely, and forget positions whose file is not here any more."""
         present = set(_names(self._ingest))
         for name in self._store.spool_names():
             position = self._store.spool_position(name)
             if name not in present:
-                self._fsync(self._ingest)  # its removal may not be durable yet
+                self._fsync(self._kept)  # the rename may not be durable yet
                 self._store.forget_spool_file(name)
             elif position is not None and position[2]:
-                self._remove(name)
+                self._keep(name)
 
     def _claim(self, report: IngestReport) -> int:
         """Move ready files into `.ingest`, the oldest first; return how many."""
@@ -157,11 +146,12 @@ class Ingestion:
             number += 1
             if unsafe:
                 report.tell(f"spool file '{_safe_name(name)}' {unsafe}: moved to .refused/{target}")
-            self._move(name, self._top, target, self._refused if unsafe else self._ingest)
+            directory = self._refused if unsafe else self._ingest
+            self._move(name, self._top, target, directory)
+            self._fsync(directory)  # each by itself: a later file found here without an earlier one would win
             claimed += 1
         if claimed:
-            for directory in (self._ingest, self._refused, self._top):
-                self._fsync(directory)
+            self._fsync(self._top)
         return claimed
 
     def _ready_names(self) -> list[str]:
@@ -176,7 +166,7 @@ class Ingestion:
 
     def _next_number(self) -> int:
         """Return a number above all that a file or a position still bears."""
-        used = [*_names(self._ingest), *_names(self._refused), *self._store.spool_names()]
+        used = [*_names(self._ingest), *_names(self._kept), *_names(self._refused), *self._store.spool_names()]
         return 1 + max((int(name[:12]) for name in used if re.match(r"\d{12}-", name)), default=0)
 
     def _ingest_file(self, name: str, report: IngestReport) -> None:
@@ -194,7 +184,7 @@ class Ingestion:
                 return
             complete = self._read(name, file, report)
         if complete:
-            self._remove(name)
+            self._keep(name)
             report.files += 1
 
     def _read(self, name: str, file: BinaryIO, report: IngestReport) -> bool:
@@ -240,11 +230,10 @@ class Ingestion:
         report.corrected += outcome == "corrected"
         report.duplicates += outcome == "duplicate"
 
-    def _remove(self, name: str) -> None:
-        """Remove a file whose content is committed, and only then its position."""
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._ingest)
-        self._fsync(self._ingest)
+    def _keep(self, name: str) -> None:
+        """Put a file aside whose content is committed, and only then forget its position."""
+        self._move(name, self._ingest, name, self._kept)
+        self._fsync(self._kept)
         self._store.forget_spool_file(name)
 
     def _move(self, name: str, source: int, target: str, directory: int) -> None:
@@ -260,6 +249,60 @@ class Ingestion:
             os.fsync(descriptor)
         except OSError as error:
             raise storage_error(error, self._spool) from error
+
+
+def kept_size(spool: Path) -> tuple[int, int]:
+    """Return how many files are kept below a spool, and their bytes; StorageError (74), ConfigError (78)."""
+    with _kept(spool) as (_, kept):
+        sizes = [os.stat(name, dir_fd=kept, follow_symlinks=False).st_size for name in _names(kept)]
+    return len(sizes), sum(sizes)
+
+
+def remove_kept(spool: Path) -> None:
+    """Remove the files that were kept; StorageError (74), ConfigError (78)."""
+    with _kept(spool) as (_, kept):
+        for name in _names(kept):
+            os.unlink(name, dir_fd=kept)
+
+
+def read_kept_again(spool: Path) -> None:
+    """Let the next pass read the kept files again, before all others: their numbers are the lowest."""
+    with _kept(spool) as (ingest, kept):
+        for name in _names(kept):
+            os.rename(name, name, src_dir_fd=kept, dst_dir_fd=ingest)
+        os.fsync(ingest)
+
+
+@contextmanager
+def _kept(spool: Path) -> Iterator[tuple[int, int]]:
+    """Open the directories of files under way and of files that are kept."""
+    opened: list[int] = []
+    try:
+        opened.append(_open_directory(spool, None))
+        for name in (INGEST, KEPT):
+            opened.append(_private_directory(spool, opened[0], name))
+        yield opened[1], opened[2]
+    except OSError as error:
+        raise storage_error(error, spool) from error
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _private_directory(spool: Path, top: int, name: str) -> int:
+    """Open or make a directory of the daemon's own in the spool, where others may write."""
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=top)
+    descriptor = _open_directory(Path(name), top)
+    found = os.fstat(descriptor)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        os.close(descriptor)
+        raise ConfigError(
+            f"'{name}' belongs to someone else or others may write to it",
+            where=str(spool),
+            hint="remove that directory after looking into it",
+        )
+    return descriptor
 
 
 def _names(directory: int) -> list[str]:

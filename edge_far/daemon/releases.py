@@ -70,7 +70,9 @@ class Releases:
         self._link = self.directory / "current"
         with self._storage_errors():
             for path in (self.directory, self._releases):
-                path.mkdir(parents=True, exist_ok=True)
+                if not path.is_dir():
+                    path.mkdir(parents=True, exist_ok=True)
+                    fsync_directory(path.parent)
                 if stat.S_IMODE(path.stat().st_mode) != DIRECTORY_MODE:
                     path.chmod(DIRECTORY_MODE)
 

@@ -20,6 +20,7 @@ from typing import Any
 from edge_far.bundle import open_bundle
 from edge_far.console import Console
 from edge_far.daemon import status
+from edge_far.daemon.backup import back_up, is_due, open_or_replace
 from edge_far.daemon.candidate import ensure_factory
 from edge_far.daemon.conditions import Condition
 from edge_far.daemon.context import Context
@@ -33,7 +34,6 @@ from edge_far.daemon.notify import Notifier
 from edge_far.daemon.releases import Release, Releases
 from edge_far.daemon.retention import Retention
 from edge_far.daemon.state import StateDirectory
-from edge_far.daemon.store import open_or_replace
 from edge_far.daemon.supervisor import Supervisor
 from edge_far.device.data import read_examples
 from edge_far.device.sensors import Sensors
@@ -111,7 +111,6 @@ class Service:
         self._settings = settings
         self._signals = signals
         self._console = console
-        self._spool = settings.spool or context.state.spool
         self._cycle = AdaptationCycle(context)
         context.stop = lambda: signals.stop
         context.tick = self._reload_if_asked
@@ -190,14 +189,14 @@ class Service:
         settings = self._settings
         return {
             **{"profile": settings.profile, "bundle": str(settings.bundle.absolute())},
-            **{"spool": str(self._spool.absolute()), "pid": os.getpid()},
+            **{"spool": str(self._context.spool.absolute()), "pid": os.getpid()},
         }
 
     def _ingest(self) -> IngestReport:
         context = self._context
         context.notifier.status("reading the spool")
         report = Ingestion(
-            self._spool, context.store, labels=context.bundle.manifest.labels, tick=self._stop_if_asked
+            context.spool, context.store, labels=context.bundle.manifest.labels, tick=self._stop_if_asked
         ).run()
         if report.files:
             self._console.info(
@@ -207,6 +206,8 @@ class Service:
         context.notes.tell("spool", "; ".join(report.problems) or None, "look into the spool directory")
         asked = context.profile.adaptation
         removed = context.store.enforce(Retention(asked.retention_days, asked.retention_examples, asked.retention_mib))
+        if is_due(context.spool):
+            back_up(context.store, context.state.store, context.spool)
         if removed:
             self._console.info(f"retention: {removed} of the oldest examples deleted")
         return report
@@ -300,7 +301,8 @@ def running_service(settings: ServiceSettings, signals: Signals, console: Consol
         try:
             profile: Profile = load_profile(settings.profile)
             bundle = open_bundle(settings.bundle)
-            store, recovered = open_or_replace(state.store, held_out_share=profile.adaptation.held_out_percent / 100)
+            spool, share = settings.spool or state.spool, profile.adaptation.held_out_percent / 100
+            store, recovered = open_or_replace(state.store, spool, held_out_share=share)
         except EdgeFarError as error:
             notes.tell("error", str(error), error.hint)
             raise
@@ -310,6 +312,7 @@ def running_service(settings: ServiceSettings, signals: Signals, console: Consol
             notes.tell("store", recovered, "look for a failing card; the damaged file may be deleted")
         context = Context(
             state=state,
+            spool=spool,
             store=store,
             journal=Journal(store),
             releases=Releases(state.model),

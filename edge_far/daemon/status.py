@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edge_far.daemon.conditions import Condition, start_conditions
+from edge_far.daemon.interruptions import Interruptions
 from edge_far.daemon.journal import CycleRow, Journal
 from edge_far.daemon.notes import Note, Notes
 from edge_far.daemon.releases import Release, ReleaseDamaged, Releases
@@ -24,6 +25,7 @@ from edge_far.profile import Profile
 
 __all__ = ["build", "conditions_now", "render"]
 
+MANY_INTERRUPTIONS = 3
 BROKEN = frozenset({"error"})
 WORRYING = frozenset({"release", "store", "data", "profile"})
 
@@ -171,9 +173,14 @@ def _cycle(row: CycleRow | None) -> dict[str, Any] | None:
         "training": details.get("training"),
         "paused_s": details.get("paused_s"),
         "deaths": details.get("deaths", []),
+        "interruptions": _interruptions(Interruptions.of(details)),
         "decision": details.get("decision"),
         "health": details.get("health"),
     }
+
+
+def _interruptions(found: Interruptions) -> dict[str, Any] | None:
+    return {"count": found.count, "fruitless": found.fruitless, "text": found.describe()} if found.count else None
 
 
 # --- words ------------------------------------------------------------------------------------------------------
@@ -202,6 +209,11 @@ def _advice(document: dict[str, Any], counts: StoreCounts | None) -> list[str]:
     advice = [note["advice"] for note in document["notes"] if note["advice"]]
     if any("current release is not usable" in text or "no release is current" in text for text in document["broken"]):
         advice.append("run 'edge-far daemon --once': it goes back to the last good release")
+    interruptions = (document["cycle_under_way"] or {}).get("interruptions") or {}
+    if interruptions.get("fruitless", 0) >= MANY_INTERRUPTIONS:
+        advice.append(
+            "the power fails or something ends the daemon again and again: look at the supply and the journal"
+        )
     if counts and counts.set_aside:
         advice.append("'edge-far store bring-back' puts the examples that were set aside back into use")
     if counts and counts.quarantined:
@@ -266,6 +278,8 @@ def _cycle_text(cycle: dict[str, Any], now: float) -> str:
         text += f", step {cycle['step'] or 0} of {cycle['steps']}"
     if cycle["attempt"] > 1:
         text += f", attempt {cycle['attempt']}"
+    if cycle["interruptions"]:
+        text += f", {cycle['interruptions']['text']}"
     if training := cycle["training"]:
         text += (
             f"; {training['steps']} steps in {training['seconds']:.0f} s, "

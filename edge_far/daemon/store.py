@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_far.daemon.database import BUSY_TIMEOUT_S, Database, DatabaseDamaged, set_aside
+from edge_far.daemon.database import BUSY_TIMEOUT_S, Database
 from edge_far.daemon.identity import example_key, is_held_out
-from edge_far.daemon.recovery import readable_examples
 from edge_far.daemon.retention import (
     DAY_S,
     Retention,
@@ -28,7 +27,7 @@ from edge_far.daemon.schema import MIGRATIONS
 from edge_far.device.data import Example
 from edge_far.errors import DataError
 
-__all__ = ["Source", "Store", "StoreCounts", "StoredExample", "backup_path", "open_or_replace"]
+__all__ = ["Source", "Store", "StoreCounts", "StoredExample"]
 
 CLOCK_JUMP_S = 7 * DAY_S
 EXCERPT_BYTES = 4096
@@ -344,23 +343,3 @@ class Store:
 
     def _set_meta(self, name: str, value: float | str) -> None:
         self._database.run("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
-
-
-def open_or_replace(
-    path: Path, *, held_out_share: float = 0.2, clock: Callable[[], float] = time.time
-) -> tuple[Store, str | None]:
-    """Open the store; recover a damaged one from itself and its backup, with a note that says so."""
-    try:
-        return Store(path, held_out_share=held_out_share, clock=clock), None
-    except DatabaseDamaged as error:
-        kept = set_aside(path)
-        store = Store(path, held_out_share=held_out_share, clock=clock)
-        found = store.restore(readable_examples(backup_path(path)))
-        found += store.restore(readable_examples(kept))
-        note = f"{error.message}; it is kept as {kept.name}, and {found} examples were recovered into a new store"
-        return store, note
-
-
-def backup_path(path: Path) -> Path:
-    """Return where the backup of a store lies."""
-    return path.with_name(path.name + ".backup")

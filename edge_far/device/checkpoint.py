@@ -29,7 +29,7 @@ import numpy as np
 from edge_far.device.arrays import write_arrays
 from edge_far.device.optimizers import DEFAULT_OPTIMIZER
 from edge_far.errors import BundleError, Deferred, StorageError
-from edge_far.storage import remove_leftovers, sha256_of, staged_directory, storage_error, write_json
+from edge_far.storage import fsync_directory, remove_leftovers, sha256_of, staged_directory, storage_error, write_json
 
 __all__ = ["Checkpoint", "RunDirectory", "TrainingState"]
 
@@ -97,6 +97,7 @@ class RunDirectory:
         """Create the directory and hold it for this process alone; raises Deferred while another one trains here."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            fsync_directory(self.root.parent)
             descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise storage_error(error, self.root) from error
@@ -114,6 +115,7 @@ class RunDirectory:
         """Create the directories and clear what a killed process left behind."""
         try:
             self.checkpoints.mkdir(exist_ok=True)
+            fsync_directory(self.root)
         except OSError as error:
             raise storage_error(error, self.checkpoints) from error
         replaced = [path.with_name(path.name[1:-4]) for path in self.checkpoints.glob(".step-*.old")]

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from edge_far.daemon import ingest, spool
-from edge_far.daemon.ingest import Ingestion, IngestReport
+from edge_far.daemon.ingest import Ingestion, IngestReport, kept_size, read_kept_again, remove_kept
 from edge_far.daemon.store import Store
 from edge_far.errors import ConfigError, StorageError
 
@@ -53,7 +54,13 @@ def labels(store: Store) -> dict[str, str | None]:
 
 
 def left(directory: Path) -> list[str]:
-    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if not p.is_dir())
+    """Return what was not read, or not to its end."""
+    files = [p.relative_to(directory) for p in directory.rglob("*") if not p.is_dir()]
+    return sorted(str(path) for path in files if path.parts[0] != ".kept")
+
+
+def kept(directory: Path) -> list[str]:
+    return sorted(path.name for path in (directory / ".kept").iterdir())
 
 
 def test_mixed_file(directory: Path, store: Store) -> None:
@@ -134,14 +141,37 @@ def test_file_swapped_for_a_link_after_the_claim(directory: Path, store: Store, 
 
 
 @pytest.mark.parametrize("kind", ["link", "others"])
-def test_private_directory_of_someone_else_is_refused(directory: Path, store: Store, kind: str) -> None:
+@pytest.mark.parametrize("name", [".ingest", ".kept", ".refused"])
+def test_private_directory_of_someone_else_is_refused(
+    directory: Path, store: Store, tmp_path: Path, name: str, kind: str
+) -> None:
+    precious = drop(tmp_path, "precious", example("x"))
     if kind == "link":
-        (directory / ".ingest").symlink_to("/tmp")
+        (directory / name).symlink_to(tmp_path)
     else:
-        (directory / ".ingest").mkdir()
-        (directory / ".ingest").chmod(0o777)
-    with pytest.raises((ConfigError, StorageError), match=r"others may write|Not a directory|symbolic"):
-        Ingestion(directory, store).run()
+        (directory / name).mkdir()
+        (directory / name).chmod(0o777)
+    attempts: list[Callable[[], object]] = [Ingestion(directory, store).run]
+    if name != ".refused":
+        attempts += [partial(remove_kept, directory), partial(read_kept_again, directory)]
+    for attempt in attempts:
+        with pytest.raises((ConfigError, StorageError), match=r"others may write|Not a directory|symbolic"):
+            attempt()
+    assert precious.exists()
+
+
+def test_files_are_kept_until_there_is_a_second_copy(directory: Path, store: Store) -> None:
+    drop(directory, "a.jsonl", example("text", "first"), mtime_s=1e9)
+    drop(directory, "b.jsonl", example("text", "second"), mtime_s=1e9 + 1)
+    Ingestion(directory, store).run()
+    assert kept(directory) == ["000000000001-a.jsonl", "000000000002-b.jsonl"]
+    assert kept_size(directory)[0] == 2
+    drop(directory, "c.jsonl", example("text", "third"), mtime_s=1e9 - 1)
+    read_kept_again(directory)
+    report = Ingestion(directory, store).run()
+    assert report.files == 3 and labels(store) == {"text": "third"}
+    remove_kept(directory)
+    assert kept(directory) == [] and kept_size(directory) == (0, 0)
 
 
 def test_strange_names(directory: Path, store: Store) -> None:
@@ -166,7 +196,7 @@ def test_unreadable_file_is_told_and_does_not_block(directory: Path, store: Stor
 def test_power_cut_between_any_two_steps(
     directory: Path, store: Store, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
-    """Cut once at each fsync, unlink and batch: after the next pass each line is applied exactly once."""
+    """Cut once at each fsync, rename and batch: after the next pass each line is applied exactly once."""
     monkeypatch.setattr(ingest, "BATCH_LINES", 2)
     drop(directory, "a.jsonl", *[example(f"t{n}", "a") for n in range(5)], b"bad", mtime_s=1e9)
     drop(directory, "b.jsonl", *[example(f"t{n}", "b") for n in range(3)], mtime_s=1e9 + 1)
@@ -178,7 +208,7 @@ def test_power_cut_between_any_two_steps(
         if calls == cut + 1:
             raise PowerCut
 
-    for name in ("fsync", "unlink"):
+    for name in ("fsync", "rename"):
         genuine = getattr(os, name)
         monkeypatch.setattr(ingest.os, name, lambda *a, g=genuine, **k: (count(), g(*a, **k)))
     with pytest.raises(PowerCut):

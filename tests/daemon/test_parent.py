@@ -16,7 +16,18 @@ print([name for name in ("numpy", "onnxruntime", "torch", "psutil", "tokenizers"
 print(open("/proc/self/status").read())
 """
 MODULES = [
-    *("conditions", "health", "ingest", "metrics", "notify", "paired", "records", "releases", "retention"),
+    *(
+        "conditions",
+        "health",
+        "ingest",
+        "interruptions",
+        "metrics",
+        "notify",
+        "paired",
+        "records",
+        "releases",
+        "retention",
+    ),
     *("candidate", "context", "cycle", "journal", "measures", "notes", "overseer", "service", "state", "status"),
     *("spool", "store", "supervisor"),
 ]

@@ -13,7 +13,7 @@ from edge_far.daemon import database, recovery, retention, store
 from edge_far.daemon.identity import example_key, is_held_out
 from edge_far.daemon.retention import Retention
 from edge_far.daemon.schema import MIGRATIONS
-from edge_far.daemon.store import Source, Store, open_or_replace
+from edge_far.daemon.store import Source, Store
 from edge_far.device.data import Example
 from edge_far.errors import ConfigError, DataError, StorageError
 
@@ -211,58 +211,6 @@ def test_newer_schema_is_refused(path: Path) -> None:
     database.Database(path, (*MIGRATIONS, "CREATE TABLE later (x);\n")).close()
     with pytest.raises(ConfigError, match="newer edge-far"):
         Store(path)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "header", "page", "text"])
-def test_damaged_file_is_set_aside_never_deleted(path: Path, damage: str) -> None:
-    with Store(path) as target, target.transaction():
-        for number in range(500):
-            target.add(Example(f"text {number}", None, "x"), HERE)
-    whole = path.read_bytes()
-    broken = {
-        "truncated": whole[: len(whole) // 2],
-        "empty": b"",
-        "header": b"\0" * 100 + whole[100:],
-        "page": whole[:4096] + b"\xff" * 8192 + whole[12288:],
-        "text": b"this is no database\n" * 500,
-    }[damage]
-    path.write_bytes(broken)
-    with pytest.raises(database.DatabaseDamaged, match="damaged"):
-        Store(path)
-    target, note = open_or_replace(path)
-    with target:
-        assert note is not None and "kept as store.sqlite3.corrupt-1" in note
-        found = target.counts().examples
-        assert f"{found} examples were recovered" in note
-        assert {"truncated": found > 100, "page": found > 400}.get(damage, found == 0)
-        assert set(texts(target, held_out=True)) <= {f"text {n}" for n in range(500)}
-        add(target, "goes on", "x")
-    assert path.with_name("store.sqlite3.corrupt-1").read_bytes() == broken
-    again, note = open_or_replace(path)
-    with again:
-        assert note is None and again.counts().examples == found + 1
-    path.write_bytes(b"worse")
-    again, note = open_or_replace(path)
-    again.close()
-    assert note is not None and "corrupt-2" in note
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
-def test_backup_and_remains_together_lose_nothing_but_what_is_unreadable(path: Path, damage: str) -> None:
-    with Store(path) as target:
-        add(target, "first", "x")
-        add(target, "second", "x")
-        target.backup(store.backup_path(path))
-        assert stat.S_IMODE(store.backup_path(path).stat().st_mode) == 0o600
-        add(target, "first", "corrected later")
-        add(target, "third", "x")
-    whole = path.read_bytes()
-    last_page_is_free = {"truncated": whole[:-4096], "empty": b"", "text": b"no database " * 900}
-    path.write_bytes(last_page_is_free[damage])
-    recovered, note = open_or_replace(path)
-    with recovered:
-        found = texts(recovered, held_out=False) | texts(recovered, held_out=True)
-    assert note is not None and {"first", "second"} <= set(found)
 
 
 def test_recovery_keeps_order_corrections_and_what_was_set_aside(path: Path, tmp_path: Path) -> None:
