@@ -227,8 +227,9 @@ class Adaptation:
     )
     use_replay: bool = setting(
         False,
-        "Train on one half of the host's samples besides the device's examples, and measure forgetting on the "
-        "other half. The samples are training text that lies on the device (edge-far daemon --replay).",
+        "Train on the host's samples besides the device's examples, and measure forgetting: on samples of their own "
+        "(edge-far daemon --base), or else on one half of them. All are text that lies on the device (edge-far "
+        "daemon --replay).",
     )
     base_required: bool = setting(
         False, "Refuse every release as long as there are no samples to measure forgetting on."

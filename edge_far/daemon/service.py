@@ -48,13 +48,14 @@ STATUS_MODE = 0o644
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """What the command line says; `replay` is a JSONL file of the host's samples, or None."""
+    """What the command line says; `replay` and `base` are files of the host's samples, or None."""
 
     state: Path
     bundle: Path
     profile: str
     spool: Path | None = None
     replay: Path | None = None
+    base: Path | None = None
     sensors_root: Path = Path("/")
     stall_s: float | None = None
 
@@ -116,7 +117,7 @@ class Service:
         context.stop = lambda: signals.stop
         context.tick = self._reload_if_asked
         context.changed = self.report
-        self._replay_stamp: tuple[float, int] | None = None
+        self._replay_stamp: list[tuple[float, int]] | None = None
 
     def tick(self) -> Outcome:
         """Ingest, then finish the cycle under way or start one where the conditions allow."""
@@ -212,23 +213,30 @@ class Service:
         return report
 
     def _load_replay(self) -> None:
-        """Take the host's samples over when their file is new, or drop them where the profile has no use for them."""
-        context, path = self._context, self._settings.replay
-        if path is None or not context.profile.adaptation.use_replay:
+        """Take the host's samples over when a file is new, or drop them where the profile has no use for them."""
+        context = self._context
+        files = [path for path in (self._settings.replay, self._settings.base) if path is not None]
+        if not files or not context.profile.adaptation.use_replay:
             if context.store.counts().replay:
                 with context.store.transaction():
                     context.store.replace_replay([])
             self._replay_stamp = None
             return
-        try:
-            found = path.stat()
-        except OSError as error:
-            raise storage_error(error, path) from error
-        stamp = (found.st_mtime, found.st_size)
+        stamp = []
+        for path in files:
+            try:
+                found = path.stat()
+            except OSError as error:
+                raise storage_error(error, path) from error
+            stamp.append((found.st_mtime, found.st_size))
         if stamp != self._replay_stamp or not context.store.counts().replay:
-            samples = read_examples(path, labels=context.bundle.manifest.labels)
+            labels = context.bundle.manifest.labels
+            replay, base = (
+                None if path is None else read_examples(path, labels=labels)
+                for path in (self._settings.replay, self._settings.base)
+            )
             with context.store.transaction():
-                context.store.replace_replay(samples)
+                context.store.replace_replay(replay or [], base)
             self._replay_stamp = stamp
 
     def _checked_release(self) -> Release:
@@ -320,7 +328,6 @@ def running_service(settings: ServiceSettings, signals: Signals, console: Consol
             supervisor=Supervisor(notifier, descriptors=[lock], stall_s=settings.stall_s),
             notifier=notifier,
             sensors=Sensors(settings.sensors_root, disk=state.root),
-            replay=settings.replay,
         )
         service = Service(context, settings, signals, console)
         notifier.ready("ready")
