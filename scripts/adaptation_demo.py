@@ -59,6 +59,7 @@ def main() -> int:
     parser.add_argument("--replay", type=int, default=REPLAY, metavar="N", help="default: %(default)s")
     parser.add_argument("--adaptation", default="", metavar="'KEY: VALUE, ...'", help="settings of the profile")
     parser.add_argument("--bundles", type=Path, metavar="DIR", help="take the bundles from this earlier --out")
+    parser.add_argument("--bundles-alone", action="store_true", help="make the bundles and end")
     options = parser.parse_args()
     for seed in options.seeds:
         out = options.out / f"seed-{seed}"
@@ -67,8 +68,9 @@ def main() -> int:
         if options.bundles is not None:
             link_bundles(options.bundles / f"seed-{seed}", out)
         make_bundle(out, seed)
-        run_cycles(out)
         train_at_once(out)
+        if not options.bundles_alone:
+            run_cycles(out)
     return 0
 
 

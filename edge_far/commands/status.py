@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from edge_far.console import Console
-from edge_far.daemon import status
+from edge_far.daemon import status, status_text
 from edge_far.daemon.state import DEFAULT_STATE
 
 EXAMPLES = """examples:
@@ -54,6 +55,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             problems.append(f"the examples' store cannot be used: {error}")
     if state.model.is_dir():
         releases = Releases(state.model)
+    readings = Sensors(options.sensors_root, disk=state.root).read()
+    if "memory_limit_mib" in settings:  # the daemon's: this command runs in another control group
+        readings = dataclasses.replace(readings, cgroup_limit_mib=settings["memory_limit_mib"])
     try:
         return status.build(
             state,
@@ -61,7 +65,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             releases=releases,
             notes=Notes(state.notes),
             profile=profile,
-            readings=Sensors(options.sensors_root, disk=state.root).read(),
+            readings=readings,
             settings=settings,
             running=state.running_pid() is not None,
             problems=problems,
@@ -74,7 +78,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def render(document: dict[str, Any]) -> str:
     """Return the note for people."""
-    return status.render(document)
+    return status_text.render(document)
 
 
 def _last_settings(path: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from edge_far.daemon.state import StateDirectory
 from edge_far.daemon.store import open_or_replace
 from edge_far.daemon.supervisor import Supervisor
 from edge_far.device.data import read_examples
-from edge_far.device.sensors import Sensors
+from edge_far.device.sensors import Readings, Sensors
 from edge_far.errors import Deferred, EdgeFarError, StorageError
 from edge_far.profile import Profile, load_profile
 from edge_far.storage import storage_error, write_json
@@ -121,22 +121,25 @@ class Service:
 
     def tick(self) -> Outcome:
         """Ingest, then finish the cycle under way or start one where the conditions allow."""
+        context = self._context
         self._reload_if_asked()
         self._cycle.tidy()
         ingested = self._ingest()
         self._load_replay()
         current = self._checked_release()
-        row = self._context.journal.under_way()
+        row = context.journal.under_way()
         waits = [c.text for c in self._conditions() if not c.ok]
         if row is None or row.state in ("collected", "training"):
             if waits:
                 return self._deferred(ingested, "; ".join(waits))
-            if current.facts.get("bundle") != self._context.bundle.fingerprint:
-                return self._deferred(ingested, f"release {current.id} does not belong to the installed bundle")
+            if current.facts.get("bundle") != context.bundle.fingerprint:
+                reason = f"release {current.id} does not belong to the installed bundle"
+                return self._deferred(ingested, reason, told=True)
         try:
             row = self._cycle.advance(row or self._cycle.collect(current))
         except Deferred as error:
-            return self._deferred(ingested, str(error))
+            return self._deferred(ingested, str(error), told=not self._signals.stop)
+        context.notes.tell("waiting", None)
         self._told_end(row)
         return Outcome(ingested, row, None)
 
@@ -163,7 +166,7 @@ class Service:
     def failed(self, error: EdgeFarError) -> None:
         """Note a failure for `status`."""
         self._console.warn(str(error))
-        self._context.notes.tell("error", str(error), error.hint)
+        self._context.notes.tell_error(error)
 
     def report(self) -> None:
         """Write status.json and the metrics; what cannot be written now is written the next time."""
@@ -176,7 +179,7 @@ class Service:
             notes=context.notes,
             profile=context.profile,
             readings=readings,
-            settings=self.settings_document(),
+            settings=self._settings_document(readings),
             running=True,
             verify=False,
         )
@@ -186,12 +189,13 @@ class Service:
                 context.state.status.chmod(STATUS_MODE)
             write_metrics(context.state.metrics, metrics_of(document, context.profile, readings))
 
-    def settings_document(self) -> dict[str, Any]:
+    def _settings_document(self, readings: Readings) -> dict[str, Any]:
         """Return what `status` needs to look by itself."""
         settings = self._settings
         return {
             **{"profile": settings.profile, "bundle": str(settings.bundle.absolute())},
             **{"spool": str(self._spool.absolute()), "pid": os.getpid()},
+            "memory_limit_mib": readings.cgroup_limit_mib,
         }
 
     def _ingest(self) -> IngestReport:
@@ -255,7 +259,9 @@ class Service:
             context.profile, context.sensors.read(), context.store, context.journal, context.local_time()
         )
 
-    def _deferred(self, ingested: IngestReport, reason: str) -> Outcome:
+    def _deferred(self, ingested: IngestReport, reason: str, *, told: bool = False) -> Outcome:
+        """End a look; `told` where `status` cannot see the reason by itself, as it can see the conditions."""
+        self._context.notes.tell("waiting", reason if told else None)
         self._context.notifier.status(f"deferred: {reason}")
         self._console.info(f"deferred: {reason}")
         return Outcome(ingested, None, reason)
@@ -310,7 +316,7 @@ def running_service(settings: ServiceSettings, signals: Signals, console: Consol
             bundle = open_bundle(settings.bundle)
             store, recovered = open_or_replace(state.store, held_out_share=profile.adaptation.held_out_percent / 100)
         except EdgeFarError as error:
-            notes.tell("error", str(error), error.hint)
+            notes.tell_error(error)
             raise
         stack.callback(store.close)
         if recovered:
