@@ -45,7 +45,7 @@ SETS = ("test", "base", "held_out")  # what the report measures on
 PROFILE = """memory: {{budget_mib: 300}}
 compute: {{threads: 1}}
 training: {{batch_size: 16, max_seq_len: 32}}
-adaptation: {{use_replay: true{extra}}}
+adaptation: {{use_replay: true, {extra}}}
 """
 
 
@@ -57,9 +57,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--choose", action="store_true", help="choose settings, within train alone")
     parser.add_argument("--replay", type=int, default=REPLAY, metavar="N", help="default: %(default)s")
-    parser.add_argument("--adaptation", default="", metavar="'KEY: VALUE, ...'", help="settings of the profile")
+    parser.add_argument(
+        "--adaptation",
+        default="epochs: 2",
+        metavar="'KEY: VALUE, ...'",
+        help="settings of the profile (default: %(default)s)",
+    )
     parser.add_argument("--bundles", type=Path, metavar="DIR", help="take the bundles from this earlier --out")
-    parser.add_argument("--bundles-alone", action="store_true", help="make the bundles and end")
     options = parser.parse_args()
     for seed in options.seeds:
         out = options.out / f"seed-{seed}"
@@ -68,9 +72,8 @@ def main() -> int:
         if options.bundles is not None:
             link_bundles(options.bundles / f"seed-{seed}", out)
         make_bundle(out, seed)
+        run_cycles(out)
         train_at_once(out)
-        if not options.bundles_alone:
-            run_cycles(out)
     return 0
 
 
@@ -97,7 +100,7 @@ def write_data(options: argparse.Namespace, out: Path, seed: int) -> None:
     size = -(-len(device) // BATCHES)
     for number in range(BATCHES):
         write(out / f"batch-{number + 1}.jsonl", device[number * size : (number + 1) * size])
-    (out / "profile.yaml").write_text(PROFILE.format(extra=options.adaptation and f", {options.adaptation}"))
+    (out / "profile.yaml").write_text(PROFILE.format(extra=options.adaptation))
 
 
 def link_bundles(source: Path, out: Path) -> None:
