@@ -15,6 +15,7 @@ from edge_far.daemon.state import DEFAULT_STATE
 EXAMPLES = """examples:
   edge-far status
   edge-far status --state state --json
+  edge-far status --check --json    # for a health check
 """
 
 
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="the daemon's (default: %(default)s)"
     )
     parser.add_argument("--profile", help="device profile (default: the daemon's last)")
+    parser.add_argument("--check", action="store_true", help="exit 69 where the device is broken; else, and without, 0")
     parser.add_argument("--sensors-root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
 
 
@@ -34,7 +36,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.daemon.state import StateDirectory
     from edge_far.daemon.store import Store
     from edge_far.device.sensors import Sensors
-    from edge_far.errors import EdgeFarError
+    from edge_far.errors import EdgeFarError, Unavailable
     from edge_far.profile import load_profile
 
     state = StateDirectory(options.state)
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if "memory_limit_mib" in settings:  # the daemon's: this command runs in another control group
         readings = dataclasses.replace(readings, cgroup_limit_mib=settings["memory_limit_mib"])
     try:
-        return status.build(
+        document = status.build(
             state,
             store=store,
             releases=releases,
@@ -74,6 +76,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         if store is not None:
             store.close()
         state.give_to_owner()
+    return {**document, "exit_code": Unavailable.exit_code if options.check and document["state"] == "broken" else 0}
+
+
+def exit_code(document: dict[str, Any]) -> int:
+    """Return 69 where the device is broken and that was asked."""
+    return int(document["exit_code"])
 
 
 def render(document: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ print(open("/proc/self/status").read())
 MODULES = [
     *("conditions", "health", "ingest", "metrics", "notify", "paired", "records", "releases", "retention"),
     *("candidate", "context", "cycle", "journal", "measures", "notes", "overseer", "service", "state", "status"),
-    *("spool", "store", "supervisor"),
+    *("spool", "status_text", "store", "supervisor"),
 ]
 
 
