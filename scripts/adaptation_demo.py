@@ -221,8 +221,8 @@ def edge_far(binaries: Path, *arguments: str | Path) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of every command."""
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    """Return the environment of every command: no network, one thread."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
 
 def read(folder: Path) -> list[dict[str, str]]:
