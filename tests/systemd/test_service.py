@@ -166,3 +166,18 @@ def test_the_memory_limit_holds_and_the_cycle_goes_on(device: Container, tmp_pat
     following = status(device)["last_cycle"]
     assert isinstance(following, dict) and following["id"] > last["id"] and not following["deaths"]
     assert following["outcome"] in ("released", "rejected")
+
+
+def test_uninstalling_leaves_nothing(device: Container) -> None:
+    """The last one: afterwards nothing is installed any more."""
+    device.run("systemctl", "start", "edge-far.timer", "edge-far.service")
+    device.run("rm", "/etc/systemd/system/edge-far.service.d/90-test.conf")
+    device.run("sh", "/checkout/deploy/install.sh", "--uninstall", "--purge")
+    device.run("sh", "/checkout/deploy/install.sh", "--uninstall", "--purge")  # undone twice is undone
+    places = "/etc/systemd /etc/sysusers.d /etc/tmpfiles.d /opt /usr/local /var/lib /var/spool /run/systemd/units"
+    found = device.run("sh", "-c", f"find {places} -name '*edge-far*' -o -name '*edgefar*'")
+    assert found == ""
+    assert "edge-far-spool" not in device.run("cat", "/etc/group")
+    assert "/run/edgefar" not in device.run("cat", "/proc/self/mountinfo")
+    assert device.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "edge-far*", "run-edgefar*") == ""
+    device.write("/etc/systemd/system/edge-far.service.d/90-test.conf", "")  # what the fixture takes away
