@@ -38,6 +38,8 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 opt=$stage/opt/edge-far
 etc=$stage/etc/edge-far
 units=$stage/etc/systemd/system
+command=$stage/usr/local/bin/edge-far
+program=/opt/edge-far/venv/bin/edge-far
 live() { [ -z "$stage" ]; }
 
 # Install file $1 as $2 with mode $3, unless it is there with the same content.
@@ -52,7 +54,9 @@ remove() {
     if live; then
         systemctl disable --now edge-far.timer run-edgefar.mount 2>/dev/null || true
         systemctl stop edge-far.service 2>/dev/null || true
+        systemctl reset-failed edge-far.service 2>/dev/null || true
     fi
+    if [ "$(readlink "$command")" = "$program" ]; then rm -f "$command"; fi
     rm -rf "$units/edge-far.service" "$units/edge-far.timer" "$units/run-edgefar.mount" \
         "$units/edge-far.service.d/10-profile.conf" "$units/edge-far.service.d/20-jetson.conf" \
         "$stage/etc/sysusers.d/edge-far.conf" "$stage/etc/tmpfiles.d/edge-far.conf" "$opt/venv"
@@ -60,7 +64,8 @@ remove() {
     if [ "$purge" = yes ]; then
         rm -rf "$opt" "$etc" "$stage/var/spool/edge-far" "$stage/var/lib/private/edge-far" \
             "$stage/var/cache/private/edge-far"
-        rm -f "$stage/var/lib/edge-far" "$stage/var/cache/edge-far"
+        rm -f "$stage/var/lib/edge-far" "$stage/var/cache/edge-far" \
+            "$stage/var/lib/systemd/timers/stamp-edge-far.timer"
         if live; then groupdel edge-far-spool 2>/dev/null || true; fi
         say "removed, with all examples and releases"
     else
@@ -101,6 +106,27 @@ put_environment() {
     "$opt/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$package"
 }
 
+# The command for people, unless there is another one of that name.
+put_command() {
+    if [ -e "$command" ] || [ -L "$command" ]; then
+        [ "$(readlink "$command")" = "$program" ] || say "$command is not ours and stays; the program is $program"
+    else
+        mkdir -p "$(dirname "$command")"
+        ln -s "$program" "$command"
+        say "installed $command"
+    fi
+}
+
+# The two settings that are ours; other lines of the file are its owner's and stay.
+put_settings() {
+    {
+        printf 'EDGE_FAR_PROFILE=%s\nEDGE_FAR_BUNDLE=/opt/edge-far/bundle\n' "$1"
+        if [ -f "$etc/edge-far.env" ]; then grep -Ev '^EDGE_FAR_(PROFILE|BUNDLE)=' "$etc/edge-far.env" || true; fi
+    } >"$opt/.env.tmp"
+    put "$opt/.env.tmp" "$etc/edge-far.env" 644
+    rm -f "$opt/.env.tmp"
+}
+
 # The walls behind the trainer's own budget come from the profile.
 put_limits() {
     "$opt/venv/bin/python" - "$1" >"$opt/.limits.tmp" <<'PYTHON' || { rm -f "$opt/.limits.tmp"; exit 78; }
@@ -130,9 +156,8 @@ setup() {
         *) name=$profile; found=$profile ;;
     esac
     put_limits "$found"
-    printf 'EDGE_FAR_PROFILE=%s\nEDGE_FAR_BUNDLE=/opt/edge-far/bundle\n' "$name" >"$opt/.env.tmp"
-    put "$opt/.env.tmp" "$etc/edge-far.env" 644
-    rm -f "$opt/.env.tmp"
+    put_settings "$name"
+    put_command
     for unit in edge-far.service edge-far.timer run-edgefar.mount; do put "$here/$unit" "$units/$unit" 644; done
     put "$here/edge-far.sysusers" "$stage/etc/sysusers.d/edge-far.conf" 644
     put "$here/edge-far.tmpfiles" "$stage/etc/tmpfiles.d/edge-far.conf" 644

@@ -49,6 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the host's samples, for a profile with adaptation.use_replay (default: EDGE_FAR_REPLAY)",
     )
     parser.add_argument(
+        "--base",
+        type=Path,
+        default=os.environ.get("EDGE_FAR_BASE"),
+        metavar="FILE",
+        help="samples that the bundle was not trained on, to measure forgetting on; without, half of --replay does "
+        "(default: EDGE_FAR_BASE)",
+    )
+    parser.add_argument(
         "--interval-minutes", type=float, default=10.0, metavar="M", help="without --once (default: %(default)s)"
     )
     parser.add_argument("--sensors-root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
@@ -69,6 +77,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         profile=options.profile or _profile_of(Path(options.bundle)),
         spool=options.spool,
         replay=Path(options.replay) if options.replay else None,
+        base=Path(options.base) if options.base else None,
         sensors_root=options.sensors_root,
         stall_s=options.stall_seconds,
     )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from edge_far.console import Console
-from edge_far.daemon import status
+from edge_far.daemon import status, status_text
 from edge_far.daemon.state import DEFAULT_STATE
 
 EXAMPLES = """examples:
   edge-far status
   edge-far status --state state --json
+  edge-far status --check --json    # for a health check
 """
 
 
@@ -23,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="the daemon's (default: %(default)s)"
     )
     parser.add_argument("--profile", help="device profile (default: the daemon's last)")
+    parser.add_argument("--check", action="store_true", help="exit 69 where the device is broken; else, and without, 0")
     parser.add_argument("--sensors-root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
 
 
@@ -33,7 +36,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.daemon.state import StateDirectory
     from edge_far.daemon.store import Store
     from edge_far.device.sensors import Sensors
-    from edge_far.errors import EdgeFarError
+    from edge_far.errors import EdgeFarError, Unavailable
     from edge_far.profile import load_profile
 
     state = StateDirectory(options.state)
@@ -54,14 +57,17 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             problems.append(f"the examples' store cannot be used: {error}")
     if state.model.is_dir():
         releases = Releases(state.model)
+    readings = Sensors(options.sensors_root, disk=state.root).read()
+    if "memory_limit_mib" in settings:  # the daemon's: this command runs in another control group
+        readings = dataclasses.replace(readings, cgroup_limit_mib=settings["memory_limit_mib"])
     try:
-        return status.build(
+        document = status.build(
             state,
             store=store,
             releases=releases,
             notes=Notes(state.notes),
             profile=profile,
-            readings=Sensors(options.sensors_root, disk=state.root).read(),
+            readings=readings,
             settings=settings,
             running=state.running_pid() is not None,
             problems=problems,
@@ -70,11 +76,17 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         if store is not None:
             store.close()
         state.give_to_owner()
+    return {**document, "exit_code": Unavailable.exit_code if options.check and document["state"] == "broken" else 0}
+
+
+def exit_code(document: dict[str, Any]) -> int:
+    """Return 69 where the device is broken and that was asked."""
+    return int(document["exit_code"])
 
 
 def render(document: dict[str, Any]) -> str:
     """Return the note for people."""
-    return status.render(document)
+    return status_text.render(document)
 
 
 def _last_settings(path: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from edge_far.bundle import Bundle
 from edge_far.daemon.journal import Journal
@@ -41,7 +40,6 @@ class Context:
     supervisor: Supervisor
     notifier: Notifier
     sensors: Sensors
-    replay: Path | None = None
     stop: Callable[[], bool] = lambda: False
     tick: Callable[[], None] = lambda: None
     changed: Callable[[], None] = lambda: None

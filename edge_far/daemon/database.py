@@ -221,7 +221,7 @@ def _damaged(path: Path, reason: str) -> DatabaseDamaged:
     return DatabaseDamaged(
         f"the database is damaged: {reason}",
         where=str(path),
-        hint="the daemon sets it aside and starts a new one; sqlite3 .recover often finds the examples",
+        hint="the daemon sets it aside and recovers what can be read",
     )
 
 

@@ -20,6 +20,8 @@ def metrics_of(document: dict[str, Any], profile: Profile, readings: Readings) -
     release = model["release"] if model else "none"
     found = [
         Metric("info", 1, {"version": __version__, "profile": profile.name, "release": release}),
+        Metric("state", 1, {"state": document["state"]}),
+        Metric("last_look_timestamp_seconds", document["checked_s"]),
         Metric("memory_budget_bytes", profile.memory.budget_mib * MIB),
     ]
     if examples:

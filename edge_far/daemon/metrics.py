@@ -23,6 +23,8 @@ FILE_MODE = 0o644
 # Every figure there is: name without prefix -> kind and help. deploy/grafana-dashboard.json shows them.
 CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str]] = {
     "info": ("gauge", "Version, profile and current release as labels; always 1."),
+    "state": ("gauge", "What edge-far status finds, as a label; always 1."),
+    "last_look_timestamp_seconds": ("gauge", "When the daemon looked last; an old one is a daemon that does not run."),
     "examples": ("gauge", "Labelled examples in the store."),
     "new_examples": ("gauge", "Examples that arrived or were corrected since the last finished cycle."),
     "held_out_examples": ("gauge", "Examples that are held out for the gate."),

@@ -10,14 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from edge_far.errors import StorageError
+from edge_far.errors import EdgeFarError, StorageError
 from edge_far.storage import write_json
 
 __all__ = ["Note", "Notes", "Topic"]
 
 # error: the last run failed. profile: a wrong one was not taken over. release: went back to an earlier one.
 # store: was damaged. data: examples were set aside. spool: files that cannot be read. labels: unknown to the model.
-Topic = Literal["error", "profile", "release", "store", "data", "spool", "labels"]
+# waiting: why the last look did not end a cycle, where it is none of the conditions.
+Topic = Literal["error", "profile", "release", "store", "data", "spool", "labels", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Notes:
             self._notes[topic] = Note(topic, text, advice, self._clock())
         with suppress(StorageError):  # on a full disk the note lives as long as the process
             write_json(self._path, [asdict(note) for note in self.all()])
+
+    def tell_error(self, error: EdgeFarError) -> None:
+        """Note a failure; its hint becomes the advice."""
+        self.tell("error", f"{error.where}: {error.message}" if error.where else error.message, error.hint)
 
 
 def _read(path: Path) -> list[Note]:

@@ -36,7 +36,7 @@ from edge_far.daemon.retention import Retention
 from edge_far.daemon.state import StateDirectory
 from edge_far.daemon.supervisor import Supervisor
 from edge_far.device.data import read_examples
-from edge_far.device.sensors import Sensors
+from edge_far.device.sensors import Readings, Sensors
 from edge_far.errors import Deferred, EdgeFarError, StorageError
 from edge_far.profile import Profile, load_profile
 from edge_far.storage import storage_error, write_json
@@ -48,13 +48,14 @@ STATUS_MODE = 0o644
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """What the command line says; `replay` is a JSONL file of the host's samples, or None."""
+    """What the command line says; `replay` and `base` are files of the host's samples, or None."""
 
     state: Path
     bundle: Path
     profile: str
     spool: Path | None = None
     replay: Path | None = None
+    base: Path | None = None
     sensors_root: Path = Path("/")
     stall_s: float | None = None
 
@@ -115,26 +116,29 @@ class Service:
         context.stop = lambda: signals.stop
         context.tick = self._reload_if_asked
         context.changed = self.report
-        self._replay_stamp: tuple[float, int] | None = None
+        self._replay_stamp: list[tuple[float, int]] | None = None
 
     def tick(self) -> Outcome:
         """Ingest, then finish the cycle under way or start one where the conditions allow."""
+        context = self._context
         self._reload_if_asked()
         self._cycle.tidy()
         ingested = self._ingest()
         self._load_replay()
         current = self._checked_release()
-        row = self._context.journal.under_way()
+        row = context.journal.under_way()
         waits = [c.text for c in self._conditions() if not c.ok]
         if row is None or row.state in ("collected", "training"):
             if waits:
                 return self._deferred(ingested, "; ".join(waits))
-            if current.facts.get("bundle") != self._context.bundle.fingerprint:
-                return self._deferred(ingested, f"release {current.id} does not belong to the installed bundle")
+            if current.facts.get("bundle") != context.bundle.fingerprint:
+                reason = f"release {current.id} does not belong to the installed bundle"
+                return self._deferred(ingested, reason, told=True)
         try:
             row = self._cycle.advance(row or self._cycle.collect(current))
         except Deferred as error:
-            return self._deferred(ingested, str(error))
+            return self._deferred(ingested, str(error), told=not self._signals.stop)
+        context.notes.tell("waiting", None)
         self._told_end(row)
         return Outcome(ingested, row, None)
 
@@ -161,7 +165,7 @@ class Service:
     def failed(self, error: EdgeFarError) -> None:
         """Note a failure for `status`."""
         self._console.warn(str(error))
-        self._context.notes.tell("error", str(error), error.hint)
+        self._context.notes.tell_error(error)
 
     def report(self) -> None:
         """Write status.json and the metrics; what cannot be written now is written the next time."""
@@ -174,7 +178,7 @@ class Service:
             notes=context.notes,
             profile=context.profile,
             readings=readings,
-            settings=self.settings_document(),
+            settings=self._settings_document(readings),
             running=True,
             verify=False,
         )
@@ -184,12 +188,13 @@ class Service:
                 context.state.status.chmod(STATUS_MODE)
             write_metrics(context.state.metrics, metrics_of(document, context.profile, readings))
 
-    def settings_document(self) -> dict[str, Any]:
+    def _settings_document(self, readings: Readings) -> dict[str, Any]:
         """Return what `status` needs to look by itself."""
         settings = self._settings
         return {
             **{"profile": settings.profile, "bundle": str(settings.bundle.absolute())},
             **{"spool": str(self._context.spool.absolute()), "pid": os.getpid()},
+            "memory_limit_mib": readings.cgroup_limit_mib,
         }
 
     def _ingest(self) -> IngestReport:
@@ -213,23 +218,30 @@ class Service:
         return report
 
     def _load_replay(self) -> None:
-        """Take the host's samples over when their file is new, or drop them where the profile has no use for them."""
-        context, path = self._context, self._settings.replay
-        if path is None or not context.profile.adaptation.use_replay:
+        """Take the host's samples over when a file is new, or drop them where the profile has no use for them."""
+        context = self._context
+        files = [path for path in (self._settings.replay, self._settings.base) if path is not None]
+        if not files or not context.profile.adaptation.use_replay:
             if context.store.counts().replay:
                 with context.store.transaction():
                     context.store.replace_replay([])
             self._replay_stamp = None
             return
-        try:
-            found = path.stat()
-        except OSError as error:
-            raise storage_error(error, path) from error
-        stamp = (found.st_mtime, found.st_size)
+        stamp = []
+        for path in files:
+            try:
+                found = path.stat()
+            except OSError as error:
+                raise storage_error(error, path) from error
+            stamp.append((found.st_mtime, found.st_size))
         if stamp != self._replay_stamp or not context.store.counts().replay:
-            samples = read_examples(path, labels=context.bundle.manifest.labels)
+            labels = context.bundle.manifest.labels
+            replay, base = (
+                None if path is None else read_examples(path, labels=labels)
+                for path in (self._settings.replay, self._settings.base)
+            )
             with context.store.transaction():
-                context.store.replace_replay(samples)
+                context.store.replace_replay(replay or [], base)
             self._replay_stamp = stamp
 
     def _checked_release(self) -> Release:
@@ -248,7 +260,9 @@ class Service:
             context.profile, context.sensors.read(), context.store, context.journal, context.local_time()
         )
 
-    def _deferred(self, ingested: IngestReport, reason: str) -> Outcome:
+    def _deferred(self, ingested: IngestReport, reason: str, *, told: bool = False) -> Outcome:
+        """End a look; `told` where `status` cannot see the reason by itself, as it can see the conditions."""
+        self._context.notes.tell("waiting", reason if told else None)
         self._context.notifier.status(f"deferred: {reason}")
         self._console.info(f"deferred: {reason}")
         return Outcome(ingested, None, reason)
@@ -304,7 +318,7 @@ def running_service(settings: ServiceSettings, signals: Signals, console: Consol
             spool, share = settings.spool or state.spool, profile.adaptation.held_out_percent / 100
             store, recovered = open_or_replace(state.store, spool, held_out_share=share)
         except EdgeFarError as error:
-            notes.tell("error", str(error), error.hint)
+            notes.tell_error(error)
             raise
         stack.callback(store.close)
         if recovered:
@@ -323,7 +337,6 @@ def running_service(settings: ServiceSettings, signals: Signals, console: Consol
             supervisor=Supervisor(notifier, descriptors=[lock], stall_s=settings.stall_s),
             notifier=notifier,
             sensors=Sensors(settings.sensors_root, disk=state.root),
-            replay=settings.replay,
         )
         service = Service(context, settings, signals, console)
         notifier.ready("ready")

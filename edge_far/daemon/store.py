@@ -253,21 +253,26 @@ class Store:
         """Write a copy of the store that a damaged one is recovered from; it appears in one step."""
         self._database.copy_to(path)
 
-    def replace_replay(self, samples: Iterable[Example], *, held_out_share: float = 0.5) -> int:
-        """Replace the replay samples (opt-in) by the labelled ones of these; return how many."""
+    def replace_replay(self, samples: Iterable[Example], base: Iterable[Example] | None = None) -> int:
+        """Replace the host's samples (opt-in) by the labelled ones of these; return how many.
+
+        Those of `base` measure forgetting and all others train; without `base`, half of the others measure.
+        """
         self._database.run("DELETE FROM replay")
-        for sample in samples:
-            if sample.label is None:
-                continue
-            key = example_key(sample.text, sample.text_pair)
-            self._database.run(
-                "INSERT OR REPLACE INTO replay (key, text, text_pair, label, held_out) VALUES (?, ?, ?, ?, ?)",
-                (key, sample.text, sample.text_pair, sample.label, is_held_out(key, held_out_share)),
-            )
+        share = 0.5 if base is None else 0.0
+        for side, held_out_share in ((samples, share), (base or (), 1.0)):  # a text on both sides only measures
+            for sample in side:
+                if sample.label is None:
+                    continue
+                key = example_key(sample.text, sample.text_pair)
+                self._database.run(
+                    "INSERT OR REPLACE INTO replay (key, text, text_pair, label, held_out) VALUES (?, ?, ?, ?, ?)",
+                    (key, sample.text, sample.text_pair, sample.label, is_held_out(key, held_out_share)),
+                )
         return self._count("SELECT count(*) FROM replay")
 
     def replay(self, *, held_out: bool) -> Iterator[Example]:
-        """Yield the replay samples of one side of their split."""
+        """Yield the host's samples that train, or those that measure forgetting."""
         query = "SELECT text, text_pair, label FROM replay WHERE held_out = ? ORDER BY key"
         for text, pair, label in self._database.rows(query, (held_out,)):
             yield Example(text, pair, label)

@@ -125,7 +125,10 @@ def test_install_twice_and_undo(stage: Path, tmp_path: Path) -> None:
     }
     assert b"MemoryMax=396M" in first["etc/systemd/system/edge-far.service.d/10-profile.conf"][1]
     assert install(stage, *options) == "" and tree(stage) == first
+    command = stage / "usr/local/bin/edge-far"
+    assert command.readlink() == Path("/opt/edge-far/venv/bin/edge-far")
     install(stage, "--uninstall")
+    assert not command.is_symlink()
     assert set(tree(stage)) == {"etc/edge-far/edge-far.env", "opt/edge-far/bundle/manifest.json"}
     install(stage, "--uninstall")
     install(stage, "--uninstall", "--purge")
@@ -145,6 +148,22 @@ def test_changed_bundle_and_own_profile(stage: Path, tmp_path: Path) -> None:
     assert found["etc/edge-far/edge-far.env"][1].startswith(b"EDGE_FAR_PROFILE=/etc/edge-far/profile.yaml\n")
     assert b"MemoryMax=696M" in found["etc/systemd/system/edge-far.service.d/10-profile.conf"][1]
     assert "etc/systemd/system/edge-far.service.d/20-jetson.conf" in found
+
+
+def test_what_others_have_put_there_stays(stage: Path, tmp_path: Path) -> None:
+    options = ("--profile", "rpi4-2gb", "--bundle", str(tmp_path / "bundle"), "--python", sys.executable)
+    install(stage, *options)
+    settings = stage / "etc/edge-far/edge-far.env"
+    settings.write_text(settings.read_text() + "EDGE_FAR_REPLAY=/opt/edge-far/replay.jsonl\n")
+    command = stage / "usr/local/bin/edge-far"
+    command.unlink()
+    command.write_text("somebody else's")
+    install(stage, "--profile", "rpi5-4gb", *options[2:])
+    assert settings.read_text() == (
+        "EDGE_FAR_PROFILE=rpi5-4gb\nEDGE_FAR_BUNDLE=/opt/edge-far/bundle\nEDGE_FAR_REPLAY=/opt/edge-far/replay.jsonl\n"
+    )
+    install(stage, "--uninstall", "--purge")
+    assert set(tree(stage)) == {"usr/local/bin/edge-far"}
 
 
 @pytest.mark.parametrize(

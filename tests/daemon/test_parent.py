@@ -29,7 +29,7 @@ MODULES = [
         "retention",
     ),
     *("candidate", "context", "cycle", "journal", "measures", "notes", "overseer", "service", "state", "status"),
-    *("spool", "store", "supervisor"),
+    *("spool", "status_text", "store", "supervisor"),
 ]
 
 

@@ -80,3 +80,15 @@ def test_a_wrong_profile_ends_it_with_78_and_status_says_why(field: Field) -> No
     field.once(status=78)
     status = field.status()
     assert status["state"] == "broken" and "budget_mib" in status["summary"]
+    assert field.run("status", "--check", status=69)["state"] == "broken"
+
+
+def test_status_tells_the_limit_of_the_daemon_and_not_its_own(field: Field) -> None:
+    field.feed(400)
+    field.once()
+    written = json.loads((field.state / "status.json").read_text())
+    assert "memory_limit_mib" in written["daemon"]["settings"]
+    written["daemon"]["settings"]["memory_limit_mib"] = 48.0
+    (field.state / "status.json").write_text(json.dumps(written))
+    condition = next(c for c in field.status()["conditions"] if c["name"] == "memory limit")
+    assert (condition["ok"], condition["measured"]) == (False, 48.0)

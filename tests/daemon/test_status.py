@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_far.daemon import status
+from edge_far.daemon import status, status_text
 from edge_far.daemon.journal import FINISHED, Journal
 from edge_far.daemon.notes import Notes
 from edge_far.daemon.releases import Releases
@@ -87,16 +87,18 @@ def device(tmp_path: Path) -> Any:
 
 def test_fresh(device: Device) -> None:
     found = device.look()
-    text = status.render(found)
+    text = status_text.render(found)
     assert found["state"] == "fresh"
     assert text.splitlines()[0].startswith("Fresh: no cycle has ended yet; the application uses release 000000-")
+    assert "The first cycle waits: 0 new examples, 32 needed" in " ".join(text.split())
     assert "WAIT new examples       0 new examples, 32 needed" in text
+    assert "  ok   no limit or sensor voltage, memory pressure, memory limit" in text.splitlines()
 
 
 def test_healthy(device: Device) -> None:
     device.add(300)
     device.cycle("released")
-    text = status.render(device.look())
+    text = status_text.render(device.look())
     assert text.startswith("Healthy: the application uses release 000001-")
     assert "87.5% right on 120 held-out examples, 85.0% before" in text
     assert "What to do" not in text
@@ -106,13 +108,30 @@ def test_deferred_says_the_measured_value(device: Device) -> None:
     device.add(300)
     found = device.look(dataclasses.replace(COOL, temperature=Temperature(81.0, "cpu-thermal")))
     assert found["state"] == "deferred"
-    assert found["summary"] == ("Deferred: ready to train, but it has to wait: 81 C (cpu-thermal), 65 C allowed.")
+    assert found["summary"] == "Deferred: ready to train, but it has to wait: 81 C (cpu-thermal), 65 C allowed."
+    assert found["advice"] == ["nothing; the next look decides anew"]
+
+
+def test_deferred_by_what_no_condition_says(device: Device) -> None:
+    device.add(300)
+    device.journal.start("training", change=300, base="x", details={})
+    device.notes.tell("waiting", "the trainer ended with status 75: memory is short")
+    found = device.look()
+    assert found["summary"] == "Deferred: cycle 1 waits: the trainer ended with status 75: memory is short."
+    assert "Notes:" not in status_text.render(found)  # the summary has told it
+
+
+def test_a_condition_that_will_not_pass_by_itself_names_the_remedy(device: Device) -> None:
+    device.add(300)
+    found = device.look(dataclasses.replace(COOL, cgroup_limit_mib=48.0))
+    assert "the control group allows 48 MiB" in found["summary"]
+    assert found["advice"] == [status_text.REMEDIES["memory limit"]]
 
 
 def test_training(device: Device) -> None:
     device.add(300)
     device.journal.start("training", change=300, base="x", details={"step": 7, "steps": 90})
-    text = status.render(device.look(running=True))
+    text = status_text.render(device.look(running=True))
     assert text.startswith("At work on cycle 1 (training)") and "step 7 of 90" in text
 
 
@@ -120,7 +139,7 @@ def test_worrying_says_what_to_do(device: Device) -> None:
     device.add(300)
     device.cycle("released")
     device.notes.tell("store", "the database was damaged", "look for a failing card")
-    text = status.render(device.look())
+    text = status_text.render(device.look())
     assert text.startswith("Works, but look at this: the database was damaged.")
     assert "What to do:\n  look for a failing card" in text
 
@@ -132,8 +151,9 @@ def test_broken_names_the_file_and_what_to_do(device: Device) -> None:
     found = device.look()
     assert found["state"] == "broken"
     assert f"{current}/model.onnx" in found["summary"]
-    assert "run 'edge-far daemon --once': it goes back to the last good release" in found["advice"]
-    text = status.render(found)
+    repaired = "'systemctl start edge-far', or 'edge-far daemon --once': it goes back to the last good release"
+    assert found["advice"] == [repaired]
+    text = status_text.render(found)
     assert text.startswith("Broken: the current release is not usable") and "Traceback" not in text
 
 
@@ -145,4 +165,4 @@ def test_nothing_can_be_opened(tmp_path: Path) -> None:
         **{"settings": {}, "running": False, "problems": ["the examples' store cannot be used: it is damaged"]},
     )
     assert found["state"] == "broken"
-    assert status.render(found).startswith("Broken: the examples' store cannot be used: it is damaged.")
+    assert status_text.render(found).startswith("Broken: the examples' store cannot be used: it is damaged.")

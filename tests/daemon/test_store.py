@@ -110,6 +110,16 @@ def test_replay_is_split_and_replaced(path: Path) -> None:
             assert target.replace_replay([]) == 0
 
 
+def test_samples_of_their_own_measure_forgetting(path: Path) -> None:
+    samples = [Example(f"host {n}", None, "x") for n in range(40)]
+    unseen = [Example("host 3", None, "x"), Example("unseen", None, "x"), Example("no label")]
+    with Store(path) as target, target.transaction():
+        assert target.replace_replay(samples, unseen) == 41
+        assert set(target.replay(held_out=True)) == set(unseen[:2])
+        assert set(target.replay(held_out=False)) == set(samples) - set(unseen)
+        assert target.replace_replay([], unseen) == 2
+
+
 @pytest.mark.parametrize(
     ("limits", "left"),
     [

@@ -16,11 +16,22 @@ import subprocess
 import sysconfig
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEBIAN = Path(os.environ.get("EDGE_FAR_DEBIAN_ROOT", CHECKOUT / "build" / "debian"))
 VENV = "/opt/edge-far/venv"
+# Where the file /etc/greedy exists, a trainer whose plan has not been made smaller takes more and more memory.
+GREEDY_TRAINER = """import os, sys, threading, time
+def take():
+    taken = []
+    while True:
+        taken.append(b"x" * (4 << 20))
+        time.sleep(0.02)
+if "train" in sys.orig_argv and "--micro-batch" not in sys.orig_argv and os.path.exists("/etc/greedy"):
+    threading.Thread(target=take, daemon=True).start()
+"""
 
 
 def missing() -> str | None:
@@ -44,8 +55,11 @@ class Container:
         shutil.copytree(bundle, self.root / "bundle")
         self.log = (folder / "console.log").open("wb")
         packages = sysconfig.get_paths()["purelib"]
+        self._group = make_memory_group()
+        enter = f"echo $$ > {self._group}/cgroup.procs; " if self._group is not None else ""
         self.process = subprocess.Popen(
             [
+                *("sh", "-c", f'{enter}exec "$@"', "sh"),
                 *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"),
                 *(f"--directory={self.root}", f"--bind-ro={CHECKOUT}:/checkout", f"--bind-ro={packages}:/packages"),
                 "--machine=edge-far-test",
@@ -54,6 +68,8 @@ class Container:
         )
         wait_for(lambda: self.process.poll() is not None or self.leader() is not None, 30)
         wait_for(lambda: self.run("systemctl", "is-system-running", check=False) in ("running", "degraded"), 120)
+        if self._group is not None:
+            self._hand_over_memory_controller()
 
     def close(self) -> None:
         """End the container."""
@@ -64,6 +80,11 @@ class Container:
             self.process.kill()
             self.process.wait()
         self.log.close()
+        if self._group is not None:
+            folders = [path for path in self._group.rglob("*") if path.is_dir()]
+            for folder in [*sorted(folders, reverse=True), self._group]:  # innermost first
+                with suppress(OSError):
+                    folder.rmdir()
 
     def leader(self) -> int | None:
         """Return the container's first process, as it is numbered outside."""
@@ -95,10 +116,27 @@ class Container:
         self.write(f"/etc/systemd/system/{unit}.d/90-test.conf", text)
         self.run("systemctl", "daemon-reload")
 
+    def limits_memory(self) -> bool:
+        """Return whether the memory controller reaches the units in here."""
+        unit = ("--quiet", "--wait", "--pipe", "--property=MemoryMax=48M")
+        files = "/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)/memory.max"
+        version_1 = "/sys/fs/cgroup/memory$(sed -n s/^.*:memory://p /proc/self/cgroup)/memory.limit_in_bytes"
+        return "50331648" in self.run(
+            "systemd-run", *unit, "sh", "-c", f"cat {files} {version_1} 2>/dev/null", check=False
+        )
+
     def trainer(self) -> int | None:
         """Return the trainer's process, as it is numbered inside."""
         found = self.run("sh", "-c", "grep -lz '^train$' /proc/[0-9]*/cmdline 2>/dev/null | head -1", check=False)
         return int(found.split("/")[2]) if found else None
+
+    def _hand_over_memory_controller(self) -> None:
+        """Let the container's systemd use version 1 of the memory controller, which nspawn mounts read-only.
+
+        systemd looks for controllers that it may write to when it starts, so it starts anew.
+        """
+        self.run("mount", "-o", "remount,bind,rw", "/sys/fs/cgroup/memory")
+        self.run("systemctl", "daemon-reexec")
 
     def _prepare_python(self) -> None:
         venv = self.root / VENV.lstrip("/")
@@ -107,16 +145,27 @@ class Container:
         packages.mkdir(parents=True)
         (venv / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
         (venv / "bin/python").symlink_to("/usr/bin/python3")
-        (packages / "bound.pth").write_text("/checkout\n/packages\n")
+        (packages / "bound.pth").write_text("/checkout\n/packages\nimport greedy\n")
+        (packages / "greedy.py").write_text(GREEDY_TRAINER)
         (packages / "pip.py").write_text("")  # everything is there already
         program = venv / "bin/edge-far"
         program.write_text(f"#!{VENV}/bin/python\nimport sys\nfrom edge_far.cli import main\nsys.exit(main())\n")
         program.chmod(0o755)
 
 
+def make_memory_group() -> Path | None:
+    """Make a control group for the container in version 1 of the memory controller; None where there is none."""
+    folder = Path("/sys/fs/cgroup/memory") / f"edge-far-container-{os.getpid()}"
+    if not (folder.parent / "cgroup.procs").exists():
+        return None
+    folder.mkdir()
+    return folder
+
+
 def wait_for(condition: Callable[[], object], timeout_s: float) -> None:
-    """Wait until a condition holds."""
-    ends = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < ends, "waited in vain"
+    """Wait until a condition holds; looks are counted and not time, in which the machine may have been frozen."""
+    for _ in range(round(timeout_s / 0.2)):
+        if condition():
+            return
         time.sleep(0.2)
+    raise AssertionError("waited in vain")

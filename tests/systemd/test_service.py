@@ -132,14 +132,52 @@ def test_the_watchdog_kills_a_stalled_daemon_and_its_trainer(device: Container, 
     assert device.show("ExecMainStatus") == "0"
 
 
-def test_the_memory_limit_is_seen_and_holds(device: Container, tmp_path: Path) -> None:
+def test_a_memory_limit_below_the_budget_is_seen(device: Container, tmp_path: Path) -> None:
+    if not device.limits_memory():
+        pytest.skip("this machine gives the container no memory controller")
     device.drop_in("edge-far.service", "[Service]\nMemoryMax=48M\n")
     feed(device, 3000, 4, tmp_path)
     device.run("systemctl", "start", "edge-far.service")
-    group = device.run("systemctl", "show", "edge-far.service", "--property=ControlGroup", "--value")
-    if not device.run("sh", "-c", f"ls /sys/fs/cgroup/{group}/memory.max", check=False):
-        pytest.skip("this machine gives the container no memory controller")
     wait_for(lambda: device.show("ActiveState") == "inactive", 120)
     # The conditions see a limit below the budget and do not even start.
     assert device.show("ExecMainStatus") == "75"
     assert "control group allows 48 MiB" in str(status(device)["summary"])
+
+
+def test_the_memory_limit_holds_and_the_cycle_goes_on(device: Container, tmp_path: Path) -> None:
+    if not device.limits_memory():
+        pytest.skip("this machine gives the container no memory controller")
+    device.write("/etc/edge-far/profile.yaml", PROFILE.replace("400", "150"))
+    device.drop_in("edge-far.service", "[Service]\nMemoryMax=160M\n")
+    device.write("/etc/greedy", "")
+    feed(device, 3000, 5, tmp_path)
+    device.run("systemctl", "start", "edge-far.service")
+    wait_for(lambda: device.show("ActiveState") == "inactive", 240)
+    assert (device.show("Result"), device.show("ExecMainStatus")) == ("success", "0")
+    last = status(device)["last_cycle"]
+    assert isinstance(last, dict) and "was killed for lack of memory" in last["deaths"][0]
+    assert (last["attempt"], last["outcome"]) == (2, "released")
+    assert device.run("systemctl", "is-active", "dbus.service", "systemd-journald.service").split() == ["active"] * 2
+
+    (device.root / "etc/greedy").unlink()
+    feed(device, 3000, 6, tmp_path)
+    device.run("systemctl", "start", "edge-far.service")
+    wait_for(lambda: device.show("ActiveState") == "inactive", 240)
+    following = status(device)["last_cycle"]
+    assert isinstance(following, dict) and following["id"] > last["id"] and not following["deaths"]
+    assert following["outcome"] in ("released", "rejected")
+
+
+def test_uninstalling_leaves_nothing(device: Container) -> None:
+    """The last one: afterwards nothing is installed any more."""
+    device.run("systemctl", "start", "edge-far.timer", "edge-far.service")
+    device.run("rm", "/etc/systemd/system/edge-far.service.d/90-test.conf")
+    device.run("sh", "/checkout/deploy/install.sh", "--uninstall", "--purge")
+    device.run("sh", "/checkout/deploy/install.sh", "--uninstall", "--purge")  # undone twice is undone
+    places = "/etc/systemd /etc/sysusers.d /etc/tmpfiles.d /opt /usr/local /var/lib /var/spool /run/systemd/units"
+    found = device.run("sh", "-c", f"find {places} -name '*edge-far*' -o -name '*edgefar*'")
+    assert found == ""
+    assert "edge-far-spool" not in device.run("cat", "/etc/group")
+    assert "/run/edgefar" not in device.run("cat", "/proc/self/mountinfo")
+    assert device.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "edge-far*", "run-edgefar*") == ""
+    device.write("/etc/systemd/system/edge-far.service.d/90-test.conf", "")  # what the fixture takes away

@@ -1,0 +1,44 @@
+"""Asks released models as an application does: prints, for each file of examples, which of them are answered rightly.
+
+    .venv-device/bin/python scripts/ask_release.py MODEL FILE... [--max-seq-len 32]
+
+MODEL is a directory with model.onnx, tokenizer.json and labels.json. Prints {FILE: "0110..."}, a digit an example.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from edge_far.daemon.decide import FileModel
+from edge_far.device.data import read_examples
+from edge_far.device.encode import Encoder
+from edge_far.device.evaluate import predict_logits
+from edge_far.device.memory import use_one_heap
+
+
+def main() -> int:
+    """Answer and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--max-seq-len", type=int, default=32)
+    options = parser.parse_args()
+    use_one_heap()
+    model = FileModel(options.model, threads=1)
+    encoder = Encoder(model.tokenizer, options.max_seq_len, token_types=model.token_types)
+    document = {}
+    for path in options.files:
+        encoded = encoder.encode(read_examples(path, labels=model.labels), model.labels)
+        answers = predict_logits(model.logits, encoded, len(model.labels)).argmax(axis=1)
+        document[str(path)] = "".join("1" if right else "0" for right in answers == encoded.labels)
+    print(json.dumps(document))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
