@@ -103,7 +103,9 @@ def measure(engine: str, kind: str, python: Path, options: argparse.Namespace) -
         task.write(folder / "task.json")
         environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
         command = [str(python), __file__, "--child", str(folder / "task.json"), str(folder / "steps.json")]
-        subprocess.run(command, env=environment, check=True)
+        done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode:  # otherwise the profiler's chatter
+            sys.exit(f"{engine} {kind} failed:\n{done.stderr}")
         steps: list[dict[str, Any]] = json.loads((folder / "steps.json").read_bytes())
     return steps[WARMUP:]
 
