@@ -120,7 +120,10 @@ def measure(wanted: Sequence[Point], document: Row, file: Path, options: argpars
         for group in dict.fromkeys((point.sweep, point.precision) for point, _ in missing):
             members = [(point, n) for point, n in missing if (point.sweep, point.precision) == group]
             with tempfile.TemporaryDirectory(prefix="edge-far-bench-") as folder:
-                bundles = {key: compiled(key, options.model, Path(folder)) for key in {p.bundle for p, _ in members}}
+                bundles = {
+                    key: compiled(key, options.model, Path(folder))
+                    for key in dict.fromkeys(p.bundle for p, _ in members)
+                }
                 for number in range(options.rounds):
                     now = [point for point, n in members if n == number]
                     for point in now if number % 2 == 0 else reversed(now):
