@@ -134,6 +134,7 @@ def _row(geometry: str, variant: Variant, shape: Shape, bundle: Path, python: Pa
         warmup=WARMUP,
         dropout=variant.dropout,
         seed=0,
+        optimizer="adamw",
         variant=shape.variant,
         predict_time=True,
     )

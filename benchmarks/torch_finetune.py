@@ -45,11 +45,14 @@ def main() -> None:
     parser.add_argument("--max-seq-len", type=int, default=64)
     parser.add_argument("--max-steps", type=int, help="stop early: for a trial only")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--attention", choices=("eager", "sdpa"), default="eager")
+    parser.add_argument("--fused", action="store_true", help="PyTorch's quickest AdamW on the CPU")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     examples = read_examples(options.train, labels=None)
     labels = label_names(examples)
     source = load_source(options.model, labels, options.seed)
+    source.model.set_attn_implementation(options.attention)
     encoder = Encoder(source.tokenizer, options.max_seq_len)
     train = encoder.encode(examples, labels)
     held_out = encoder.encode(read_examples(options.eval, labels=labels), labels)
@@ -65,11 +68,11 @@ def fine_tune(
     steps_per_epoch = -(-len(train) // options.batch_size)
     planned = steps_per_epoch * options.epochs
     schedule = WarmupLinear(options.learning_rate, round(WARMUP * planned), planned)
-    optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.0)
+    optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.0, fused=options.fused or None)
     torch.manual_seed(options.seed)  # dropout, independent of how many numbers the head took
     accuracies: list[float] = []
     best: tuple[float, int, dict[str, torch.Tensor]] | None = None
-    seconds, step, loss = 0.0, 0, torch.zeros(())
+    seconds, training_peak, examples, step, loss = 0.0, 0.0, 0, 0, torch.zeros(())
     last = min(planned, options.max_steps or planned)
     with Console().progress(last, "torch", done=0) as progress:
         for epoch in range(options.epochs):
@@ -86,7 +89,10 @@ def fine_tune(
                 optimizer.zero_grad(set_to_none=True)
                 seconds += time.monotonic() - began
                 step += 1
+                examples += len(indices)
                 progress.update(step, f"loss {loss.item():.4f}")
+            if epoch == 0:
+                training_peak = resident_set().peak_mib
             accuracies.append(accuracy(model, held_out))
             if best is None or accuracies[-1] > best[0]:
                 best = (accuracies[-1], step, copy.deepcopy(model.state_dict()))
@@ -104,6 +110,8 @@ def fine_tune(
         "final_loss": round(loss.item(), 6),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "seconds": round(seconds, 1),
+        "examples": examples,
+        "training_peak_rss_mib": round(training_peak, 1),  # before the first evaluation
         "peak_rss_mib": round(peak, 1),
         "engine": f"torch {torch.__version__}",
     }
