@@ -255,7 +255,7 @@ def draw(rows: Sequence[Row], document: Row, out: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**STYLE, "axes.spines.top": False}):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11.0, 7.6), dpi=DOTS_PER_INCH, layout="constrained")
         FigureCanvasAgg(figure)
         figure.suptitle(f"{document['model']}, {document['threads']} thread(s)", fontsize=12, color=INK)
@@ -265,7 +265,7 @@ def draw(rows: Sequence[Row], document: Row, out: Path) -> None:
                 left.set_axis_off()
                 continue
             right = left.twinx()
-            for precision, marker in (("int8", "o"), ("fp32", "s")):
+            for precision, marker, dashes in (("int8", "o", "--"), ("fp32", "s", ":")):
                 mine = [row for row in found if row["precision"] == precision]
                 if not mine:
                     continue
@@ -275,7 +275,7 @@ def draw(rows: Sequence[Row], document: Row, out: Path) -> None:
                 peaks = [row["peak_rss_mib"] for row in mine]
                 right.plot(at, peaks, color=ORANGE, label=f"peak, {precision}", **style)
                 predicted = [row["predicted_peak_mib"] for row in mine]
-                right.plot(at, predicted, "--", color=ORANGE, linewidth=0.9, label=f"predicted peak, {precision}")
+                right.plot(at, predicted, dashes, color=ORANGE, linewidth=0.9, label=f"predicted peak, {precision}")
             left.set(title=_title(found[0]), xlabel=SWEEPS[sweep], ylabel="seconds a step")
             right.set(ylabel="MiB")
             left.set_ylim(bottom=0)
