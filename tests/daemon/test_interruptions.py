@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edge_far.daemon.interruptions import EVERY_STEP, SMALLER_PLAN, Interruptions
-from edge_far.daemon.status import render
+from edge_far.daemon.status_text import render
 from tests.daemon.field import Field, wait_for
 
 
