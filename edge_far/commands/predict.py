@@ -1,11 +1,12 @@
-"""Classify texts with a bundle, or a bundle plus a run: from the command line, a data file, or standard input."""
+"""Classify texts with a bundle, a bundle plus a run, or a released model: from arguments, a file, or standard input."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_far.commands.common import (
     add_profile_arguments,
@@ -16,23 +17,40 @@ from edge_far.commands.common import (
 )
 from edge_far.console import Console
 from edge_far.errors import DataError, UsageError
+from edge_far.profile import load_profile
+
+if TYPE_CHECKING:
+    from edge_far.device.encode import Encoder
+    from edge_far.device.file_model import FileModel
+    from edge_far.device.release import ReleasedModel
 
 EXAMPLES = """examples:
   edge-far predict bundle --run run "it is far too bright in here"
   edge-far predict bundle --run run --data new.jsonl --json
   cat lines.txt | edge-far predict bundle --run run -
+  edge-far predict /var/lib/edge-far/model/current "it is far too bright in here"
 """
+
+MODEL_TOKENS = 128  # a released model does not say how long its texts were
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far predict`."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
+    parser.add_argument(
+        "bundle",
+        type=Path,
+        metavar="BUNDLE",
+        help="directory made by 'edge-far export' or 'edge-far merge', or a release",
+    )
     parser.add_argument(
         "text", nargs="*", default=[], metavar="TEXT", help="texts to classify; - reads one a line from standard input"
     )
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
     parser.add_argument("--data", type=Path, metavar="FILE", help="data file; labels in it are not needed")
     parser.add_argument("--top", type=int, default=1, metavar="N", help="the N likeliest labels (default: %(default)s)")
+    parser.add_argument(
+        "--max-seq-len", type=int, metavar="N", help="cut texts to N tokens (default: the bundle's; of a model, 128)"
+    )
     add_profile_arguments(parser)
 
 
@@ -40,21 +58,19 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Predict; the document has one entry a text, in order."""
     import numpy as np
 
-    from edge_far.bundle import open_bundle
     from edge_far.device.data import Example, read_examples
     from edge_far.device.evaluate import predict_logits
     from edge_far.device.memory import use_one_heap
-    from edge_far.device.release import ReleasedModel
 
     if bool(options.text) == bool(options.data):
         problem = "texts and --data are two sources" if options.text else "no text to classify"
         raise UsageError(problem, hint='give texts, - for standard input, or --data FILE: predict BUNDLE "a text"')
     if options.top < 1:
         raise UsageError(f"must be at least 1, not {options.top}", where="--top")
+    if options.max_seq_len is not None and options.max_seq_len < 8:
+        raise UsageError(f"must be at least 8, not {options.max_seq_len}", where="--max-seq-len")
     use_one_heap()
-    bundle = open_bundle(options.bundle)
-    learners = load_learners(bundle, options.run)
-    labels = bundle.manifest.labels
+    model, encoder, labels = _load(options)
     if options.data:
         examples = read_examples(options.data, labels=None, require_labels=False)
     else:
@@ -64,8 +80,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             raise UsageError("no text to classify: all are empty", hint="give at least one text")
         if any("\udc80" <= letter <= "\udcff" for text in texts for letter in text):
             raise DataError("a text is not UTF-8", where="TEXT", hint="check the terminal's locale")
-    encoded = encoder_for(bundle).encode(examples, None)
-    model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle)))
+    encoded = encoder.encode(examples, None)
     logits = predict_logits(model.logits, encoded, len(labels)).astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = odds / odds.sum(axis=1, keepdims=True)
@@ -79,6 +94,27 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "run": str(options.run) if options.run else None,
         "predictions": predictions,
     }
+
+
+def _load(options: argparse.Namespace) -> tuple[FileModel | ReleasedModel, Encoder, Sequence[str]]:
+    """Return model, encoder and labels of a bundle, or of a directory that holds model.onnx."""
+    from edge_far.bundle import open_bundle
+    from edge_far.device.encode import Encoder
+    from edge_far.device.file_model import FileModel
+    from edge_far.device.release import MODEL_FILE, ReleasedModel
+
+    directory: Path = options.bundle
+    if (directory / MODEL_FILE).is_file():
+        if options.run:
+            raise UsageError("a released model has its run inside", where="--run", hint="leave it out")
+        threads = options.threads or (load_profile(options.profile).compute.threads if options.profile else 1)
+        released = FileModel(directory, threads)
+        encoder = Encoder(released.tokenizer, options.max_seq_len or MODEL_TOKENS, token_types=released.token_types)
+        return released, encoder, released.labels
+    bundle = open_bundle(directory)
+    learners = load_learners(bundle, options.run)
+    model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle)))
+    return model, encoder_for(bundle, options.max_seq_len), bundle.manifest.labels
 
 
 def _standard_input() -> list[str]:

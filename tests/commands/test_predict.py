@@ -82,3 +82,20 @@ def test_texts_from_file_and_standard_input_are_the_same(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\r\n".join([*texts, "", " "]).encode())))
     from_input = predictions(root, "-", capsys=capsys)
     assert [each["text"] for each in from_file] == texts and from_input == from_file
+
+
+def test_a_merged_model_and_a_release_answer_like_their_bundle(
+    tiny_bundle: Callable[[str], Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = str(tiny_bundle("tiny-fp32").root)
+    assert cli.main(["merge", root, "--out", str(tmp_path / "model")]) == 0
+    capsys.readouterr()
+    answers = []
+    for source in (root, str(tmp_path / "model")):
+        assert cli.main(["predict", source, "w1 w2 w3", "w4", "--max-seq-len", "16", "--json"]) == 0
+        answers.append(json.loads(capsys.readouterr().out)["predictions"])
+    assert [p["label"] for p in answers[0]] == [p["label"] for p in answers[1]]
+    for bundle, model in zip(*answers, strict=True):
+        assert model["probability"] == pytest.approx(bundle["probability"], abs=1e-5)
+    assert cli.main(["predict", str(tmp_path / "model"), "w1", "--run", "r"]) == 64
+    assert "a released model has its run inside" in capsys.readouterr().err
