@@ -16,6 +16,8 @@ from edge_far.device.optimizers import OPTIMIZERS
 from edge_far.device.plan import evaluate
 from edge_far.device.probe import SHAPES
 
+pytestmark = pytest.mark.device  # the probe holds operators that the workstation's ONNX Runtime does not know
+
 QUIET = Console(quiet=True)
 
 
