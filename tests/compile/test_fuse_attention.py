@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 pytest.importorskip("torch")
+import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from edge_far.compile.fuse_attention import drop_unused_weights, fuse_attention

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 pytest.importorskip("torch")
+import onnx_ir as ir
+
 from edge_far.compile.builder import MICROSOFT
 from edge_far.compile.fuse_attention import WEIGHTS_AFTER_SOFTMAX
 from edge_far.compile.recompute_cheap_values import recompute_cheap_values

@@ -149,6 +149,8 @@ def test_equals_the_portable_step(compiled: TinyBundle) -> None:
     backend = OrtTrainingBackend(compiled.bundle, {name: array.copy() for name, array in learners.items()}, 1)
     for batch in batches_for(compiled):
         fields = {name: getattr(batch, name) for name in Batch.__slots__ if getattr(batch, name) is not None}
+        if compiled.bundle.manifest.portable.token_types:
+            fields.setdefault("token_type_ids", np.zeros_like(batch.input_ids))
         feeds = fields | learners | accumulators | {"loss_scale": np.array(SCALE, np.float32)}
         portable = run_on_stock_runtime(step, feeds)
         for gradient in backend.gradients.values():
