@@ -118,8 +118,12 @@ def test_sigterm_ends_it_quickly_at_any_moment_and_the_next_start_goes_on(field:
     wait_for(lambda: MOMENTS[moment](field))
     began = time.monotonic()
     process.terminate()
-    _, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=60)
     assert time.monotonic() - began < 10
+    if moment == "gate" and process.returncode == 0:
+        # The models are tiny: the cycle may be over before the signal is there, and then nothing is left to put off.
+        assert json.loads(output)["cycle"]["outcome"] == "released"
+        return
     assert process.returncode == 75, errors
     if moment != "ingest":  # training so many takes minutes
         assert field.once()["cycle"]["outcome"] == "released"
