@@ -14,12 +14,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edge_far.compile.sizes import Size, dims_of, element_bytes
+from edge_far.compile.costs import MOVES_NOTHING, operator_bytes
+from edge_far.compile.sizes import Size
 
 __all__ = ["UPDATE_BYTES", "graph_bytes", "step_bytes"]
 
-MOVES_NOTHING = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Shape", "Size"}
-SELECTS = {"Gather", "GatherElements", "GatherND", "Slice"}
 # Of each trained float32, without the state: norm 1 read; update 2 reads, 1 write; clearing 1 write.
 UPDATE_BYTES = 4 * (1 + 2 + 1 + 1)
 
@@ -41,11 +40,5 @@ def graph_bytes(graph: ir.Graph) -> Size:
     for node in graph:
         if node.domain == "" and node.op_type in MOVES_NOTHING:
             continue
-        inputs = list(node.inputs)
-        outputs = [value for value in node.outputs if value.name]
-        if node.domain == "" and node.op_type in SELECTS:
-            inputs[0] = outputs[0]
-        for value in (*inputs, *outputs):
-            if value is not None:
-                total = total + Size.of(dims_of(value), element_bytes(value))
+        total = total + operator_bytes(node)
     return total

@@ -22,7 +22,7 @@ from edge_far.bundle import OperatorCost, Polynomial
 from edge_far.compile.builder import constant_of
 from edge_far.compile.sizes import BATCH, SEQUENCE, TOKENS, Dim, Size, dims_of, element_bytes
 
-__all__ = ["NODE", "NodeCost", "graph_costs", "node_cost", "polynomial"]
+__all__ = ["MOVES_NOTHING", "NODE", "NodeCost", "graph_costs", "node_cost", "operator_bytes", "polynomial"]
 
 NODE = "node"
 MOVES_NOTHING = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Shape", "Size"}
@@ -63,7 +63,7 @@ def node_cost(node: ir.Node) -> NodeCost:
     elif "MatMul" in node.op_type or node.op_type == "Gemm":
         work, rows = _product(node)
     else:
-        work = _bytes(node)
+        work = operator_bytes(node)
     if not any(b or s for b, s in work.terms):
         return NodeCost(NODE, None, None)
     return NodeCost(_kernel(node), work, work if rows is None else rows)
@@ -87,7 +87,8 @@ def _attention(node: ir.Node) -> tuple[Size, Size]:
     return Size.of((*dims, positions), 4.0), Size.of((positions,))
 
 
-def _bytes(node: ir.Node) -> Size:
+def operator_bytes(node: ir.Node) -> Size:
+    """Return the bytes that an operator reads and writes; one that selects reads as much as it writes."""
     inputs = list(node.inputs)
     outputs = [value for value in node.outputs if value.name]
     if node.domain == "" and node.op_type in SELECTS:

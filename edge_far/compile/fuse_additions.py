@@ -24,12 +24,12 @@ def fuse_additions(model: ir.Model) -> PassNote:
     position = {node: index for index, node in enumerate(graph)}
     for root in [node for node in graph if _is_sum(node) and not _inside_a_tree(node)]:
         terms = sorted(_terms(root), key=lambda value: _computed_at(value, position))
-        if not any(_takes_a_sum(value, root) for value in terms[1:]):
+        if not any(_takes_a_sum(value) for value in terms[1:]):
             continue
         total = terms[0]
         for term in terms[1:]:
             producer = term.producer()
-            if producer is not None and _takes_a_sum(term, root):
+            if producer is not None and _takes_a_sum(term):
                 producer.resize_inputs(3)
                 producer.replace_input_with(2, total)
                 total = term
@@ -78,9 +78,9 @@ def _computed_at(value: ir.Value, position: dict[ir.Node, int]) -> int:
     return position[producer] if producer is not None else -1
 
 
-def _takes_a_sum(value: ir.Value, root: ir.Node) -> bool:
+def _takes_a_sum(value: ir.Value) -> bool:
     """Say whether the value is a Gemm without a bias that only this sum reads."""
     producer = value.producer()
     if producer is None or producer.op_type != "Gemm" or len(producer.inputs) > 2 or value.is_graph_output():
         return False
-    return len(list(value.uses())) == 1 and value is not root.outputs[0]
+    return len(list(value.uses())) == 1

@@ -40,7 +40,6 @@ KEPT_CHECKPOINTS = 2
 class TrainingState:
     """Where training stands after `step` optimiser steps; with bundle, data and plan it decides everything to come.
 
-    `divisor` divides the plan's micro-batches since the last step-down; `evaluated` is the step of the last evaluation;
     `optimizer` names the kind whose state lies beside it.
     `seconds` is all the time since the start, `step_seconds` that of the steps without evaluations and checkpoints.
     `divisor` divides the plan's micro-batches since the last step-down, `leanest` says that every one takes the step
