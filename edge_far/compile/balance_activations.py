@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_far.compile.builder import Builder, constant_of
-from edge_far.compile.graphs import insert_before
+from edge_far.compile.graphs import insert_before, produced_by
 from edge_far.compile.notes import PassNote
 from edge_far.compile.scale_gradient_rows import multiply_users, row_sizes
 from edge_far.compile.sizes import dims_of
@@ -72,7 +72,7 @@ def _balance_rows(graph: ir.Graph, node: ir.Node) -> None:
     source = node.inputs[0]
     assert source is not None
     b = Builder(graph, "balance")
-    sizes = _gelu_row_sizes(source, b) if _is_gelu(source) else row_sizes(source, b)
+    sizes = _gelu_row_sizes(source, b) if produced_by(source, "Gelu") else row_sizes(source, b)
     even = b.binary("Div", source, sizes)
     insert_before(graph, node, b.nodes)
     node.replace_input_with(0, even)
@@ -80,11 +80,6 @@ def _balance_rows(graph: ir.Graph, node: ir.Node) -> None:
     if bias is not None:
         node.resize_inputs(2)
     multiply_users(graph, node, sizes, bias)
-
-
-def _is_gelu(value: ir.Value) -> bool:
-    producer = value.producer()
-    return producer is not None and producer.op_type == "Gelu"
 
 
 def _gelu_row_sizes(value: ir.Value, b: Builder) -> ir.Value:

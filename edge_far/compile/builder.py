@@ -14,9 +14,10 @@ import onnx_ir as ir
 
 from edge_far.compile.sizes import BATCH, SEQUENCE, Dim, dims_of
 
-__all__ = ["INTERNAL", "MICROSOFT", "Builder", "constant_of"]
+__all__ = ["INTERNAL", "MICROSOFT", "SWAP_HEADS", "Builder", "constant_of"]
 
 MICROSOFT = "com.microsoft"
+SWAP_HEADS = (0, 2, 1, 3)  # between [batch, sequence, heads, width] and [batch, heads, sequence, width]
 INTERNAL = "edge_far"  # operators of ours that live between the gradient and the lowering pass
 
 
@@ -138,6 +139,16 @@ class Builder:
         target = (*([0] * len(kept)), *rest)  # a zero says: as in the input
         shape = self.constant(np.array(target, np.int64), "shape." + "x".join(map(str, target)))
         return self.op("Reshape", [value, shape], (*kept, *rest), dtype=_dtype(value))
+
+    def split_heads(self, value: ir.Value, heads: int) -> ir.Value:
+        """Return [B, S, A*d] as [B, S, A, d]."""
+        batch, length, hidden = dims_of(value)
+        assert isinstance(hidden, int)
+        return self.reshape_keeping(value, (batch, length), (heads, hidden // heads))
+
+    def by_heads(self, value: ir.Value, heads: int) -> ir.Value:
+        """Return [B, S, A*d] as [B, A, S, d]."""
+        return self.transpose(self.split_heads(value, heads), SWAP_HEADS)
 
     def input_shape(self, start: int, end: int) -> ir.Value:
         """Return dimensions start to end of input_ids ([batch, sequence]) as an int64 vector."""

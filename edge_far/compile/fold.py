@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnxscript.optimizer
 
 from edge_far.compile.builder import Builder, constant_of
-from edge_far.compile.graphs import insert_before, remove_dead_nodes, replace_value
+from edge_far.compile.graphs import insert_before, only_user, remove_dead_nodes, replace_value
 from edge_far.compile.notes import PassNote
 from edge_far.compile.sizes import SEQUENCE, dims_of
 
@@ -136,14 +136,14 @@ def _evaluate_index(graph: ir.Graph, index: ir.Value, max_positions: int) -> np.
 
 def _sum_tables(graph: ir.Graph, words: ir.Node, max_positions: int, note: PassNote) -> None:
     """Words + types + positions -> words + one look-up in the table of sums."""
-    total = _only_user(words.outputs[0])
+    total = only_user(words.outputs[0])
     addends: list[ir.Value] = []
     last = total
     while total is not None and total.op_type == "Add":
         addends.extend(
             v for v in total.inputs if v is not None and not (v.producer() and v.producer().op_type == "Add")
         )
-        last, total = total, _only_user(total.outputs[0])
+        last, total = total, only_user(total.outputs[0])
     others = [value for value in addends if value is not words.outputs[0]]
     positions = next((v for v in others if _is_position_rows(v)), None)
     types = next((v for v in others if v.producer() is not None and v.producer().op_type == "Gather"), None)
@@ -184,8 +184,3 @@ def _sum_tables(graph: ir.Graph, words: ir.Node, max_positions: int, note: PassN
 def _is_position_rows(value: ir.Value) -> bool:
     producer = value.producer()
     return producer is not None and producer.op_type == "Slice" and constant_of(producer.inputs[0]) is not None
-
-
-def _only_user(value: ir.Value) -> ir.Node | None:
-    users = list(value.uses())
-    return users[0].node if len(users) == 1 else None

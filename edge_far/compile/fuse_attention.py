@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edge_far.compile.builder import Builder
-from edge_far.compile.graphs import insert_before, remove_dead_nodes, replace_value
+from edge_far.compile.builder import SWAP_HEADS, Builder
+from edge_far.compile.graphs import insert_before, only_user, produced_by, remove_dead_nodes, replace_value
 from edge_far.compile.notes import PassNote
 from edge_far.compile.sizes import BATCH, SEQUENCE, dims_of
 
@@ -108,12 +108,12 @@ def drop_unused_weights(model: ir.Model) -> PassNote:
 
 def _match(softmax: ir.Node) -> _Pattern | None:
     """Return the attention around a Softmax, or None where the graph is another."""
-    product = _only_user(softmax.outputs[0])
-    masked = _producer(softmax.inputs[0], "Add")
+    product = only_user(softmax.outputs[0])
+    masked = produced_by(softmax.inputs[0], "Add")
     if product is None or product.op_type != "FusedMatMul" or masked is None:
         return None
-    scores, mask = _producer(masked.inputs[0], "FusedMatMul"), masked.inputs[1]
-    back = _only_user(product.outputs[0])
+    scores, mask = produced_by(masked.inputs[0], "FusedMatMul"), masked.inputs[1]
+    back = only_user(product.outputs[0])
     if scores is None or mask is None or back is None or back.op_type != "Transpose" or not _swaps_heads(back):
         return None
     if not scores.attributes["transB"].as_int() or product.attributes["transB"].as_int():
@@ -126,20 +126,10 @@ def _match(softmax: ir.Node) -> _Pattern | None:
     return _Pattern(query, key, value, mask, scale, back.outputs[0])
 
 
-def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    producer = value.producer() if value is not None else None
-    return producer if producer is not None and producer.op_type == op_type else None
-
-
-def _only_user(value: ir.Value) -> ir.Node | None:
-    users = list(value.uses())
-    return users[0].node if len(users) == 1 else None
-
-
 def _swaps_heads(node: ir.Node) -> bool:
-    return tuple(node.attributes["perm"].as_ints()) == (0, 2, 1, 3)
+    return tuple(node.attributes["perm"].as_ints()) == SWAP_HEADS
 
 
 def _before_transposition(value: ir.Value | None) -> ir.Value | None:
-    node = _producer(value, "Transpose")
+    node = produced_by(value, "Transpose")
     return node.inputs[0] if node is not None and _swaps_heads(node) else None

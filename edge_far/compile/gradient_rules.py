@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edge_far.compile.builder import INTERNAL, MICROSOFT, Builder
+from edge_far.compile.builder import INTERNAL, MICROSOFT, SWAP_HEADS, Builder
 from edge_far.compile.sizes import TOKENS, dims_of
 from edge_far.errors import Unavailable
 
 __all__ = ["RULES"]
-
-SWAP_HEADS = (0, 2, 1, 3)
 
 Gradients = Iterator[tuple[int, ir.Value]]
 Rule = Callable[[ir.Node, ir.Value, Sequence[bool], Builder], Gradients]
@@ -119,29 +117,17 @@ def _attention(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) ->
     query, key, value = _inputs(node)[:3]
     result, weights = node.outputs[0], node.outputs[3]
     heads, scale = node.attributes["q_num_heads"].as_int(), node.attributes["scale"].as_float()
-    gradient = _by_heads(dy, heads, b)
+    gradient = b.by_heads(dy, heads)
     if want[2]:
         yield 2, _joined_heads(b.matmul(weights, gradient, trans_left=True), value, b)
     if want[0] or want[1]:
-        total = b.reduce("ReduceSum", _split_heads(b.mul(dy, result), heads, b), -1, keepdims=True)
-        error = b.sub(b.matmul(gradient, _by_heads(value, heads, b), trans_right=True), b.transpose(total, SWAP_HEADS))
+        total = b.reduce("ReduceSum", b.split_heads(b.mul(dy, result), heads), -1, keepdims=True)
+        error = b.sub(b.matmul(gradient, b.by_heads(value, heads), trans_right=True), b.transpose(total, SWAP_HEADS))
         scores = b.mul(error, weights)
         if want[1]:
-            yield 1, _joined_heads(b.matmul(scores, _by_heads(query, heads, b), trans_left=True, alpha=scale), key, b)
+            yield 1, _joined_heads(b.matmul(scores, b.by_heads(query, heads), trans_left=True, alpha=scale), key, b)
         if want[0]:
-            yield 0, _joined_heads(b.matmul(scores, _by_heads(key, heads, b), alpha=scale), query, b)
-
-
-def _split_heads(value: ir.Value, heads: int, b: Builder) -> ir.Value:
-    """[B, S, A*d] -> [B, S, A, d]."""
-    batch, length, hidden = dims_of(value)
-    assert isinstance(hidden, int)
-    return b.reshape_keeping(value, (batch, length), (heads, hidden // heads))
-
-
-def _by_heads(value: ir.Value, heads: int, b: Builder) -> ir.Value:
-    """[B, S, A*d] -> [B, A, S, d]."""
-    return b.transpose(_split_heads(value, heads, b), SWAP_HEADS)
+            yield 0, _joined_heads(b.matmul(scores, b.by_heads(key, heads), alpha=scale), query, b)
 
 
 def _joined_heads(value: ir.Value, like: ir.Value, b: Builder) -> ir.Value:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
-__all__ = ["insert_before", "remove_dead_nodes", "replace_value", "used_values"]
+__all__ = [
+    "Use",
+    "first_reader",
+    "insert_before",
+    "later_uses",
+    "only_user",
+    "places",
+    "produced_by",
+    "remove_dead_nodes",
+    "replace_value",
+    "used_values",
+]
+
+Use = tuple[ir.Node, int]  # a node that reads a value, and as which of its inputs
 
 
 def insert_before(graph: ir.Graph, anchor: ir.Node, nodes: Iterable[ir.Node]) -> None:
@@ -42,3 +55,32 @@ def remove_dead_nodes(model: ir.Model) -> int:
 def used_values(nodes: Iterable[ir.Node]) -> set[ir.Value]:
     """Return every value that one of the nodes reads."""
     return {value for node in nodes for value in node.inputs if value is not None}
+
+
+def produced_by(value: ir.Value | None, op_type: str) -> ir.Node | None:
+    """Return the node that makes a value, where it is an operator of this type."""
+    producer = value.producer() if value is not None else None
+    return producer if producer is not None and producer.op_type == op_type else None
+
+
+def only_user(value: ir.Value) -> ir.Node | None:
+    """Return the one node that reads a value, or None where there are more or none."""
+    users = list(value.uses())
+    return users[0].node if len(users) == 1 else None
+
+
+def places(step: ir.Graph) -> tuple[dict[ir.Node, int], int]:
+    """Return each node's place in a step graph, and that of the node that makes the loss: all behind is backward."""
+    position = {node: index for index, node in enumerate(step)}
+    loss = step.outputs[0].producer()
+    return position, position[loss] if loss is not None else len(position)
+
+
+def later_uses(value: ir.Value, position: Mapping[ir.Node, int], end: int) -> list[Use]:
+    """Return what reads a value behind the place `end`; nodes without a place are new and do not count."""
+    return [(user, index) for user, index in value.uses() if position.get(user, -1) > end]
+
+
+def first_reader(uses: Sequence[Use], position: Mapping[ir.Node, int]) -> ir.Node:
+    """Return the node of these uses that runs first."""
+    return min((user for user, _ in uses), key=lambda user: position[user])

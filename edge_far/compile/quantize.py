@@ -16,11 +16,13 @@ float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 
 from edge_far.compile.builder import MICROSOFT, Builder, constant_of
-from edge_far.compile.graphs import insert_before, remove_dead_nodes, replace_value
+from edge_far.compile.graphs import insert_before, only_user, produced_by, remove_dead_nodes, replace_value
 from edge_far.compile.notes import PassNote
 from edge_far.compile.sizes import dims_of
 
@@ -63,14 +65,7 @@ def quantize_frozen_products(model: ir.Model) -> PassNote:
     """Replace Gemm by an 8-bit product wherever the right operand is a frozen matrix."""
     note = PassNote("quantize_frozen_products")
     graph = model.graph
-    for node in [node for node in graph if node.op_type == "Gemm"]:
-        weight = node.inputs[1]
-        matrix = constant_of(weight)
-        if weight is None or matrix is None:
-            continue
-        if matrix.size < SMALLEST_MATRIX:
-            note.refuse(f"{weight.name}: only {matrix.size} elements")
-            continue
+    for node, weight, matrix in _frozen_products(graph, note):
         transposed = bool(node.attributes["transB"].as_int())
         values, scales = quantize_columns(matrix.T if transposed else matrix)
         b = Builder(graph, "int8")
@@ -92,14 +87,7 @@ def quantize_frozen_products(model: ir.Model) -> PassNote:
 def store_frozen_weights(model: ir.Model) -> PassNote:
     """Make every Gemm with a frozen matrix read it from 8 bits, dequantised for that product alone."""
     note = PassNote("store_frozen_weights")
-    for node in [node for node in model.graph if node.op_type == "Gemm"]:
-        weight = node.inputs[1]
-        matrix = constant_of(weight)
-        if weight is None or matrix is None:
-            continue
-        if matrix.size < SMALLEST_MATRIX:
-            note.refuse(f"{weight.name}: only {matrix.size} elements")
-            continue
+    for node, weight, matrix in _frozen_products(model.graph, note):
         axis = next((axis for axis in (0, 1) if matrix.shape[axis] % BLOCK == 0), None)
         if axis is None:
             note.refuse(f"{weight.name}: blocks of {BLOCK} do not fill {matrix.shape[0]} x {matrix.shape[1]}")
@@ -117,6 +105,19 @@ def store_frozen_weights(model: ir.Model) -> PassNote:
     return note
 
 
+def _frozen_products(graph: ir.Graph, note: PassNote) -> Iterator[tuple[ir.Node, ir.Value, np.ndarray]]:
+    """Yield every Gemm whose right operand is a frozen matrix worth the pass, with that operand and its numbers."""
+    for node in [node for node in graph if node.op_type == "Gemm"]:
+        weight = node.inputs[1]
+        matrix = constant_of(weight)
+        if weight is None or matrix is None:
+            continue
+        if matrix.size < SMALLEST_MATRIX:
+            note.refuse(f"{weight.name}: only {matrix.size} elements")
+            continue
+        yield node, weight, matrix
+
+
 def _dynamic_product(node: ir.Node, right: tuple[ir.Value, ir.Value], b: Builder) -> ir.Value:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     inputs = [node.inputs[0], *right, *([None, bias] if bias is not None else [])]
@@ -125,8 +126,8 @@ def _dynamic_product(node: ir.Node, right: tuple[ir.Value, ir.Value], b: Builder
 
 def _divided_by_rows(value: ir.Value | None) -> ir.Node | None:
     """Return the Div(x, sizes [rows, 1]) that makes the value, where nothing else reads it."""
-    node = value.producer() if value is not None else None
-    if value is None or node is None or node.op_type != "Div" or len(list(value.uses())) != 1:
+    node = produced_by(value, "Div")
+    if value is None or node is None or only_user(value) is None:
         return None
     sizes = node.inputs[1]
     return node if sizes is not None and dims_of(sizes) == (dims_of(value)[0], 1) else None
@@ -137,8 +138,7 @@ def _product_of_rows(node: ir.Node, scaled: ir.Node, right: tuple[ir.Value, ir.V
     x, sizes = scaled.inputs
     assert x is not None and sizes is not None
     rows = dims_of(sizes)[0]
-    producer = x.producer()
-    zero = GELU_ZERO if producer is not None and producer.op_type == "Gelu" else SYMMETRIC_ZERO
+    zero = GELU_ZERO if produced_by(x, "Gelu") else SYMMETRIC_ZERO
     step = 1.0 / (255 - zero)
     steps = b.reshape_to(b.mul(sizes, b.scalar(step)), (rows,))
     shape = b.op("Shape", [steps], (1,), dtype=ir.DataType.INT64)

@@ -13,23 +13,19 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edge_far.compile.builder import Builder
-from edge_far.compile.graphs import insert_before, remove_dead_nodes, replace_value
+from edge_far.compile.builder import SWAP_HEADS, Builder
+from edge_far.compile.graphs import first_reader, insert_before, later_uses, places, remove_dead_nodes, replace_value
 from edge_far.compile.notes import PassNote
 from edge_far.compile.sizes import dims_of
 
 __all__ = ["recompute_cheap_values"]
-
-SWAP_HEADS = (0, 2, 1, 3)
 
 
 def recompute_cheap_values(model: ir.Model) -> PassNote:
     """Apply both rules in place."""
     note = PassNote("recompute_cheap_values")
     graph = model.graph
-    loss = graph.outputs[0].producer()
-    position = {node: index for index, node in enumerate(graph)}
-    end = position[loss] if loss is not None else len(position)
+    position, end = places(graph)
     for node in [node for node in graph if position[node] <= end]:
         if node.op_type == "Attention" and node.outputs[3].name:
             _recompute_weights(graph, node, position)
@@ -45,11 +41,11 @@ def _recompute_weights(graph: ir.Graph, attention: ir.Node, position: dict[ir.No
     query, key, _, mask = attention.inputs[:4]
     weights = attention.outputs[3]
     assert query is not None and key is not None and mask is not None
-    first = min((user for user, _ in weights.uses()), key=lambda user: position[user])
+    first = first_reader([(user, index) for user, index in weights.uses()], position)
     heads = attention.attributes["q_num_heads"].as_int()
     scale = attention.attributes["scale"].as_float()
     b = Builder(graph, "again")
-    by_heads = [_by_heads(value, heads, b) for value in (query, key)]
+    by_heads = [b.by_heads(value, heads) for value in (query, key)]
     scores = b.add(b.matmul(*by_heads, trans_right=True, alpha=scale), mask)
     again = b.unary("Softmax", scores, axis=-1)
     insert_before(graph, first, b.nodes)
@@ -57,13 +53,6 @@ def _recompute_weights(graph: ir.Graph, attention: ir.Node, position: dict[ir.No
         _use_instead(value, new)
     replace_value(weights, again)
     weights.name = ""
-
-
-def _by_heads(value: ir.Value, heads: int, b: Builder) -> ir.Value:
-    """[B, S, A*d] -> [B, A, S, d]."""
-    batch, length, hidden = dims_of(value)
-    assert isinstance(hidden, int)
-    return b.transpose(b.reshape_keeping(value, (batch, length), (heads, hidden // heads)), SWAP_HEADS)
 
 
 def _use_instead(source: ir.Value, transposed: ir.Value) -> None:
@@ -80,15 +69,15 @@ def _use_instead(source: ir.Value, transposed: ir.Value) -> None:
 def _both_are_read(node: ir.Node, position: dict[ir.Node, int], end: int) -> bool:
     x = node.inputs[0]
     assert x is not None
-    return all(any(position.get(user, -1) > end for user, _ in value.uses()) for value in (x, node.outputs[0]))
+    return all(later_uses(value, position, end) for value in (x, node.outputs[0]))
 
 
 def _recompute_gelu(graph: ir.Graph, node: ir.Node, position: dict[ir.Node, int], end: int) -> None:
     x = node.inputs[0]
     assert x is not None
-    later = [(user, index) for user, index in node.outputs[0].uses() if position.get(user, -1) > end]
+    later = later_uses(node.outputs[0], position, end)
     b = Builder(graph, "again")
     again = b.unary("Gelu", x)
-    insert_before(graph, min((user for user, _ in later), key=lambda user: position[user]), b.nodes)
+    insert_before(graph, first_reader(later, position), b.nodes)
     for user, index in later:
         user.replace_input_with(index, again)

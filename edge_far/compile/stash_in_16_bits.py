@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edge_far.compile.builder import Builder
-from edge_far.compile.graphs import insert_before
+from edge_far.compile.graphs import first_reader, insert_before, later_uses, places
 from edge_far.compile.notes import PassNote
 
 __all__ = ["stash_in_16_bits"]
@@ -19,13 +19,11 @@ def stash_in_16_bits(model: ir.Model) -> PassNote:
     """Rewrite what the backward pass reads of every Attention's first three inputs."""
     note = PassNote("stash_in_16_bits")
     graph = model.graph
-    loss = graph.outputs[0].producer()
-    position = {node: index for index, node in enumerate(graph)}
-    end = position[loss] if loss is not None else len(position)
+    position, end = places(graph)
     for attention in [node for node in graph if node.op_type == "Attention" and position[node] <= end]:
         for value in attention.inputs[:3]:
             assert value is not None
-            later = [(user, index) for user, index in value.uses() if position.get(user, -1) > end]
+            later = later_uses(value, position, end)
             if not later:
                 continue
             forward = Builder(graph, "half")
@@ -33,7 +31,7 @@ def stash_in_16_bits(model: ir.Model) -> PassNote:
             graph.insert_after(attention, forward.nodes)
             backward = Builder(graph, "half")
             restored = backward.cast(stash, ir.DataType.FLOAT)
-            insert_before(graph, min((user for user, _ in later), key=lambda user: position[user]), backward.nodes)
+            insert_before(graph, first_reader(later, position), backward.nodes)
             for user, index in later:
                 user.replace_input_with(index, restored)
             note.changed("activations kept in 16 bits")
