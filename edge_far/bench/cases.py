@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_far.errors import UsageError
+from edge_far.profile import Compute
+from edge_far.profile_schema import settings_of
 
 __all__ = ["ENGINES", "PRECISIONS", "Case", "Method", "cases_for", "far_name", "method_named"]
 
 ENGINES = ("torch", "ort-training", "edge-far")
 ATTENTIONS = ("sdpa", "eager")
 # How edge-far stores and multiplies the non-learners (profile: compute.frozen_precision).
-PRECISIONS = ("int8", "int8-weights", "fp32-compact", "fp32")
+PRECISIONS: tuple[str, ...] = settings_of(Compute)["frozen_precision"][1].choices
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import Any
 
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable
+from edge_far.profile import Compute
+from edge_far.profile_schema import settings_of
 
 EXAMPLES = """examples:
   edge-far export --model ./all-MiniLM-L6-v2 --train train.jsonl --profile rpi-zero2w-512 --out bundle
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compiler = parser.add_argument_group("compiler")
     compiler.add_argument(
         "--frozen-precision",
-        choices=("int8", "int8-weights", "fp32-compact", "fp32"),
+        choices=settings_of(Compute)["frozen_precision"][1].choices,
         help="storage and products of the non-learners, as in `edge-far profiles sample` (default: the profile's)",
     )
     compiler.add_argument(

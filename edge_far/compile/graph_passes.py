@@ -100,13 +100,13 @@ def build_portable_graphs(
     if options.frozen_precision == "int8":
         notes.append(scale_gradient_rows(forward))
     _finish(forward, notes, parameters, options)
-    for name, make_leaner in (("step-lean", recompute_cheap_values), ("step-remat", rematerialise_blocks)):
-        leaner, before = _copy(forward), len(notes)
+    lean = [recompute_cheap_values, *([stash_in_16_bits] if options.stashes_in_8_bits else [])]
+    for name, passes in (("step-lean", lean), ("step-remat", [rematerialise_blocks])):
+        leaner = _copy(forward)
         shift_in_place(leaner)
-        notes.append(make_leaner(leaner))
-        if name == "step-lean" and options.stashes_in_8_bits:
-            notes.append(stash_in_16_bits(leaner))
-        if any(note.changes for note in notes[before:]):
+        made = [run(leaner) for run in passes]
+        notes += made
+        if any(note.changes for note in made):
             # ONNX Runtime keeps an output that nothing reads to the end of the run.
             notes.append(drop_unused_weights(leaner))
             graphs.leaner[name] = leaner

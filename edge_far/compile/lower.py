@@ -46,9 +46,27 @@ def _used(value: ir.Value) -> bool:
 
 
 def _layer_norm_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
-    """The normalised input is n = (x - mean) * rate."""
+    """With n = (x - mean) * rate and w = gamma / width: dx = rate * (dy*gamma - dy.w - n * (dy*n).w).
+
+    The two row means are matrix-vector products, which read their operand once and write a column.
+    """
     dy, x, gamma, mean, rate = _values(node)
-    return _layer_norm_gradients(node, dy, b.mul(b.sub(x, mean), rate), gamma, rate, b)
+    dx, dgamma, dbeta = node.outputs
+    width = int(dims_of(gamma)[0])
+    normal = b.mul(b.sub(x, mean), rate)
+    weighted = b.mul(dy, normal)
+    results: list[ir.Value | None] = [None, None, None]
+    if _used(dgamma):
+        results[1] = b.reduce("ReduceSum", weighted, 0, keepdims=False)
+    if _used(dbeta):
+        results[2] = b.reduce("ReduceSum", dy, 0, keepdims=False)
+    if _used(dx):
+        share = b.reshape_to(b.mul(gamma, b.scalar(1.0 / width)), (width, 1))
+        mean_product = b.gemm(weighted, share)
+        mean_gradient = b.gemm(dy, share)
+        correction = b.add(b.mul(normal, mean_product), mean_gradient)
+        results[0] = b.mul(b.sub(b.mul(dy, gamma), correction), rate)
+    return results
 
 
 def _layer_norm_grad_from_output(node: ir.Node, b: Builder) -> list[ir.Value | None]:
@@ -82,30 +100,6 @@ def _layer_norm_grad_from_output(node: ir.Node, b: Builder) -> list[ir.Value | N
         pair = b.op("Concat", [b.reshape_to(row, (1, width)) for row in rows], (2, width), axis=0)
         part = b.mul(b.binary("Div", y, divisor), mean_product)
         results[0] = b.mul(b.gemm(columns, pair, b.sub(b.mul(dy, gamma), part)), rate)
-    return results
-
-
-def _layer_norm_gradients(
-    node: ir.Node, dy: ir.Value, normal: ir.Value, gamma: ir.Value, rate: ir.Value, b: Builder
-) -> list[ir.Value | None]:
-    """With w = gamma / width: dx = rate * (dy*gamma - dy.w - n * (dy*n).w).
-
-    The two row means are matrix-vector products, which read their operand once and write a column.
-    """
-    dx, dgamma, dbeta = node.outputs
-    width = int(dims_of(gamma)[0])
-    weighted = b.mul(dy, normal)
-    results: list[ir.Value | None] = [None, None, None]
-    if _used(dgamma):
-        results[1] = b.reduce("ReduceSum", weighted, 0, keepdims=False)
-    if _used(dbeta):
-        results[2] = b.reduce("ReduceSum", dy, 0, keepdims=False)
-    if _used(dx):
-        share = b.reshape_to(b.mul(gamma, b.scalar(1.0 / width)), (width, 1))
-        mean_product = b.gemm(weighted, share)
-        mean_gradient = b.gemm(dy, share)
-        correction = b.add(b.mul(normal, mean_product), mean_gradient)
-        results[0] = b.mul(b.sub(b.mul(dy, gamma), correction), rate)
     return results
 
 
