@@ -93,21 +93,9 @@ class Ingestion:
     @contextmanager
     def _directories(self) -> Iterator[None]:
         """Open the spool and its private directories, so that no name can lead elsewhere."""
-        opened: list[int] = []
-        try:
-            try:
-                self._top = _open_directory(self._spool, None)
-                opened.append(self._top)
-                for name in (INGEST, KEPT, REFUSED):
-                    opened.append(_private_directory(self._spool, self._top, name))
-                self._ingest, self._kept, self._refused = opened[1:]
-                self._fsync(self._top)
-            except OSError as error:
-                raise storage_error(error, self._spool) from error
+        with _opened(self._spool, INGEST, KEPT, REFUSED) as (self._top, self._ingest, self._kept, self._refused):
+            self._fsync(self._top)
             yield
-        finally:
-            for descriptor in opened:
-                os.close(descriptor)
 
     def _finish_interrupted(self) -> None:
         """Keep files that were committed completely, and forget positions whose file is not here any more."""
@@ -276,14 +264,25 @@ def read_kept_again(spool: Path) -> None:
 @contextmanager
 def _kept(spool: Path) -> Iterator[tuple[int, int]]:
     """Open the directories of files under way and of files that are kept."""
+    with _opened(spool, INGEST, KEPT) as (_, ingest, kept):
+        try:
+            yield ingest, kept
+        except OSError as error:
+            raise storage_error(error, spool) from error
+
+
+@contextmanager
+def _opened(spool: Path, *names: str) -> Iterator[list[int]]:
+    """Open the spool, and directories of the daemon's own in it."""
     opened: list[int] = []
     try:
-        opened.append(_open_directory(spool, None))
-        for name in (INGEST, KEPT):
-            opened.append(_private_directory(spool, opened[0], name))
-        yield opened[1], opened[2]
-    except OSError as error:
-        raise storage_error(error, spool) from error
+        try:
+            opened.append(_open_directory(spool, None))
+            for name in names:
+                opened.append(_private_directory(spool, opened[0], name))
+        except OSError as error:
+            raise storage_error(error, spool) from error
+        yield opened
     finally:
         for descriptor in opened:
             os.close(descriptor)
