@@ -186,7 +186,7 @@ def run_bundle(task: Task) -> list[dict[str, Any]]:
     from edge_far.device import session
     from edge_far.device.backends import choose_backend
     from edge_far.device.memory import use_one_heap
-    from edge_far.device.optimizer import clip_scale, global_norm
+    from edge_far.device.optimizer import clipped_step
     from edge_far.device.optimizers import make_optimizer
 
     use_one_heap()
@@ -211,9 +211,7 @@ def run_bundle(task: Task) -> list[dict[str, Any]]:
         began = time.perf_counter()
         backend.accumulate(batch, 1.0 / task.batch, None)
         computed = time.perf_counter()
-        optimizer.step(backend.gradients, LEARNING_RATE, clip_scale(global_norm(backend.gradients), CLIP_NORM))
-        for gradient in backend.gradients.values():
-            gradient.fill(0.0)
+        clipped_step(optimizer, backend.gradients, LEARNING_RATE, CLIP_NORM)
         ended = time.perf_counter()
         walls.append(ended - began)
         updates.append(ended - computed)

@@ -91,7 +91,7 @@ def run_child(options: argparse.Namespace, python: Path) -> dict[str, Any]:
 def train(options: argparse.Namespace) -> dict[str, Any]:
     """Take the steps in this process; return the resident set over time."""
     from edge_far.device.arrays import read_arrays
-    from edge_far.device.optimizer import clip_scale, global_norm
+    from edge_far.device.optimizer import clipped_step
     from edge_far.device.optimizers import make_optimizer
     from edge_far.device.session import PortableBackend
 
@@ -112,9 +112,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
             batch = make_batch(options.batch, int(length), manifest.model.vocabulary, len(manifest.labels), random)
             key = DropoutKey(options.seed, step, 0) if options.dropout else None
             backend.accumulate(batch, 1.0 / options.batch, key)
-            optimizer.step(backend.gradients, LEARNING_RATE, clip_scale(global_norm(backend.gradients), CLIP_NORM))
-            for gradient in backend.gradients.values():
-                gradient.fill(0.0)
+            clipped_step(optimizer, backend.gradients, LEARNING_RATE, CLIP_NORM)
             if step == SETTLED or step % EVERY == 0 or step == options.steps:
                 memory = resident_set()
                 rows.append({"step": step, "rss_mib": memory.now_mib, "peak_rss_mib": memory.peak_mib})

@@ -12,7 +12,7 @@ from edge_far.device.backend import DropoutKey
 from edge_far.device.backends import choose_backend
 from edge_far.device.calibration import calibrate
 from edge_far.device.memory import release_free_memory, resident_set, use_one_heap
-from edge_far.device.optimizer import clip_scale, global_norm
+from edge_far.device.optimizer import clipped_step
 from edge_far.device.optimizers import make_optimizer
 from edge_far.device.plan import Choice, Plan, Shapes, make_plan
 from edge_far.device.step_times import StepTimes
@@ -48,9 +48,7 @@ def measure_bundle(task: Task) -> Measurement:
             key = DropoutKey(task.seed, step, number) if task.dropout else None
             loss += backend.accumulate(part, 1.0 / task.batch, key, task.variant)
         computed = time.perf_counter()
-        optimizer.step(backend.gradients, LEARNING_RATE, clip_scale(global_norm(backend.gradients), CLIP_NORM))
-        for gradient in backend.gradients.values():
-            gradient.fill(0.0)
+        clipped_step(optimizer, backend.gradients, LEARNING_RATE, CLIP_NORM)
         ended = time.perf_counter()
         forward_backward.append(computed - began)
         update.append(ended - computed)

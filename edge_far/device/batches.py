@@ -28,6 +28,14 @@ class Batch:
     token_type_ids: np.ndarray | None
     labels: np.ndarray
 
+    def model_inputs(self, *, token_types: bool) -> dict[str, np.ndarray]:
+        """Return what a graph reads of the texts, by its inputs' names; token types are zeros where there are none."""
+        feeds = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        if token_types:
+            types = self.token_type_ids
+            feeds["token_type_ids"] = np.zeros_like(self.input_ids) if types is None else types
+        return feeds
+
 
 def padded_length(longest: int, multiple: int = 8) -> int:
     """Return `longest` rounded up to a multiple, at least one multiple: few shapes, and aligned rows."""

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-__all__ = ["Chunk", "Optimizer", "StateArray", "clip_scale", "global_norm"]
+__all__ = ["Chunk", "Optimizer", "StateArray", "clip_scale", "clipped_step", "global_norm"]
 
 CHUNK = 32 * 1024  # elements; chosen with benchmarks/optimizer_step.py
 NORM_CHUNK = 8 * 1024  # under 10,000 elements OpenBLAS adds in one thread, so the order of the sum is fixed
@@ -145,6 +145,20 @@ def global_norm(gradients: Mapping[str, np.ndarray]) -> float:
 def clip_scale(norm: float, max_norm: float) -> float:
     """Return the factor torch.nn.utils.clip_grad_norm_ multiplies gradients with; 0 for an infinite norm."""
     return min(1.0, max_norm / (norm + 1e-6))
+
+
+def clipped_step(
+    optimizer: Optimizer,
+    gradients: Mapping[str, np.ndarray],
+    learning_rate: float,
+    clip_norm: float,
+    norm: float | None = None,
+) -> None:
+    """Do all that stands between two batches: clip by the global norm (`norm` where it is known), update, clear."""
+    found = global_norm(gradients) if norm is None else norm
+    optimizer.step(gradients, learning_rate, clip_scale(found, clip_norm))
+    for gradient in gradients.values():
+        gradient.fill(0.0)
 
 
 def _flat(name: str, array: np.ndarray) -> np.ndarray:

@@ -36,9 +36,9 @@ SESSION_MIB = 20.0
 # What the heap holds, relative to the buffers that liveness.py counts, by step graph: holes between blocks of many
 # sizes, and where recomputing moves the peak, what the runtime holds longer than it is read (docs/results.md).
 HEAP_OVERHEADS = {"step": 1.17, "step-lean": 1.2, "step-remat": 1.6}
-PLAIN = "step"
 # The same for evaluation, whose buffers do not fit the holes that training's leave (measured: up to 1.6).
 EVALUATION_OVERHEAD = 1.65
+PLAIN = "step"  # the step graph of a length that names none
 # Kept free between the predicted peak and the budget.
 RESERVE = 0.03
 # Added to the smallest budget that is named: the measured runtime differs a little from one start to the next.
@@ -152,17 +152,18 @@ def make_plan(
     fit. `keep` is the choice of a run that is resumed: it is described as it is, whether it fits or not. `only_plain`
     is for an engine with one step graph.
     """
-    steps = {step.name: step for step in manifest.portable.steps[: 1 if only_plain else None]}
+    graphs = manifest.portable.steps[: 1 if only_plain else None]
+    steps = {step.name: step for step in graphs}
     if loaded:
         runtime_mib -= manifest.trained_parameters * 4 / MIB
     fixed = _fixed_parts(manifest, runtime_mib, optimizer)
     base = sum(fixed.values())
     if keep is None:
         limit = min(largest_micro_batch or shapes.batch_size, shapes.batch_size)
-        keep = _choose(manifest, list(steps.values()), shapes, limit, budget_mib * (1 - RESERVE) - base, seconds)
+        keep = _choose(manifest, graphs, shapes, limit, budget_mib * (1 - RESERVE) - base, seconds)
         if keep is None:
             saved = _saved(manifest, optimizer)
-            raise _no_plan(manifest, list(steps.values()), shapes, budget_mib, base, saved)
+            raise _no_plan(manifest, graphs, shapes, budget_mib, base, saved)
     variants = {length: keep.variants.get(length, PLAIN) for length in keep.rows}
     longest = max(shapes.lengths)
     tokens = keep.evaluation_tokens
@@ -175,7 +176,7 @@ def make_plan(
     return Plan(
         rows=keep.rows,
         variants=variants,
-        leanest=_leanest(list(steps.values()), longest).name,
+        leanest=_leanest(graphs, longest).name,
         micro_batch=micro_batch,
         accumulation=math.ceil(shapes.batch_size / micro_batch),
         batch_size=shapes.batch_size,

@@ -25,7 +25,7 @@ from edge_far.device.backend import DropoutKey
 from edge_far.device.constants import MappedConstants
 from edge_far.device.dropout import draw_mask
 from edge_far.device.memory import MIB, resident_set, use_one_heap
-from edge_far.device.optimizer import clip_scale, global_norm
+from edge_far.device.optimizer import clipped_step
 from edge_far.device.optimizers import OPTIMIZERS, make_optimizer
 from edge_far.device.plan import evaluate
 from edge_far.device.session import load_session, session_options
@@ -172,11 +172,7 @@ def _time_update(name: str) -> float:
     gradients = {"probe": np.full((PARAMETERS // 1024, 1024), 1e-3, np.float32)}
     optimizer = make_optimizer(name, parameters, weight_decay=0.01, no_decay=())
 
-    def update() -> None:
-        optimizer.step(gradients, 1e-4, clip_scale(global_norm(gradients), 1.0))
-        gradients["probe"].fill(0.0)
-
-    return _median_seconds(update) / PARAMETERS
+    return _median_seconds(lambda: clipped_step(optimizer, gradients, 1e-4, 1.0)) / PARAMETERS
 
 
 def _median_seconds(action: Callable[[], object]) -> float:

@@ -46,11 +46,7 @@ class ReleasedModel:
 
     def logits(self, batch: Batch) -> np.ndarray:
         """Return float32 [B, labels]."""
-        feeds = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if self.token_types:
-            types = batch.token_type_ids
-            feeds["token_type_ids"] = np.zeros_like(batch.input_ids) if types is None else types
-        (logits,) = self._session.run(["logits"], feeds)
+        (logits,) = self._session.run(["logits"], batch.model_inputs(token_types=self.token_types))
         return np.asarray(logits)
 
 

@@ -84,7 +84,7 @@ class PortableBackend:
         """Add one micro-batch's gradients; see Backend."""
         step = self._session(variant)
         binding = step.io_binding()
-        feeds = self._inputs(batch)
+        feeds = batch.model_inputs(token_types=self.bundle.manifest.portable.token_types)
         feeds["labels"] = batch.labels
         feeds["loss_scale"] = np.array(loss_scale, np.float32)
         feeds |= self._factors
@@ -109,7 +109,7 @@ class PortableBackend:
         """Run the inference graph; see Backend."""
         infer = self._session("infer")
         binding = infer.io_binding()
-        for name, array in self._inputs(batch).items():
+        for name, array in batch.model_inputs(token_types=self.bundle.manifest.portable.token_types).items():
             binding.bind_cpu_input(name, array)
         for name, value in self._values.items():
             binding.bind_ortvalue_input(name, value)
@@ -120,13 +120,6 @@ class PortableBackend:
     def close(self) -> None:
         """Drop the sessions."""
         self._sessions.clear()
-
-    def _inputs(self, batch: Batch) -> dict[str, np.ndarray]:
-        feeds = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if self.bundle.manifest.portable.token_types:
-            types = batch.token_type_ids
-            feeds["token_type_ids"] = np.zeros_like(batch.input_ids) if types is None else types
-        return feeds
 
     def _session(self, graph: str) -> ort.InferenceSession:
         """Return the session of a graph; loads it when it is used for the first time."""

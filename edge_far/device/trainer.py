@@ -27,7 +27,7 @@ from edge_far.device.control import Control
 from edge_far.device.encode import Encoded
 from edge_far.device.evaluate import evaluate, metrics_document, metrics_text
 from edge_far.device.memory import release_free_memory, resident_set
-from edge_far.device.optimizer import clip_scale, global_norm
+from edge_far.device.optimizer import clipped_step, global_norm
 from edge_far.device.optimizers import make_optimizer
 from edge_far.device.plan import Plan
 from edge_far.device.pressure import MemoryWatch
@@ -177,9 +177,7 @@ class Trainer:
         norm = global_norm(gradients)
         if not math.isfinite(norm) or not math.isfinite(loss):
             raise self._diverged(f"at step {step + 1}: loss {loss:g}, gradient norm {norm:g}")
-        self.optimizer.step(gradients, self.schedule(step), clip_scale(norm, self.settings.clip_norm))
-        for gradient in gradients.values():
-            gradient.fill(0.0)
+        clipped_step(self.optimizer, gradients, self.schedule(step), self.settings.clip_norm, norm)
         return _Step(loss, norm, len(indices), tokens, time.monotonic() - began)
 
     def _rows_for(self, length: int) -> int:
@@ -287,20 +285,20 @@ class Trainer:
         if reason is None:
             return False
         step = self.state.step
-        halved = any(self._rows_for(length) > 1 for length in self.plan.rows)
-        if not halved and all(self._variant_for(length) == self.plan.leanest for length in self.plan.rows):
+        divisible = any(self._rows_for(length) > 1 for length in self.plan.rows)
+        if not divisible and all(self._variant_for(length) == self.plan.leanest for length in self.plan.rows):
             self._checkpoint(log)
             raise Deferred(
                 f"{reason}, and the smallest plan is running",
                 where=f"step {step}",
                 hint="continue with --resume when there is more memory",
             )
-        if halved:
+        if divisible:
             self.state = replace(self.state, divisor=2 * self.state.divisor)
             what = f"micro-batches divided by {self.state.divisor}"
         else:
             self.state = replace(self.state, leanest=True)
-            what = f"blocks are computed again ({self.plan.leanest})"
+            what = f"the leanest step graph, {self.plan.leanest},"
         log.write("step_down", step=step, reason=reason, divisor=self.state.divisor, leanest=self.state.leanest)
         self.console.warn(f"{reason}: {what} from step {step + 1} on")
         self.backend.close()
