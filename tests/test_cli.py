@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,13 +13,7 @@ import pytest
 from edge_far import __version__, cli, errors
 from edge_far.bundle import Bundle
 from edge_far.errors import EdgeFarError, StorageError
-
-
-def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `edge-far` in a process of its own."""
-    command = [sys.executable, "-m", "edge_far.cli", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+from tests.faults.processes import edge_far
 
 
 def assert_one_line(stderr: str) -> None:
@@ -195,8 +188,7 @@ def test_bad_input_ends_with_one_line_and_its_code(
 ) -> None:
     places = {"bundle": tiny_bundle("tiny-fp32").root, "tmp": bad_files, "data": tiny_data}
     filled = [argument.format(**places) for argument in arguments]
-    done = run(*filled, "--quiet", "--json")
-    assert "Traceback" not in done.stderr
+    done = edge_far(*filled, "--quiet", "--json")
     assert done.returncode == code, done.stderr
     assert done.stderr.splitlines()[-1].startswith("edge-far: error: ")
     assert json.loads(done.stdout)["error"]["exit_code"] == code
@@ -206,7 +198,7 @@ def test_bad_input_ends_with_one_line_and_its_code(
 
 def test_a_directory_as_data_is_bad_data(bad_files: Path, tiny_bundle: Callable[[str], Bundle], tmp_path: Path) -> None:
     root = tiny_bundle("tiny-fp32").root
-    done = run("train", str(root), "--train", str(bad_files), "--out", str(tmp_path / "run"), "--quiet")
+    done = edge_far("train", str(root), "--train", str(bad_files), "--out", str(tmp_path / "run"), "--quiet")
     assert_one_line(done.stderr)
     assert done.returncode == 65 and "is a directory, not a file" in done.stderr
 
@@ -221,7 +213,7 @@ def test_a_changed_byte_ends_training_before_it_begins(
     content = bytearray((root / "portable/weights.bin").read_bytes())
     content[100] ^= 1
     (root / "portable/weights.bin").write_bytes(content)
-    done = run("train", str(root), "--train", str(tiny_data), "--out", str(tmp_path / "run"))
+    done = edge_far("train", str(root), "--train", str(tiny_data), "--out", str(tmp_path / "run"))
     assert done.returncode == 65 and "portable/weights.bin" in done.stderr
     assert_one_line(done.stderr)
     assert not (tmp_path / "run").exists()

@@ -29,7 +29,7 @@ from edge_far.errors import ConfigError, DataError, OutputExists
 if TYPE_CHECKING:  # imported where needed, so that --help and bad options answer at once
     from edge_far.bundle import Bundle
     from edge_far.device.checkpoint import RunDirectory
-    from edge_far.device.settings import RunRecord
+    from edge_far.device.settings import RunRecord, TrainSettings
     from edge_far.device.signals import StopRequest
     from edge_far.profile import Profile
 
@@ -88,12 +88,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Train; the document is the run's result."""
-    import onnxruntime
-
     from edge_far.bundle import open_bundle
     from edge_far.device.checkpoint import RunDirectory
     from edge_far.device.optimizers import RATE_ADVICE
-    from edge_far.device.settings import RunRecord, load_record, resolve_settings
+    from edge_far.device.settings import load_record, resolve_settings
     from edge_far.device.signals import StopRequest
 
     _check_machine_options(options)
@@ -110,18 +108,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             if directory.settings.is_file()
             else "choose another directory",
         )
-    wanted = RunRecord(
-        settings=settings,
-        bundle=bundle.fingerprint,
-        train_sha256=_hash_of(options.train),
-        eval_sha256=_hash_of(options.eval) if options.eval else None,
-        backend="portable" if options.backend == "auto" else options.backend,
-        threads=known.threads if known and options.threads is None else threads_of(options, profile),
-        rows={},
-        evaluation_tokens=0,
-        onnxruntime=onnxruntime.__version__,
-        learners_sha256=_hash_of(options.learners) if options.learners else None,
-    )
+    threads = known.threads if known and options.threads is None else threads_of(options, profile)
+    wanted = _wanted_record(options, bundle, settings, threads)
     if settings.optimizer in RATE_ADVICE and options.learning_rate is None:
         console.warn(
             f"the learning rate {settings.learning_rate:g} is the bundle's, chosen for AdamW; "
@@ -251,6 +239,28 @@ def _check_machine_options(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"must be from 0.01 to 10000, not {options.checkpoint_minutes:g}", where="--checkpoint-minutes"
         )
+
+
+def _wanted_record(options: argparse.Namespace, bundle: Bundle, settings: TrainSettings, threads: int) -> RunRecord:
+    """Return the record of the run that is asked for, before its plan."""
+    from edge_far.device.settings import RunRecord
+
+    paths = {name: getattr(options, name) for name in ("train", "eval", "learners")}
+    hashes = {name: _hash_of(path) for name, path in paths.items() if path}
+    import onnxruntime  # takes a second or more, so after all that a bad file can end
+
+    return RunRecord(
+        settings=settings,
+        bundle=bundle.fingerprint,
+        train_sha256=hashes["train"],
+        eval_sha256=hashes.get("eval"),
+        backend="portable" if options.backend == "auto" else options.backend,
+        threads=threads,
+        rows={},
+        evaluation_tokens=0,
+        onnxruntime=onnxruntime.__version__,
+        learners_sha256=hashes.get("learners"),
+    )
 
 
 def _hash_of(path: Path) -> str:
