@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SPLITS = ("train", "val", "test")
 EXPORT_OPTIONS = {
     "far_10": ["--selection", "far", "--retention", "0.1"],
+    "far_10_exact": ["--selection", "far", "--retention", "0.1", "--frozen-precision", "fp32"],
     "far_10_reset": ["--selection", "far", "--retention", "0.1", "--start", "reset"],
     "random_10": ["--selection", "random", "--retention", "0.1"],
     "frozen": ["--retention", "0"],

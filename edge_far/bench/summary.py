@@ -59,8 +59,13 @@ def make_ratios(rows: Sequence[Row], far: str) -> dict[str, float]:
         "torch_far": _select(rows, "torch", far),
         "ort_training_full": _select(rows, "ort-training", "full"),
         "ort_training_far": _select(rows, "ort-training", far),
-        "edge_far_full": _select(rows, "edge-far", "full", embeddings="train"),
-        "edge_far_full_frozen_embeddings": _select(rows, "edge-far", "full", embeddings="frozen"),
+        **{
+            f"edge_far_full{passes}{tables}": _select(
+                rows, "edge-far", "full", precision=precision, embeddings=embeddings
+            )
+            for passes, precision in (("", "fp32"), ("_compact", "fp32-compact"))
+            for tables, embeddings in (("", "train"), ("_frozen_embeddings", "frozen"))
+        },
     }
     far_rows = {precision: _select(rows, "edge-far", far, precision=precision) for precision in PRECISIONS}
     ratios = {}

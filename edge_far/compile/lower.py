@@ -80,25 +80,27 @@ def _layer_norm_grad_from_output(node: ir.Node, b: Builder) -> list[ir.Value | N
     width = int(dims_of(gamma)[0])
     tiny = b.scalar(SMALLEST_GAMMA)
     lost = b.op("Less", [b.unary("Abs", gamma), tiny], dims_of(gamma), dtype=ir.DataType.BOOL)
-    divisor = b.op("Where", [lost, tiny, gamma], dims_of(gamma))
+    inverse = b.binary("Div", b.scalar(1.0), b.op("Where", [lost, tiny, gamma], dims_of(gamma)))
     product = b.mul(dy, y)
     results: list[ir.Value | None] = [None, None, None]
     sum_dy = b.reduce("ReduceSum", dy, 0, keepdims=False) if _used(dbeta) or _used(dgamma) else None
     if _used(dgamma):
         assert sum_dy is not None
         sum_product = b.reduce("ReduceSum", product, 0, keepdims=False)
-        results[1] = b.binary("Div", b.sub(sum_product, b.mul(sum_dy, beta)), divisor)
+        results[1] = b.mul(b.sub(sum_product, b.mul(sum_dy, beta)), inverse)
     if _used(dbeta):
         results[2] = sum_dy
     if _used(dx):
-        share = b.scalar(1.0 / width)
-        ones = b.constant(np.full((width, 1), 1.0 / width, np.float32), f"mean.{width}")
-        mean_gradient = b.gemm(dy, b.reshape_to(b.mul(gamma, share), (width, 1)))
-        mean_product = b.sub(b.gemm(product, ones), b.gemm(dy, b.reshape_to(b.mul(beta, share), (width, 1))))
-        columns = b.op("Concat", [mean_product, b.unary("Neg", mean_gradient)], (dims_of(dy)[0], 2), axis=1)
-        rows = [b.binary("Div", beta, divisor), b.constant(np.ones(width, np.float32), f"ones.{width}")]
+        share = b.scalar(-1.0 / width)
+        # Of each row, side by side: the mean of dx * n, and minus that of dx.
+        means = b.constant(np.array([[1.0 / width, 0.0]] * width, np.float32), f"means.{width}")
+        shares = [b.reshape_to(b.mul(vector, share), (width, 1)) for vector in (beta, gamma)]
+        columns = b.gemm(dy, b.op("Concat", shares, (width, 2), axis=1), b.gemm(product, means))
+        first = b.constant(np.array([0], np.int64), "first_column")
+        mean_product = b.op("Gather", [columns, first], (dims_of(dy)[0], 1), axis=1)
+        rows = [b.mul(beta, inverse), b.constant(np.ones(width, np.float32), f"ones.{width}")]
         pair = b.op("Concat", [b.reshape_to(row, (1, width)) for row in rows], (2, width), axis=0)
-        part = b.mul(b.binary("Div", y, divisor), mean_product)
+        part = b.mul(b.mul(y, inverse), mean_product)
         results[0] = b.mul(b.gemm(columns, pair, b.sub(b.mul(dy, gamma), part)), rate)
     return results
 

@@ -21,7 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 FLOAT, UINT8, INT32 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT32
 MICROSOFT = "com.microsoft"
-EXACT, FP32, INT8 = 0.0, 1e-5, 1e-2  # tolerances, as parts of the largest value of the output
+# Tolerances, as parts of the largest value of the output; BYTE is one step of 255, for sums that end between two.
+EXACT, FP32, INT8, BYTE = 0.0, 1e-5, 1e-2, 1 / 254
 ROWS, INNER, COLUMNS = 37, 128, 51  # odd sizes: the tails of the vector kernels are run too
 
 
@@ -162,7 +163,52 @@ def _quantizers(rng: np.random.Generator) -> list[Case]:
     step = np.float32((np.float32(high) - np.float32(low)) / 255)
     dynamic_zero = np.clip(np.rint(-np.float32(low) / step), 0, 255)
     dynamic = np.clip(np.rint(x / step) + dynamic_zero, 0, 255)
+    # The 8-bit derivative of a GELU: turned about by a negative scale, a sigmoid looked up, a line added.
+    turned = np.clip(np.rint(x / np.float32(-0.03)) + 120, 0, 255).astype(np.uint8)
+    steps = turned.astype(np.float64) - 120
+    sigmoid = np.clip(np.rint(255 / (1 + np.exp(-0.06 * steps))), 0, 255)
+    line = np.clip(np.rint((sigmoid - 120) * 0.8 + steps * 0.3) + 128, 0, 255)
+    ones = {"one": np.array(1 / 255, np.float32), "none": np.array(0, np.uint8)}
+    adds = {"first": np.array(0.8, np.float32), "second": np.array(0.3, np.float32)}
     return [
+        Case(
+            "QuantizeLinear uint8, negative scale",
+            "QuantizeLinear",
+            {"x": x, "scale": -scale, "zero": zero},
+            turned,
+            EXACT,
+            constants=("scale", "zero"),
+            outputs=(UINT8,),
+        ),
+        Case(
+            "QLinearSigmoid",
+            "QLinearSigmoid",
+            {"x": turned, "scale": np.array(0.06, np.float32), "zero": zero, **ones},
+            sigmoid,
+            EXACT,
+            MICROSOFT,
+            ("scale", "zero", *ones),
+            outputs=(UINT8,),
+        ),
+        Case(
+            "QLinearAdd",
+            "QLinearAdd",
+            {
+                "a": sigmoid.astype(np.uint8),
+                "first": adds["first"],
+                "zero": zero,
+                "b": turned,
+                "second": adds["second"],
+                "middle": zero,
+                "unit": np.array(1, np.float32),
+                "offset": np.array(128, np.uint8),
+            },
+            line,
+            BYTE,
+            MICROSOFT,
+            (*adds, "zero", "middle", "unit", "offset"),
+            outputs=(UINT8,),
+        ),
         Case(
             "QuantizeLinear uint8",
             "QuantizeLinear",

@@ -30,7 +30,7 @@ def test_unknown_methods_are_refused(name: str) -> None:
 
 def test_full_fine_tuning_trains_and_freezes_embeddings() -> None:
     methods = [method_named(name, 0.1) for name in ("full", "far")]
-    titles = [case.title for case in cases_for(ENGINES, methods, ["int8", "fp32"], "frozen")]
+    titles = [case.title for case in cases_for(ENGINES, methods, ["int8", "fp32-compact"], "frozen")]
     assert titles == [
         "torch full sdpa embeddings trained",
         "torch full eager embeddings trained",
@@ -42,8 +42,10 @@ def test_full_fine_tuning_trains_and_freezes_embeddings() -> None:
         "ort-training far-10 fp32",
         "edge-far full fp32 embeddings trained",
         "edge-far full fp32",
+        "edge-far full fp32-compact embeddings trained",
+        "edge-far full fp32-compact",
         "edge-far far-10 int8",
-        "edge-far far-10 fp32",
+        "edge-far far-10 fp32-compact",
     ]
 
 

@@ -57,7 +57,14 @@ STANDARD = {
     "Unsqueeze",
     "Where",
 }
-MICROSOFT = {"BiasGelu", "DynamicQuantizeMatMul", "FusedMatMul", "MatMulIntegerToFloat"}
+MICROSOFT = {
+    "BiasGelu",
+    "DynamicQuantizeMatMul",
+    "FusedMatMul",
+    "MatMulIntegerToFloat",
+    "QLinearAdd",
+    "QLinearSigmoid",
+}
 GRAPHS = ("step", "infer")
 ABSOLUTE_PATH = re.compile(rb"/(work|home|root|tmp|usr)/[\w./-]+")
 
