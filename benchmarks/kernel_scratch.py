@@ -27,9 +27,12 @@ import sys
 import numpy as np
 import onnxruntime as ort
 from edge_far.device.memory import resident_set
-from edge_far.device.session import load_session, session_options
+from edge_far.device.session import load_session
 
-session = load_session(sys.argv[1], session_options(2))
+options = ort.SessionOptions()
+options.enable_cpu_mem_arena = False
+options.intra_op_num_threads = 2
+session = load_session(sys.argv[1], options)
 types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 feeds = {each.name: np.ones(each.shape, types[each.type]) for each in session.get_inputs()}
 before = resident_set().now_mib

@@ -196,8 +196,6 @@ def run_bundle(task: Task) -> list[dict[str, Any]]:
 
     def load_profiled(path: Path, options: Any) -> Any:
         options.enable_profiling = True
-        # The profile's entries would keep the heap from using freed blocks again: tensors get a place of their own.
-        options.enable_cpu_mem_arena = True
         options.profile_file_prefix = str(Path(str(task.bundle)).with_name("profile"))
         profiled.append(load(path, options))
         return profiled[-1]

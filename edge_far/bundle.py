@@ -51,7 +51,7 @@ __all__ = [
     "open_bundle",
 ]
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 _READ_BYTES = 1 << 20
 
@@ -157,13 +157,15 @@ class ProbedOperator:
 
 @dataclass(frozen=True)
 class StepVariant:
-    """One graph of the training step, portable/NAME.onnx: all variants compute the same, with other peaks and times.
+    """What a graph takes, portable/NAME.onnx: all variants of the step compute the same, with other peaks and times.
 
-    The peak of activations at a shape, in bytes, is the largest of `peaks` there.
+    The peak of live activations at a shape, in bytes, is the largest of `peaks` there; `packing` holds (sequence,
+    factor) pairs: so many times the peak is what the arena holds that they lie in.
     """
 
     name: str
     peaks: tuple[Polynomial, ...]
+    packing: tuple[tuple[float, ...], ...]
     costs: tuple[OperatorCost, ...]
 
 
@@ -171,7 +173,7 @@ class StepVariant:
 class Portable:
     """What the device must know of the portable graphs.
 
-    The first of `steps` is the plain one, `step`. `infer_peaks` and `infer_costs` are as in StepVariant; `probe` is
+    The first of `steps` is the plain one, `step`. `infer` is the graph of evaluation, without dropout; `probe` is
     what probe.onnx holds. `*_constant_bytes` counts the constants a graph reads, embeddings apart; all steps read the
     same.
     """
@@ -181,8 +183,7 @@ class Portable:
     parameters: tuple[Parameter, ...]
     masks: tuple[Mask, ...]
     steps: tuple[StepVariant, ...]
-    infer_peaks: tuple[Polynomial, ...]
-    infer_costs: tuple[OperatorCost, ...]
+    infer: StepVariant
     probe: tuple[ProbedOperator, ...]
     step_constant_bytes: int
     infer_constant_bytes: int

@@ -21,7 +21,6 @@ FILES = [
     "selection.json",
     "portable/step.onnx",
     "portable/step-lean.onnx",
-    "portable/step-remat.onnx",
     "portable/infer.onnx",
     "portable/probe.onnx",
     "portable/release.onnx",

@@ -186,6 +186,10 @@ def _train(
         console.warn(
             f"the plan of this run needs about {plan.predicted_peak_mib:.0f} MiB, the budget is {budget:g} MiB"
         )
+    if portable:
+        from edge_far.device.arena import make_arena
+
+        make_arena(plan.parts_mib["activations"])
     prediction = None if times is None else predict_run(times, plan, settings, train, held_out)
     with directory.locked():
         if known is None:

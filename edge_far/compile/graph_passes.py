@@ -25,7 +25,6 @@ from edge_far.compile.quantize import quantize_frozen_products, quantize_frozen_
 from edge_far.compile.recompute_cheap_values import recompute_cheap_values
 from edge_far.compile.rematerialise import rematerialise_blocks
 from edge_far.compile.scale_gradient_rows import scale_gradient_rows
-from edge_far.compile.shift_in_place import shift_in_place
 from edge_far.compile.stash_gelu import stash_gelu_derivatives
 from edge_far.compile.stash_in_16_bits import stash_in_16_bits
 from edge_far.compile.stash_layer_norm import normalise_from_outputs
@@ -103,7 +102,6 @@ def build_portable_graphs(
     lean = [recompute_cheap_values, *([stash_in_16_bits] if options.stashes_in_8_bits else [])]
     for name, passes in (("step-lean", lean), ("step-remat", [rematerialise_blocks])):
         leaner = _copy(forward)
-        shift_in_place(leaner)
         made = [run(leaner) for run in passes]
         notes += made
         if any(note.changes for note in made):

@@ -93,9 +93,8 @@ def _read_limit(path: Path) -> float | None:
 def use_one_heap() -> None:
     """Make the C library serve every allocation from one contiguous heap that it keeps (glibc; else nothing happens).
 
-    Tensors of many shapes then share one best-fit heap whose size settles at the largest shape's need. ONNX Runtime's
-    own arena fragments between shapes (measured: docs/performance.md), and returning each large block to the system
-    costs page faults every step.
+    Returning each large block to the system, a batch's dropout masks say, costs page faults every step. Activations
+    have an arena of their own (arena.py).
     """
     try:
         libc = ctypes.CDLL("libc.so.6")

@@ -32,12 +32,9 @@ from edge_far.errors import BudgetError, BundleError
 __all__ = ["Choice", "Plan", "Shapes", "StepSeconds", "evaluate", "make_plan", "shapes_of"]
 
 # ONNX Runtime's session objects, kernels' scratch memory and the allocators' rounding (docs/performance.md).
-SESSION_MIB = 20.0
-# What the heap holds, relative to the buffers that liveness.py counts, by step graph: holes between blocks of many
-# sizes, and where recomputing moves the peak, what the runtime holds longer than it is read (docs/results.md).
-HEAP_OVERHEADS = {"step": 1.17, "step-lean": 1.2, "step-remat": 1.6}
-# The same for evaluation, whose buffers do not fit the holes that training's leave (measured: up to 1.6).
-EVALUATION_OVERHEAD = 1.65
+SESSION_MIB = 17.0
+# The arena's table of blocks takes a 32nd of the region at once (device/arena.py).
+ARENA_TABLE = 1 + 1 / 32
 PLAIN = "step"  # the step graph of a length that names none
 # Kept free between the predicted peak and the budget.
 RESERVE = 0.03
@@ -169,7 +166,10 @@ def make_plan(
     tokens = keep.evaluation_tokens
     worst = max(
         *(_activations(_named(steps, variants[length]), rows, length) for length, rows in keep.rows.items()),
-        *(_evaluation(manifest, max(1, tokens // length), length) for length in shapes.evaluation_lengths),
+        *(
+            _activations(manifest.portable.infer, max(1, tokens // length), length)
+            for length in shapes.evaluation_lengths
+        ),
         0.0,
     )
     micro_batch = keep.rows.get(longest) or min(keep.rows.values())
@@ -212,7 +212,10 @@ def _choose(
             return None
         variants[length], rows[length] = _quickest(options, shapes.batch_size, length, seconds)
     tokens = TOKENS_PER_BATCH
-    while any(_evaluation(manifest, max(1, tokens // length), length) > room for length in shapes.evaluation_lengths):
+    while any(
+        _activations(manifest.portable.infer, max(1, tokens // length), length) > room
+        for length in shapes.evaluation_lengths
+    ):
         if tokens <= min(shapes.evaluation_lengths):
             return None
         tokens //= 2
@@ -263,7 +266,7 @@ def _no_plan(
     longest = max(shapes.lengths)
     smallest = max(
         *(_activations(_leanest(steps, length), 1, length) for length in shapes.lengths),
-        *(_evaluation(manifest, 1, length) for length in shapes.evaluation_lengths),
+        *(_activations(manifest.portable.infer, 1, length) for length in shapes.evaluation_lengths),
         0.0,
     )
     needed = _budget_for(base + smallest)
@@ -326,14 +329,12 @@ def _lengths(encoded: Encoded) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _activations(step: StepVariant, rows: int, length: int) -> float:
-    peak = max(evaluate(size, rows, length) for size in step.peaks)
-    return peak * HEAP_OVERHEADS.get(step.name, max(HEAP_OVERHEADS.values())) / MIB
-
-
-def _evaluation(manifest: Manifest, rows: int, length: int) -> float:
-    peak = max(evaluate(size, rows, length) for size in manifest.portable.infer_peaks)
-    return peak * EVALUATION_OVERHEAD / MIB
+def _activations(graph: StepVariant, rows: int, length: int) -> float:
+    """Return what the arena holds at its highest, with the larger factor of the probed lengths around this one."""
+    peak = max(evaluate(size, rows, length) for size in graph.peaks)
+    place = bisect_right(graph.packing, (length,))
+    around = graph.packing[max(0, place - 1) : place + 1]
+    return peak * max(factor for _, factor in around) * ARENA_TABLE / MIB
 
 
 def evaluate(size: Sequence[Sequence[float]], batch: int, sequence: int) -> float:

@@ -72,8 +72,6 @@ def _time_operators(
     with tempfile.TemporaryDirectory(prefix="edge-far-profile-") as folder:
         options = session_options(threads)
         options.enable_profiling = True
-        # The profile's entries would keep the heap from using freed blocks again: tensors get a place of their own.
-        options.enable_cpu_mem_arena = True
         options.profile_file_prefix = str(Path(folder, "profile"))
         constants = MappedConstants(bundle)  # must outlive the session
         constants.give_to(options, "probe")

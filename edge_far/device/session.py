@@ -2,19 +2,21 @@
 
 Parameters and gradients are NumPy arrays that the sessions read and write in place: a parameter is an input of both
 graphs, and `acc.p` and `grad.p` of the step graph are bound to one buffer, so that micro-batches add up without a copy.
-Both sessions take their activations from one heap, and nothing in a graph is reordered after export.
+All sessions take their activations from one arena, and nothing in a graph is reordered after export.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
 from edge_far.bundle import Bundle
+from edge_far.device.arena import SHRINK, make_arena
 from edge_far.device.backend import DropoutKey
-from edge_far.device.batches import Batch
+from edge_far.device.batches import Batch, padded_length
 from edge_far.device.constants import MappedConstants
 from edge_far.device.dropout import draw_mask, factor_table, mask_shape
 from edge_far.errors import BundleError
@@ -29,8 +31,12 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Activations come from the C library's heap (memory.use_one_heap), which all sessions and shapes share.
-    options.enable_cpu_mem_arena = False
+    make_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # A session's constants stay as long as it does: outside, they do not keep the arena from being given back.
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    # A buffer that the runtime keeps for a later value of the same shape is held in between, when it holds nothing.
+    options.enable_mem_reuse = False
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     # Within a step, threads that wait a moment for the next operator spin; between steps none does.
@@ -82,8 +88,14 @@ class PortableBackend:
 
     def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None, variant: str = "step") -> float:
         """Add one micro-batch's gradients; see Backend."""
+        if not self._sessions:
+            self._shrink_arena(variant)
+        return self._step(batch, loss_scale, key, variant, None)
+
+    def _step(
+        self, batch: Batch, loss_scale: float, key: DropoutKey | None, variant: str, options: ort.RunOptions | None
+    ) -> float:
         step = self._session(variant)
-        binding = step.io_binding()
         feeds = batch.model_inputs(token_types=self.bundle.manifest.portable.token_types)
         feeds["labels"] = batch.labels
         feeds["loss_scale"] = np.array(loss_scale, np.float32)
@@ -95,31 +107,43 @@ class PortableBackend:
                 raise ValueError("dropout needs a key")
             drawn = draw_mask(mask, node, shape, key) if key is not None and self.dropout else np.zeros(shape, np.uint8)
             feeds[mask.name] = drawn
-        for name, array in feeds.items():
-            binding.bind_cpu_input(name, array)
-        for name, value in self._values.items():
-            binding.bind_ortvalue_input(name, value)
+        binding = self._bound(step, feeds)
+        for name in self._values:
             binding.bind_ortvalue_input(f"acc.{name}", self._sums[name])
             binding.bind_ortvalue_output(f"grad.{name}", self._sums[name])
         binding.bind_ortvalue_output("loss", self._loss_value)
-        step.run_with_iobinding(binding)
+        step.run_with_iobinding(binding, options)
         return float(self._loss)
 
     def logits(self, batch: Batch) -> np.ndarray:
         """Run the inference graph; see Backend."""
         infer = self._session("infer")
-        binding = infer.io_binding()
-        for name, array in batch.model_inputs(token_types=self.bundle.manifest.portable.token_types).items():
-            binding.bind_cpu_input(name, array)
-        for name, value in self._values.items():
-            binding.bind_ortvalue_input(name, value)
-        binding.bind_output("logits")
+        binding = self._bound(infer, batch.model_inputs(token_types=self.bundle.manifest.portable.token_types))
+        found = np.empty((len(batch.labels), len(self.bundle.manifest.labels)), np.float32)
+        binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(found))
         infer.run_with_iobinding(binding)
-        return np.array(binding.copy_outputs_to_cpu()[0])
+        return found
 
     def close(self) -> None:
-        """Drop the sessions."""
+        """Give the arena's memory back to the C library, and drop the sessions."""
+        trained = [name for name in self._sessions if name != "infer"]
+        if trained:
+            self._shrink_arena(trained[0])
         self._sessions.clear()
+
+    def _shrink_arena(self, variant: str) -> None:
+        """Run the shortest step there is, which adds nothing: the arena gives back what is free after it."""
+        one = np.zeros((1, padded_length(1)), np.int64)
+        self._step(Batch(one, one, one, one[0, :1]), 0.0, DropoutKey(0, 0, 0), variant, SHRINK)
+
+    def _bound(self, session: ort.InferenceSession, feeds: Mapping[str, np.ndarray]) -> ort.IOBinding:
+        """Bind parameters and feeds where they are; a copy of the runtime's own would hold a place in the arena."""
+        binding = session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(np.require(array, requirements="C")))
+        for name, value in self._values.items():
+            binding.bind_ortvalue_input(name, value)
+        return binding
 
     def _session(self, graph: str) -> ort.InferenceSession:
         """Return the session of a graph; loads it when it is used for the first time."""

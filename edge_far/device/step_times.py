@@ -61,7 +61,7 @@ class StepTimes:
         """Return the seconds of one run of the inference graph."""
         key = ("infer", rows, length)
         if key not in self._known:
-            self._known[key] = self._graph(self._portable.infer_costs, rows, length)
+            self._known[key] = self._graph(self._portable.infer.costs, rows, length)
         return self._known[key]
 
     def _graph(self, costs: Sequence[OperatorCost], rows: int, length: int) -> float:

@@ -96,11 +96,11 @@ def numbers(value: ir.Value) -> list[int]:
     return [dim if isinstance(dim, int) else known[str(dim.value)] for dim in value.shape]
 
 
-@pytest.mark.parametrize("name", ["distilbert-r40-2-all-tokens", "distilbert-r40-5-dropout", "tiny-int8"])
+@pytest.mark.parametrize("name", ["distilbert-r40-2-all-tokens", "roberta-r10-5-dropout", "tiny-int8"])
 def test_a_bundles_costs_are_those_of_its_files(name: str, tiny_bundle: Callable[[str], Bundle]) -> None:
     bundle = tiny_bundle(name)
     portable = bundle.manifest.portable
-    described = {step.name: step.costs for step in portable.steps} | {"infer": portable.infer_costs}
+    described = {step.name: step.costs for step in portable.steps} | {"infer": portable.infer.costs}
     operations = {}
     for graph, costs in described.items():
         model = ir.load(bundle.path(f"portable/{graph}.onnx"))
@@ -114,4 +114,6 @@ def test_a_bundles_costs_are_those_of_its_files(name: str, tiny_bundle: Callable
             cost.count * evaluate(cost.work, 3, 8) for cost in costs if cost.kernel.startswith(PRODUCTS)
         )
         assert operations[graph] == expected
-    assert operations["step-remat"] > operations["step"] > 2 * operations["infer"]
+    assert operations["step"] > 2 * operations["infer"]
+    assert ("step-remat" in operations) == (name != "tiny-int8")
+    assert operations.get("step-remat", math.inf) > operations["step"]

@@ -1,4 +1,4 @@
-"""The passes of step-lean: cheap values recomputed, inputs of attention in 16 bits, shifts in place."""
+"""The passes of step-lean: cheap values recomputed, inputs of attention in 16 bits."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import pytest
 pytest.importorskip("torch")
 import onnx_ir as ir
 
-from edge_far.compile.builder import MICROSOFT
 from edge_far.compile.fuse_attention import WEIGHTS_AFTER_SOFTMAX
 from edge_far.compile.recompute_cheap_values import recompute_cheap_values
-from edge_far.compile.shift_in_place import shift_in_place
 from edge_far.compile.stash_in_16_bits import stash_in_16_bits
 from tests.tiny_graphs import FLOAT, make_graph, operators, random_array, run_graph
 
@@ -82,16 +80,3 @@ def test_attention_inputs_are_kept_in_16_bits_for_the_backward_pass_alone() -> N
         # The loss reads what it read before; sums of weights that add up to one keep the error of float16.
         tolerance = 0.0 if output == 0 else 2.0**-11 * np.abs(np.stack([Q, K])).max()
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
-
-
-def test_a_shift_works_in_place() -> None:
-    shift = np.full(6, 2.0**-9, np.float32)
-
-    def build(b, x):
-        return b.op("BiasGelu", [x, b.constant(shift, "d")], (TOKENS, 6), domain=MICROSOFT)
-
-    plain, changed = (make_graph({"x": (TOKENS, 6)}, build) for _ in range(2))
-    assert shift_in_place(changed).changes == {"shifts in place": 1}
-    assert operators(changed) == ["Add", "Gelu"]
-    x = random_array(5, 10, 6)
-    np.testing.assert_allclose(run_graph(changed, x)[0], run_graph(plain, x)[0], rtol=1e-5, atol=1e-6)

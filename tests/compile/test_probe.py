@@ -43,7 +43,7 @@ def test_a_bundles_probe_covers_its_graphs_and_stores_nothing_twice(
     portable = bundle.manifest.portable
     probed = [operator.kernel for operator in portable.probe]
     needed = {cost.kernel for step in portable.steps for cost in step.costs if cost.work}
-    needed |= {cost.kernel for cost in portable.infer_costs if cost.work}
+    needed |= {cost.kernel for cost in portable.infer.costs if cost.work}
     assert set(probed) == needed and len(probed) == len(needed)
     assert bundle.path("portable/probe.onnx").stat().st_size < 64 * 1024
     probe = ir.load(bundle.path("portable/probe.onnx")).graph

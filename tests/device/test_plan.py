@@ -17,7 +17,7 @@ from edge_far.device.evaluate import TOKENS_PER_BATCH
 from edge_far.device.memory import MIB
 from edge_far.device.optimizers import OPTIMIZERS, state_bytes
 from edge_far.device.plan import (
-    HEAP_OVERHEADS,
+    ARENA_TABLE,
     NEARLY_EQUAL,
     RESERVE,
     Choice,
@@ -38,8 +38,10 @@ def manifest(tiny_bundle: Callable[[str], Bundle]) -> Manifest:
     """Return a tiny bundle's manifest with the plain step alone, its sizes times 300: as large as a real model's."""
     found = tiny_bundle("tiny-fp32").manifest
     grow = lambda peaks: tuple(tuple((b, s, 300 * value) for b, s, value in size) for size in peaks)  # noqa: E731
-    steps = tuple(replace(step, peaks=grow(step.peaks)) for step in found.portable.steps[:1])
-    portable = replace(found.portable, steps=steps, infer_peaks=grow(found.portable.infer_peaks))
+    packing = ((64.0, 1.2),)
+    steps = tuple(replace(step, peaks=grow(step.peaks), packing=packing) for step in found.portable.steps[:1])
+    infer = replace(found.portable.infer, peaks=grow(found.portable.infer.peaks), packing=packing)
+    portable = replace(found.portable, steps=steps, infer=infer)
     return replace(found, portable=portable)
 
 
@@ -93,10 +95,23 @@ def test_evaluation_fits_the_same_room(manifest: Manifest) -> None:
         room = plan.budget_mib * (1 - RESERVE) - sum(v for k, v in plan.parts_mib.items() if k != "activations")
         for length in LENGTHS:
             rows = max(1, plan.evaluation_tokens // length)
-            peak = max(evaluate(size, rows, length) for size in manifest.portable.infer_peaks) / MIB
+            peak = max(evaluate(size, rows, length) for size in manifest.portable.infer.peaks) / MIB
             assert peak <= room
     without = make_plan(manifest, replace(SHAPES, evaluation_lengths=()), needed, RUNTIME_MIB)
     assert without.evaluation_tokens == TOKENS_PER_BATCH
+
+
+def test_the_larger_packing_of_the_probed_lengths_around_counts(manifest: Manifest) -> None:
+    (step,) = manifest.portable.steps
+    tight = replace(step, packing=((16.0, 1.5), (32.0, 1.1), (64.0, 1.0)))
+    portable = replace(manifest.portable, steps=(tight,))
+    found = {}
+    for length in (8, 16, 24, 32, 48, 64, 128):
+        shapes = Shapes((length,), 16)
+        plan = make_plan(replace(manifest, portable=portable), shapes, 1e6, RUNTIME_MIB)
+        live = max(evaluate(size, 16, length) for size in step.peaks) / MIB
+        found[length] = plan.parts_mib["activations"] / live / ARENA_TABLE
+    assert found == pytest.approx({8: 1.5, 16: 1.5, 24: 1.5, 32: 1.5, 48: 1.1, 64: 1.1, 128: 1.0})
 
 
 def test_largest_micro_batch_is_a_limit(manifest: Manifest) -> None:
@@ -203,7 +218,7 @@ def test_without_times_blocks_are_recomputed_only_where_one_example_of_the_plain
         room = budget * (1 - RESERVE) - sum(v for k, v in plan.parts_mib.items() if k != "activations")
         for length, variant in plan.variants.items():
             plain = max(evaluate(size, 1, length) for size in two_steps.portable.steps[0].peaks)
-            peak = plain * HEAP_OVERHEADS["step"] / MIB
+            peak = plain * 1.2 * ARENA_TABLE / MIB
             assert (variant == "step-remat") == (peak > room), length
     assert set(make_plan(two_steps, TRAINING_ONLY, enough + 3, RUNTIME_MIB).variants.values()) == {"step"}
 
@@ -224,8 +239,7 @@ def test_the_quickest_of_what_fits_is_chosen(two_steps: Manifest, again: float) 
         for length in LENGTHS:
             seconds = {}
             for step, rows in itertools.product(two_steps.portable.steps, range(1, 17)):
-                overhead = HEAP_OVERHEADS[step.name]
-                peak = max(evaluate(size, rows, length) for size in step.peaks) * overhead / MIB
+                peak = max(evaluate(size, rows, length) for size in step.peaks) * 1.2 * ARENA_TABLE / MIB
                 if peak <= room:
                     full, rest = divmod(16, rows)
                     run = times.micro_batch(step.name, rows, length) * full

@@ -104,7 +104,7 @@ def test_some_tiny_bundles_recompute_blocks(tiny_bundle: OpenBundle) -> None:
         for case in cases()
         if "step-remat" in {step.name for step in tiny_bundle(case.name).manifest.portable.steps}
     }
-    assert {"distilbert-r40-2-all-tokens", "distilbert-r40-5-dropout", "roberta-r10-5-dropout", "tiny-int8"} <= found
+    assert {"distilbert-r40-2-all-tokens", "roberta-r10-5-dropout"} <= found
 
 
 @pytest.mark.parametrize("name", names(cases(precision="fp32", dropout=True)))

@@ -23,7 +23,7 @@ NODE, MASK, PARAMETER = 1e-6, 1e-9, 2e-9
 
 @pytest.fixture(scope="module")
 def bundle(tiny_bundle: Callable[[str], Bundle]) -> Bundle:
-    return tiny_bundle("distilbert-r40-5-dropout")
+    return tiny_bundle("roberta-r10-5-dropout")
 
 
 def calibration(**kernels: tuple[tuple[float, float, float], ...]) -> Calibration:
