@@ -19,7 +19,7 @@ __all__ = ["SHRINK", "make_arena"]
 # Where nobody said how much is needed: evaluation of one release, say. What does not fit doubles the arena.
 DEFAULT_MIB = 64.0
 # A region's table of blocks takes a 32nd of its size at once, so it is no larger than what is predicted, and a little.
-MARGIN = 1.05
+MARGIN = 1.25
 LARGEST_REGION_MIB = 2047  # the Python interface takes a 32-bit number of bytes
 NEXT_POWER_OF_TWO = 0  # the only growth of the arena that heeds a size of regions
 
