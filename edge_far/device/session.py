@@ -133,8 +133,8 @@ class PortableBackend:
 
     def _shrink_arena(self, variant: str) -> None:
         """Run the shortest step there is, which adds nothing: the arena gives back what is free after it."""
-        one = np.zeros((1, padded_length(1)), np.int64)
-        self._step(Batch(one, one, one, one[0, :1]), 0.0, DropoutKey(0, 0, 0), variant, SHRINK)
+        ids = np.zeros((1, padded_length(1)), np.int64)
+        self._step(Batch(ids, np.ones_like(ids), None, ids[0, :1]), 0.0, DropoutKey(0, 0, 0), variant, SHRINK)
 
     def _bound(self, session: ort.InferenceSession, feeds: Mapping[str, np.ndarray]) -> ort.IOBinding:
         """Bind parameters and feeds where they are; a copy of the runtime's own would hold a place in the arena."""

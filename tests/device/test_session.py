@@ -97,6 +97,15 @@ def test_every_step_graph_gives_the_same_gradients(case: Case, tiny_bundle: Open
         assert max(errors.values()) <= limit, f"{name}: {worst(errors)}"
 
 
+@pytest.mark.parametrize("name", names(cases()))
+def test_the_run_that_shrinks_the_arena_adds_nothing(name: str, tiny_bundle: OpenBundle) -> None:
+    bundle = tiny_bundle(name)
+    backend = PortableBackend(bundle, read_arrays(bundle.path("learners.safetensors")), threads=1)
+    for variant in (step.name for step in bundle.manifest.portable.steps):
+        backend._shrink_arena(variant)
+    assert not any(np.any(gradient) for gradient in backend.gradients.values()), "no number, and no NaN"
+
+
 def test_some_tiny_bundles_recompute_blocks(tiny_bundle: OpenBundle) -> None:
     """Two tiny blocks are few: where the last computes one row alone, nothing is saved and there is one step graph."""
     found = {
