@@ -19,9 +19,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-FLOAT, UINT8, INT32 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT32
+FLOAT, UINT8, INT32, FLOAT16 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT32, TensorProto.FLOAT16
 MICROSOFT = "com.microsoft"
-# Tolerances, as parts of the largest value of the output; BYTE is one step of 255, for sums that end between two.
+# Tolerances, as parts of the largest value of the output; BYTE is one step of 255, for bytes that may end between two.
 EXACT, FP32, INT8, BYTE = 0.0, 1e-5, 1e-2, 1 / 254
 ROWS, INNER, COLUMNS = 37, 128, 51  # odd sizes: the tails of the vector kernels are run too
 
@@ -185,7 +185,7 @@ def _quantizers(rng: np.random.Generator) -> list[Case]:
             "QLinearSigmoid",
             {"x": turned, "scale": np.array(0.06, np.float32), "zero": zero, **ones},
             sigmoid,
-            EXACT,
+            BYTE,
             MICROSOFT,
             ("scale", "zero", *ones),
             outputs=(UINT8,),
@@ -364,18 +364,72 @@ def _indexing(rng: np.random.Generator) -> list[Case]:
     ]
 
 
+def _step_operators(rng: np.random.Generator) -> list[Case]:
+    """What the step graph takes besides: fused attention, shifted GELU, one scale a row or block, 16-bit stashes."""
+    batch, length, heads, width = 2, 9, 4, 16
+    q, k, v = rng.standard_normal((3, batch, length, heads * width), dtype=np.float32)
+    mask = np.zeros((batch, 1, length, length), np.float32)
+    mask[1, ..., 6:] = -1e9
+    split = [x.astype(np.float64).reshape(batch, length, heads, width).transpose(0, 2, 1, 3) for x in (q, k, v)]
+    scores = 0.25 * split[0] @ split[1].transpose(0, 1, 3, 2) + mask
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    attended = (weights @ split[2]).transpose(0, 2, 1, 3).reshape(q.shape)
+    x = rng.standard_normal((ROWS, INNER), dtype=np.float32)
+    shift = rng.standard_normal(INNER, dtype=np.float32)
+    shifted = x.astype(np.float64) + shift
+    gelu = 0.5 * shifted * (1 + np.vectorize(math.erf)(shifted / math.sqrt(2)))
+    rows = rng.uniform(0.01, 0.05, ROWS).astype(np.float32)
+    by_rows = np.clip(np.rint(x / rows[:, None]) + 128, 0, 255)
+    blocks = rng.integers(-127, 128, (INNER, COLUMNS)).astype(np.int8)
+    scales = rng.uniform(0.001, 0.01, (INNER // 16, COLUMNS)).astype(np.float32)
+    half = x.astype(np.float16)
+    return [
+        Case(
+            "Attention with a mask",
+            "Attention",
+            {"q": q, "k": k, "v": v, "mask": mask},
+            attended,
+            FP32,
+            outputs=(FLOAT,) * 4,
+            attributes={"q_num_heads": heads, "kv_num_heads": heads, "scale": 0.25, "qk_matmul_output_mode": 3},
+        ),
+        Case("BiasGelu", "BiasGelu", {"x": x, "shift": shift}, gelu, FP32, MICROSOFT, ("shift",)),
+        Case(
+            "QuantizeLinear uint8, a scale a row",
+            "QuantizeLinear",
+            {"x": x, "scales": rows, "zeros": np.full(ROWS, 128, np.uint8)},
+            by_rows,
+            EXACT,
+            outputs=(UINT8,),
+            attributes={"axis": 0},
+        ),
+        Case(
+            "DequantizeLinear int8 in blocks",
+            "DequantizeLinear",
+            {"x": blocks, "scales": scales},
+            blocks * np.repeat(scales.astype(np.float64), 16, axis=0),
+            FP32,
+            constants=("x", "scales"),
+            attributes={"axis": 0, "block_size": 16},
+        ),
+        Case("Cast to float16", "Cast", {"x": x}, half, EXACT, outputs=(FLOAT16,), attributes={"to": FLOAT16}),
+        Case("Cast from float16", "Cast", {"x": half}, half, EXACT, attributes={"to": FLOAT}),
+    ]
+
+
 def all_cases() -> list[Case]:
     """Every case, with the same random values each time."""
     rng = np.random.default_rng(7)
     return [
         case
-        for part in (_matrix_products, _quantized_products, _quantizers, _elementwise, _indexing)
+        for part in (_matrix_products, _quantized_products, _quantizers, _elementwise, _indexing, _step_operators)
         for case in part(rng)
     ]
 
 
 def build_model(case: Case) -> onnx.ModelProto:
-    """The case as a model of opset 20, IR version 10."""
+    """The case as a model of opset 23, IR version 10."""
     outputs = [f"out{index}" for index in range(len(case.outputs))]
     node = helper.make_node(case.operator, list(case.arguments), outputs, domain=case.domain, **case.attributes)
     graph = helper.make_graph(
@@ -389,7 +443,7 @@ def build_model(case: Case) -> onnx.ModelProto:
         [helper.make_tensor_value_info(n, dtype, None) for n, dtype in zip(outputs, case.outputs, strict=True)],
         [numpy_helper.from_array(case.arguments[name], name) for name in case.constants],
     )
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(MICROSOFT, 1)]
+    opsets = [helper.make_opsetid("", 23), helper.make_opsetid(MICROSOFT, 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
