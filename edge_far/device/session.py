@@ -88,8 +88,7 @@ class PortableBackend:
 
     def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None, variant: str = "step") -> float:
         """Add one micro-batch's gradients; see Backend."""
-        if not self._sessions:
-            self._shrink_arena(variant)
+        self._begin(variant)
         return self._step(batch, loss_scale, key, variant, None)
 
     def _step(
@@ -117,6 +116,7 @@ class PortableBackend:
 
     def logits(self, batch: Batch) -> np.ndarray:
         """Run the inference graph; see Backend."""
+        self._begin(self.bundle.manifest.portable.steps[0].name)
         infer = self._session("infer")
         binding = self._bound(infer, batch.model_inputs(token_types=self.bundle.manifest.portable.token_types))
         found = np.empty((len(batch.labels), len(self.bundle.manifest.labels)), np.float32)
@@ -130,6 +130,11 @@ class PortableBackend:
         if trained:
             self._shrink_arena(trained[0])
         self._sessions.clear()
+
+    def _begin(self, variant: str) -> None:
+        """Shrink the arena before its first use: only then does it heed the size of its region (arena.py)."""
+        if not self._sessions:
+            self._shrink_arena(variant)
 
     def _shrink_arena(self, variant: str) -> None:
         """Run the shortest step there is, which adds nothing: the arena gives back what is free after it."""
