@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.bench.cases import far_name
-from edge_far.bench.environments import describe_machine, find_environments
+from edge_far.bench.environments import describe_machine, python_or_exit
 from edge_far.bundle import open_bundle
 from edge_far.storage import write_json
 
@@ -51,9 +51,7 @@ def main() -> None:
     parser.add_argument("--device-python", type=Path)
     parser.add_argument("--out", type=Path, metavar="FILE")
     options = parser.parse_args()
-    environment = find_environments(options.device_python)["edge-far"]
-    if environment.python is None:
-        sys.exit(environment.reason)
+    python = python_or_exit("edge-far", options.device_python)
     options.model = options.model or packaged_model()
     document: Row = {"machine": describe_machine(), "max_steps": options.max_steps}
     document |= {name: getattr(options, name) for name in ("threads", "batch", "max_seq_len", "learning_rate", "seed")}
@@ -61,7 +59,7 @@ def main() -> None:
         folder = Path(name)
         files = write_splits(options.data, folder)
         bundle = options.bundle or export(files, folder, options)
-        document["rows"] = [run_torch(files, options), run_edge_far(bundle, files, folder, environment.python, options)]
+        document["rows"] = [run_torch(files, options), run_edge_far(bundle, files, folder, python, options)]
     if options.out:
         write_json(options.out, document)
     print(as_markdown(document))

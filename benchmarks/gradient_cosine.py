@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_far.bench.environments import find_environments
+from edge_far.bench.environments import python_or_exit
 from edge_far.bundle import Bundle, open_bundle
 from edge_far.device.backend import Backend
 from edge_far.device.backends import choose_backend
@@ -56,9 +56,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    python = find_environments(None)["edge-far"]
-    if python.python is None:
-        sys.exit(python.reason)
+    python = python_or_exit("edge-far")
     examples = read_data(options.data)
     chosen = evenly(examples, options.sentences)
     model = options.model or subprocess.check_output([sys.executable, PACKAGED_MODEL], text=True).strip()
@@ -68,7 +66,7 @@ def main() -> int:
         (folder / SENTENCES).write_text("\n".join(lines) + "\n", encoding="utf-8")
         names = [EXACT, *dict.fromkeys(options.precisions)]
         compile_all(model, label_names(examples), names, folder)
-        child = [str(python.python), __file__, "--child", str(folder), str(options.threads), *names]
+        child = [str(python), __file__, "--child", str(folder), str(options.threads), *names]
         rows = json.loads(subprocess.check_output(child))
     print(json.dumps(rows) if options.json else as_markdown(rows, len(chosen)))
     return int(not all(row["met"] for row in rows))
@@ -132,7 +130,7 @@ def compare(folder: Path, threads: int, precisions: Sequence[str]) -> list[dict[
         bundle = open_bundle(folder / precision)
         batches = _batches(bundle, folder / SENTENCES)
         make_backend, _, learners = choose_backend("portable", bundle, threads, dropout=False)
-        backend = make_backend(learners)
+        backend = make_backend(learners, None)
         for graph in (step.name for step in bundle.manifest.portable.steps):
             found = _gradients(backend, batches, graph)
             exact = exact or found

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_far.bench.environments import describe_machine, find_environments
+from edge_far.bench.environments import describe_machine, python_or_exit
 from edge_far.bench.run import run_task
 from edge_far.bench.task import Measurement, Task
 from edge_far.console import Console
@@ -105,9 +105,7 @@ def points(options: argparse.Namespace) -> list[Point]:
 
 def measure(wanted: Sequence[Point], document: Row, file: Path, options: argparse.Namespace) -> None:
     """Measure what `document` lacks, sweep by sweep and precision by precision, writing each row through to `file`."""
-    python = find_environments(options.device_python)["edge-far"].python
-    if python is None:
-        sys.exit(find_environments(options.device_python)["edge-far"].reason)
+    python = python_or_exit("edge-far", options.device_python)
     kept = {(row["sweep"], row["value"], row["precision"], row["round"]) for row in document["rows"]}
     missing = [
         (point, number)

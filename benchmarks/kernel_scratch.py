@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edge_far.bench.environments import find_environments
+from edge_far.bench.environments import python_or_exit
 
 ROWS, WIDE, NARROW, BATCH, LENGTH, HEADS = 8192, 2765, 768, 64, 128, 12
 SCRIPT = """
@@ -27,11 +27,11 @@ import sys
 import numpy as np
 import onnxruntime as ort
 from edge_far.device.memory import resident_set
-from edge_far.device.session import load_session
+from edge_far.device.session import load_session, session_options
 
-options = ort.SessionOptions()
+options = session_options(2)
+options.add_session_config_entry("session.use_env_allocators", "0")
 options.enable_cpu_mem_arena = False
-options.intra_op_num_threads = 2
 session = load_session(sys.argv[1], options)
 types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 feeds = {each.name: np.ones(each.shape, types[each.type]) for each in session.get_inputs()}
@@ -44,15 +44,13 @@ print(f"{made:.0f} {resident_set().peak_mib - before - made:.0f}")
 
 def main() -> None:
     """Print a Markdown table."""
-    environment = find_environments(None)["edge-far"]
-    if environment.python is None:
-        sys.exit(environment.reason)
+    python = python_or_exit("edge-far")
     print("| operator | output, MiB | besides, MiB |\n|---|---:|---:|")
     with tempfile.TemporaryDirectory(prefix="edge-far-scratch-") as folder:
         for name, model in _models().items():
             path = Path(folder, f"{name}.onnx")
             onnx.save(model, path)
-            command = [str(environment.python), "-c", SCRIPT, str(path)]
+            command = [str(python), "-c", SCRIPT, str(path)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             made, besides = done.stdout.split()
             print(f"| {name} | {made} | {besides} |")

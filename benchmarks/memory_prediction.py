@@ -24,7 +24,7 @@ from typing import Any
 
 from edge_far.bench.bundles import compile_random
 from edge_far.bench.cases import far_name
-from edge_far.bench.environments import describe_machine, find_environments
+from edge_far.bench.environments import describe_machine, python_or_exit
 from edge_far.bench.run import run_task
 from edge_far.bench.task import Measurement, Task
 from edge_far.console import Console
@@ -83,16 +83,14 @@ def main() -> None:
     parser.add_argument("--device-python", type=Path)
     parser.add_argument("--out", type=Path, metavar="FILE")
     options = parser.parse_args()
-    environment = find_environments(options.device_python)["edge-far"]
-    if environment.python is None:
-        sys.exit(environment.reason)
+    python = python_or_exit("edge-far", options.device_python)
     rows: list[dict[str, Any]] = []
     console = Console()
     document = {"machine": describe_machine(), "steps": STEPS, "threads": options.threads, "rows": rows}
     with console.progress(len(options.geometries) * len(VARIANTS) * len(options.shapes), "predictions") as progress:
         for geometry in options.geometries:
             for variant in VARIANTS:
-                for row in measure(geometry, variant, options.shapes, environment.python, options.threads):
+                for row in measure(geometry, variant, options.shapes, python, options.threads):
                     rows.append(row)
                     progress.update(len(rows), f"{geometry} {variant.name} {row['shape']}: {row['error']:+.1%}")
                     if options.out:

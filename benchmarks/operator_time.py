@@ -202,7 +202,7 @@ def run_bundle(task: Task) -> list[dict[str, Any]]:
 
     session.load_session = load_profiled
     make_backend, _, learners = choose_backend("portable", bundle, task.threads, dropout=False)
-    backend = make_backend(learners)
+    backend = make_backend(learners, None)
     optimizer = make_optimizer(task.optimizer, backend.parameters, weight_decay=0.01, no_decay=())
     walls, updates = [], []
     for batch in batches(task, bundle.manifest.model.vocabulary, len(bundle.manifest.labels)):

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_far.bench.environments import describe_machine, find_environments
+from edge_far.bench.environments import describe_machine, python_or_exit
 from edge_far.bench.task import CLIP_NORM, LEARNING_RATE
 from edge_far.bundle import open_bundle
 from edge_far.console import Console
@@ -55,11 +55,9 @@ def main() -> int:
     if options.bundle is not None:
         print(json.dumps(train(options)))
         return 0
-    environment = find_environments(options.device_python)["edge-far"]
-    if environment.python is None:
-        sys.exit(environment.reason)
+    python = python_or_exit("edge-far", options.device_python)
     machine = describe_machine()
-    document = {"machine": machine, **run_child(options, environment.python)}
+    document = {"machine": machine, **run_child(options, python)}
     if options.out:
         write_json(options.out, document)
     print(as_markdown(document))

@@ -37,6 +37,7 @@ __all__ = [
     "Bundle",
     "Defaults",
     "FileInfo",
+    "GraphInfo",
     "Manifest",
     "Mask",
     "ModelInfo",
@@ -46,7 +47,6 @@ __all__ = [
     "Portable",
     "ProbedOperator",
     "SelectionInfo",
-    "StepVariant",
     "describe_files",
     "open_bundle",
 ]
@@ -156,8 +156,8 @@ class ProbedOperator:
 
 
 @dataclass(frozen=True)
-class StepVariant:
-    """What a graph takes, portable/NAME.onnx: all variants of the step compute the same, with other peaks and times.
+class GraphInfo:
+    """What a graph takes, portable/NAME.onnx: all of the step compute the same, with other peaks and times.
 
     The peak of live activations at a shape, in bytes, is the largest of `peaks` there; `packing` holds (sequence,
     factor) pairs: so many times the peak is what the arena holds that they lie in.
@@ -182,8 +182,8 @@ class Portable:
     frozen_precision: str
     parameters: tuple[Parameter, ...]
     masks: tuple[Mask, ...]
-    steps: tuple[StepVariant, ...]
-    infer: StepVariant
+    steps: tuple[GraphInfo, ...]
+    infer: GraphInfo
     probe: tuple[ProbedOperator, ...]
     step_constant_bytes: int
     infer_constant_bytes: int

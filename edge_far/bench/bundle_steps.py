@@ -31,13 +31,8 @@ def measure_bundle(task: Task) -> Measurement:
     name = "portable" if task.engine == "edge-far" else task.engine
     make_backend, backend_name, learners = choose_backend(name, bundle, task.threads, dropout=task.dropout)
     data = batches(task, manifest.model.vocabulary, len(manifest.labels))
-    plan = None
-    if backend_name == "portable":
-        from edge_far.device.arena import make_arena
-
-        plan = _plan(bundle, task)
-        make_arena(plan.parts_mib["activations"])
-    backend = make_backend(learners)
+    plan = _plan(bundle, task) if backend_name == "portable" else None
+    backend = make_backend(learners, None if plan is None else plan.parts_mib["activations"])
     optimizer = make_optimizer(
         task.optimizer,
         backend.parameters,

@@ -16,7 +16,14 @@ from edge_far import __version__
 from edge_far.device.ort_training import training_package_missing
 from edge_far.errors import InputMissing, UsageError
 
-__all__ = ["Environment", "can_count", "describe_machine", "find_environments", "missing_for_compiling"]
+__all__ = [
+    "Environment",
+    "can_count",
+    "describe_machine",
+    "find_environments",
+    "missing_for_compiling",
+    "python_or_exit",
+]
 
 OLDEST_RUNTIME = (1, 23)
 _PROBE = "import onnxruntime, edge_far.bench; print(onnxruntime.__version__)"
@@ -42,6 +49,14 @@ def find_environments(device_python: Path | None) -> dict[str, Environment]:
         "ort-training": Environment(None, missing) if missing else Environment(own),
         "edge-far": _device(device_python),
     }
+
+
+def python_or_exit(engine: str, device_python: Path | None = None) -> Path:
+    """Return the interpreter of an engine, for scripts: ends them with the reason (exit 1) where there is none."""
+    environment = find_environments(device_python)[engine]
+    if environment.python is None:
+        sys.exit(environment.reason)
+    return environment.python
 
 
 def missing_for_compiling() -> str | None:

@@ -186,10 +186,6 @@ def _train(
         console.warn(
             f"the plan of this run needs about {plan.predicted_peak_mib:.0f} MiB, the budget is {budget:g} MiB"
         )
-    if portable:
-        from edge_far.device.arena import make_arena
-
-        make_arena(plan.parts_mib["activations"])
     prediction = None if times is None else predict_run(times, plan, settings, train, held_out)
     with directory.locked():
         if known is None:
@@ -200,7 +196,7 @@ def _train(
             TrainData(train, held_out, len(bundle.manifest.labels)),
             plan,
             directory,
-            lambda: make_backend(learners),
+            lambda: make_backend(learners, plan.parts_mib["activations"]),
             MemoryWatch(budget, profile.pressure.min_available_mib, profile.pressure.max_memory_psi_some_avg10_percent),
             console,
             no_decay=frozenset(p.name for p in bundle.manifest.portable.parameters if not p.decay),

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-from edge_far.bundle import Mask, Parameter, Portable, StepVariant
+from edge_far.bundle import GraphInfo, Mask, Parameter, Portable
 from edge_far.compile.costs import graph_costs, polynomial
 from edge_far.compile.graph_passes import PortableGraphs
 from edge_far.compile.liveness import activation_peaks
@@ -67,8 +67,8 @@ def emit_portable(
         frozen_precision=frozen_precision,
         parameters=tuple(Parameter(name, array.shape, _decays(name)) for name, array in learners.items()),
         masks=tuple(Mask(mask.name, mask.shape, mask.probability, mask.factors) for mask in graphs.masks),
-        steps=tuple(_variant(name, model.graph) for name, model in graphs.steps.items()),
-        infer=_variant("infer", graphs.infer.graph),
+        steps=tuple(_describe(name, model.graph) for name, model in graphs.steps.items()),
+        infer=_describe("infer", graphs.infer.graph),
         probe=probed,
         step_constant_bytes=_constant_bytes(graphs.step, embeddings=False),
         infer_constant_bytes=_constant_bytes(graphs.infer, embeddings=False),
@@ -81,9 +81,9 @@ def _decays(name: str) -> bool:
     return not (name.endswith(".bias") or "LayerNorm" in name or "layer_norm" in name)
 
 
-def _variant(name: str, graph: ir.Graph) -> StepVariant:
+def _describe(name: str, graph: ir.Graph) -> GraphInfo:
     peaks = tuple(polynomial(size) for size in activation_peaks(graph))
-    return StepVariant(name, peaks, packing(graph), graph_costs(graph))
+    return GraphInfo(name, peaks, packing(graph), graph_costs(graph))
 
 
 def _constant_bytes(model: ir.Model, *, embeddings: bool) -> int:

@@ -35,21 +35,21 @@ class Buffer:
 
 def activation_peaks(graph: ir.Graph) -> list[Size]:
     """Return polynomials whose maximum at (batch, sequence) is the predicted peak in bytes."""
-    order = list(graph)
-    change = [Size({}) for _ in range(len(order) + 1)]
-    for buffer in buffers(order, graph):
+    change = [Size({}) for _ in range(graph.num_nodes() + 1)]
+    for buffer in buffers(graph):
         change[buffer.first] = change[buffer.first] + buffer.size
         change[buffer.last + 1] = change[buffer.last + 1] - buffer.size
     held = Size({})
     candidates: list[Size] = []
-    for node, difference in zip(order, change, strict=False):
+    for node, difference in zip(graph, change, strict=False):
         held = held + difference
         candidates.append(sum(scratch(node), held))
     return _undominated(candidates)
 
 
-def buffers(order: list[ir.Node], graph: ir.Graph) -> list[Buffer]:
-    """Return the buffers of a graph whose nodes run in `order`, by the places of the nodes that make them."""
+def buffers(graph: ir.Graph) -> list[Buffer]:
+    """Return the buffers of a graph, which runs in the order of its file, by the places of the nodes that make them."""
+    order = list(graph)
     root = buffer_roots(order)
     external = set(graph.inputs) | set(graph.outputs) | set(graph.initializers.values())
     last: dict[ir.Value, int] = {}

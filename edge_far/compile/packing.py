@@ -63,9 +63,8 @@ class Arena:
 
 def packing(graph: ir.Graph) -> tuple[tuple[float, float], ...]:
     """Return (sequence, factor) pairs: what the arena holds at its highest, in peaks of the live buffers."""
-    order = list(graph)
-    held = buffers(order, graph)
-    besides = [scratch(node) for node in order]
+    held = buffers(graph)
+    besides = [scratch(node) for node in graph]
     return tuple(
         (float(sequence), round(max(_factor(held, besides, batch, sequence) for batch in BATCHES), 4))
         for sequence in SEQUENCES

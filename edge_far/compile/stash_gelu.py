@@ -21,7 +21,7 @@ from edge_far.compile.graphs import insert_before, only_user, produced_by, remov
 from edge_far.compile.notes import PassNote
 from edge_far.compile.sizes import dims_of
 
-__all__ = ["DERIVATIVE_ERROR", "DIFFERENCE", "stash_gelu_derivatives"]
+__all__ = ["DERIVATIVE_ERROR", "stash_gelu_derivatives"]
 
 # Fitted to the table of 256 entries that they make: least root mean square of the error over the pre-activations of
 # all-MiniLM-L6-v2 plus a tenth of the largest, with zero as the value of the lower end.

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import onnxruntime as ort
 
+from edge_far.device.plan import ARENA_ROOM
+
 __all__ = ["SHRINK", "make_arena"]
 
 # Where nobody said how much is needed: evaluation of one release, say. What does not fit doubles the arena.
 DEFAULT_MIB = 64.0
-# A region's table of blocks takes a 32nd of its size at once, so it is no larger than what is predicted, and a little.
-MARGIN = 1.25
 LARGEST_REGION_MIB = 2047  # the Python interface takes a 32-bit number of bytes
 NEXT_POWER_OF_TWO = 0  # the only growth of the arena that heeds a size of regions
 
@@ -29,7 +29,7 @@ SHRINK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 _made = False
 
 
-def make_arena(mib: float = DEFAULT_MIB) -> None:
+def make_arena(mib: float | None = None) -> None:
     """Make the arena that sessions with `session.use_env_allocators` share, for `mib` of tensors.
 
     A process has one: later calls change nothing. A run with the options SHRINK gives its memory back to the C library;
@@ -39,7 +39,8 @@ def make_arena(mib: float = DEFAULT_MIB) -> None:
     if _made:
         return
     _made = True
-    region = min(int(mib * MARGIN) + 1, LARGEST_REGION_MIB) << 20
+    wanted = DEFAULT_MIB if mib is None else mib
+    region = min(int(wanted * ARENA_ROOM) + 1, LARGEST_REGION_MIB) << 20
     settings = {
         "arena_extend_strategy": NEXT_POWER_OF_TWO,
         "initial_chunk_size_bytes": 1,

@@ -15,7 +15,8 @@ __all__ = ["BackendFactory", "choose_backend"]
 
 OLDEST_ONNXRUNTIME = (1, 23)
 
-BackendFactory = Callable[[dict[str, np.ndarray]], Backend]
+# Makes an engine of learners and of the MiB that its activations are expected to take, None where nobody can say.
+BackendFactory = Callable[[dict[str, np.ndarray], float | None], Backend]
 
 
 def choose_backend(
@@ -33,7 +34,11 @@ def choose_backend(
     if name == "portable" or (name == "auto" and too_old is None):
         from edge_far.device.session import PortableBackend
 
-        return lambda values: PortableBackend(bundle, values, threads, dropout=dropout), "portable", learners
+        return (
+            lambda values, arena: PortableBackend(bundle, values, threads, dropout=dropout, arena_mib=arena),
+            "portable",
+            learners,
+        )
     from edge_far.device.ort_training import OrtTrainingBackend, available
 
     reason = available(bundle)
@@ -42,7 +47,7 @@ def choose_backend(
     if reason is not None:
         raise Unavailable(f"the ort-training backend cannot run here: {reason}", hint="use --backend portable")
     return (
-        lambda values: OrtTrainingBackend(bundle, values, threads, dropout=dropout),
+        lambda values, _: OrtTrainingBackend(bundle, values, threads, dropout=dropout),
         "ort-training",
         learners,
     )

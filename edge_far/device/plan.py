@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edge_far.bundle import Manifest, StepVariant
+from edge_far.bundle import GraphInfo, Manifest
 from edge_far.device.batches import padded_length
 from edge_far.device.encode import Encoded
 from edge_far.device.evaluate import TOKENS_PER_BATCH
@@ -33,8 +33,10 @@ __all__ = ["Choice", "Plan", "Shapes", "StepSeconds", "evaluate", "make_plan", "
 
 # ONNX Runtime's session objects, kernels' scratch memory and the allocators' rounding (docs/performance.md).
 SESSION_MIB = 20.0
-# The arena's table of blocks takes a 32nd of its region at once, which is a quarter larger (device/arena.py).
-ARENA_TABLE = 1 + 1.25 / 32
+# The arena's region, in predicted activations: one that is too small takes a second, which costs more than room.
+ARENA_ROOM = 1.25
+# The arena's table of blocks takes a 32nd of its region at once.
+ARENA_TABLE = 1 + ARENA_ROOM / 32
 PLAIN = "step"  # the step graph of a length that names none
 # Kept free between the predicted peak and the budget.
 RESERVE = 0.03
@@ -166,10 +168,7 @@ def make_plan(
     tokens = keep.evaluation_tokens
     worst = max(
         *(_activations(_named(steps, variants[length]), rows, length) for length, rows in keep.rows.items()),
-        *(
-            _activations(manifest.portable.infer, max(1, tokens // length), length)
-            for length in shapes.evaluation_lengths
-        ),
+        *(_evaluation(manifest, tokens, length) for length in shapes.evaluation_lengths),
         0.0,
     )
     micro_batch = keep.rows.get(longest) or min(keep.rows.values())
@@ -197,7 +196,7 @@ def make_plan(
 
 def _choose(
     manifest: Manifest,
-    steps: Sequence[StepVariant],
+    steps: Sequence[GraphInfo],
     shapes: Shapes,
     limit: int,
     room: float,
@@ -212,17 +211,14 @@ def _choose(
             return None
         variants[length], rows[length] = _quickest(options, shapes.batch_size, length, seconds)
     tokens = TOKENS_PER_BATCH
-    while any(
-        _activations(manifest.portable.infer, max(1, tokens // length), length) > room
-        for length in shapes.evaluation_lengths
-    ):
+    while any(_evaluation(manifest, tokens, length) > room for length in shapes.evaluation_lengths):
         if tokens <= min(shapes.evaluation_lengths):
             return None
         tokens //= 2
     return Choice(rows, tokens, variants)
 
 
-def _fitting(step: StepVariant, length: int, limit: int, room: float, batch_size: int) -> list[tuple[str, int]]:
+def _fitting(step: GraphInfo, length: int, limit: int, room: float, batch_size: int) -> list[tuple[str, int]]:
     """Return the even micro-batches of a step graph that fit, largest first."""
     most = bisect_right(range(1, limit + 1), room, key=partial(_activations, step, length=length))
     even = {_even(rows, batch_size) for rows in range(1, most + 1)}
@@ -245,11 +241,11 @@ def _batch_seconds(seconds: StepSeconds, variant: str, rows: int, batch_size: in
     return total + (seconds.micro_batch(variant, rest, length) if rest else 0.0)
 
 
-def _leanest(steps: Sequence[StepVariant], length: int) -> StepVariant:
+def _leanest(steps: Sequence[GraphInfo], length: int) -> GraphInfo:
     return min(steps, key=lambda step: _activations(step, 1, length))
 
 
-def _named(steps: Mapping[str, StepVariant], name: str) -> StepVariant:
+def _named(steps: Mapping[str, GraphInfo], name: str) -> GraphInfo:
     if name not in steps:
         raise BundleError(f"the bundle has no step graph {name!r}", hint="start a new run")
     return steps[name]
@@ -257,7 +253,7 @@ def _named(steps: Mapping[str, StepVariant], name: str) -> StepVariant:
 
 def _no_plan(
     manifest: Manifest,
-    steps: Sequence[StepVariant],
+    steps: Sequence[GraphInfo],
     shapes: Shapes,
     budget_mib: float,
     base: float,
@@ -266,7 +262,7 @@ def _no_plan(
     longest = max(shapes.lengths)
     smallest = max(
         *(_activations(_leanest(steps, length), 1, length) for length in shapes.lengths),
-        *(_activations(manifest.portable.infer, 1, length) for length in shapes.evaluation_lengths),
+        *(_evaluation(manifest, 1, length) for length in shapes.evaluation_lengths),
         0.0,
     )
     needed = _budget_for(base + smallest)
@@ -329,12 +325,17 @@ def _lengths(encoded: Encoded) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _activations(graph: StepVariant, rows: int, length: int) -> float:
+def _activations(graph: GraphInfo, rows: int, length: int) -> float:
     """Return what the arena holds at its highest, with the larger factor of the probed lengths around this one."""
     peak = max(evaluate(size, rows, length) for size in graph.peaks)
     place = bisect_right(graph.packing, (length,))
     around = graph.packing[max(0, place - 1) : place + 1]
     return peak * max(factor for _, factor in around) * ARENA_TABLE / MIB
+
+
+def _evaluation(manifest: Manifest, tokens: int, length: int) -> float:
+    """Return the same of an evaluation batch of so many tokens, at least one example."""
+    return _activations(manifest.portable.infer, max(1, tokens // length), length)
 
 
 def evaluate(size: Sequence[Sequence[float]], batch: int, sequence: int) -> float:

@@ -65,9 +65,19 @@ class PortableBackend:
     name = "portable"
 
     def __init__(
-        self, bundle: Bundle, parameters: dict[str, np.ndarray], threads: int, *, dropout: bool = True
+        self,
+        bundle: Bundle,
+        parameters: dict[str, np.ndarray],
+        threads: int,
+        *,
+        dropout: bool = True,
+        arena_mib: float | None = None,
     ) -> None:
-        """Raises BundleError when the parameters do not fit the bundle; a graph is loaded when it is first used."""
+        """Raises BundleError when the parameters do not fit the bundle; a graph is loaded when it is first used.
+
+        `arena_mib` is what the plan expects of activations; the process' first backend makes the arena for it.
+        """
+        make_arena(arena_mib)
         self.bundle = bundle
         self.parameters = parameters
         self.threads = threads
@@ -126,9 +136,8 @@ class PortableBackend:
 
     def close(self) -> None:
         """Give the arena's memory back to the C library, and drop the sessions."""
-        trained = [name for name in self._sessions if name != "infer"]
-        if trained:
-            self._shrink_arena(trained[0])
+        if self._sessions:
+            self._shrink_arena(next(iter(self._sessions)))  # the first is always a step's, see _begin
         self._sessions.clear()
 
     def _begin(self, variant: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_far.bench import environments
-from edge_far.bench.environments import describe_machine, find_environments
+from edge_far.bench.environments import describe_machine, find_environments, python_or_exit
 from edge_far.errors import InputMissing, UsageError
 
 
@@ -46,3 +46,9 @@ def test_the_machine_is_described() -> None:
     machine = describe_machine()
     assert machine["cores"] >= 1 and machine["cpu"] and machine["memory_mib"] > 0
     assert machine["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_a_script_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="torch"):
+        python_or_exit("torch")
