@@ -311,6 +311,7 @@ def running_service(settings: ServiceSettings, signals: Signals, console: Consol
     state.prepare()
     with ExitStack() as stack:
         lock = stack.enter_context(state.lock())
+        state.clear_leftovers()
         notes = Notes(state.notes)
         try:
             profile: Profile = load_profile(settings.profile)

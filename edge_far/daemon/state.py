@@ -73,7 +73,7 @@ class StateDirectory:
         return self.root / "metrics" / "edge_far.prom"
 
     def prepare(self) -> None:
-        """Make the directory and its spool, and clear what a killed process left; StorageError (74)."""
+        """Make the directory and its spool; StorageError (74)."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if stat.S_IMODE(self.root.stat().st_mode) != ROOT_MODE:
@@ -86,6 +86,9 @@ class StateDirectory:
             fsync_directory(self.root)
         except OSError as error:
             raise storage_error(error, self.root) from error
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed daemon left; under the lock only, for another's file is no leftover; StorageError."""
         for path in (self.cycle, self.factory, self.status, self.notes, self.metrics):
             remove_leftovers(path)
 

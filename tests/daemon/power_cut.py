@@ -74,6 +74,7 @@ def problem_after(
 
 def _recover(state: StateDirectory, expected: Expected, bundle: Bundle) -> str | None:
     state.prepare()
+    state.clear_leftovers()
     store, note = open_or_replace(state.store, state.spool)
     with closing(store):
         if note and not expected.damaged:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_far.daemon.state import StateDirectory
 from tests.daemon.field import Field, environment, wait_for
 
 pytestmark = pytest.mark.device
@@ -81,6 +82,19 @@ def test_a_wrong_profile_ends_it_with_78_and_status_says_why(field: Field) -> No
     status = field.status()
     assert status["state"] == "broken" and "budget_mib" in status["summary"]
     assert field.run("status", "--check", status=69)["state"] == "broken"
+
+
+def test_a_daemon_that_waits_in_vain_leaves_the_files_of_the_one_at_work(field: Field) -> None:
+    state = StateDirectory(field.state)
+    state.prepare()
+    half_written = [state.root / f".{name}.1-abcd.tmp" for name in ("cycle", "status.json", "notes.json")]
+    for path in half_written:
+        path.write_text("half")
+    with state.lock():
+        assert "is at work here" in field.once(status=75)["error"]["message"]
+    assert all(path.exists() for path in half_written)
+    field.once(status=75)
+    assert not any(path.exists() for path in half_written)
 
 
 def test_status_tells_the_limit_of_the_daemon_and_not_its_own(field: Field) -> None:

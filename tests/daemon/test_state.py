@@ -19,9 +19,19 @@ def test_prepare_makes_what_others_may_pass_but_not_list(tmp_path: Path) -> None
     state.prepare()
     assert stat.S_IMODE(state.root.stat().st_mode) == 0o711
     assert stat.S_IMODE(state.spool.stat().st_mode) == 0o770
-    (state.root / ".status.json.1-abcd.tmp").write_text("half")
+
+
+def test_only_the_daemon_that_has_the_lock_clears_what_a_killed_one_left(tmp_path: Path) -> None:
+    state = StateDirectory(tmp_path / "state")
     state.prepare()
-    assert not list(state.root.glob(".*.tmp"))
+    for path in (state.status, state.notes, state.metrics):
+        path.with_name(f".{path.name}.1-abcd.tmp").write_text("half")
+    (state.root / ".cycle.1-abcd.tmp").mkdir()
+    state.prepare()  # they may be another daemon's, which is about to rename them
+    assert len(list(state.root.rglob(".*.tmp"))) == 4
+    with state.lock():
+        state.clear_leftovers()
+    assert not list(state.root.rglob(".*.tmp"))
 
 
 def test_one_at_a_time_and_the_lock_ends_with_its_process(tmp_path: Path) -> None:
