@@ -1,14 +1,16 @@
 """Time in matrix products and in everything else of a training step: FAR_10 in edge-far, full fine-tuning in torch.
 
-    python benchmarks/operator_time.py [--model distilbert] [--batch 16] [--length 128] [--threads 2]
+    python benchmarks/operator_time.py [--model distilbert] [--batch 16] [--length 128] [--threads 2] [--rounds 5]
 
-Run with the workstation's environment. A row is a fresh process: random weights, no dropout, AdamW and clipping
-included, one step to warm up, then the median of five. PyTorch trains everything, embeddings too; times are the self
-CPU times of torch.profiler, which for an operator of several threads is the time of the calling one. edge-far keeps its
-embeddings frozen; times are those of ONNX Runtime's own profile, and the optimiser's with clearing is measured beside
-it. Products are what is named in PRODUCTS: the fused attention kernels of both count whole, softmax included (in favour
-of PyTorch's sdpa and of edge-far alike), as does the quantising inside DynamicQuantizeMatMul (in favour of edge-far).
-`sum` should be near `wall`, the time of the same steps by the clock: what is missing ran between operators.
+Run with the workstation's environment. All rows are measured in turn, round by round, each in a fresh process: random
+weights, no dropout, AdamW and clipping included, one step to warm up, then the median of five. The table has the
+medians over the rounds, and for everything else the least and the largest of them too. PyTorch trains everything,
+embeddings too; times are the self CPU times of torch.profiler, which for an operator of several threads is the time of
+the calling one. edge-far keeps its embeddings frozen; times are those of ONNX Runtime's own profile, and the
+optimiser's with clearing is measured beside it. Products are what is named in PRODUCTS: the fused attention kernels of
+both count whole, softmax included (in favour of PyTorch's sdpa and of edge-far alike), as does the quantising inside
+DynamicQuantizeMatMul (in favour of edge-far). `sum` should be near `wall`, the time of the same steps by the clock:
+what is missing ran between operators.
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_far.bench.environments import find_environments
+from edge_far.bench.environments import python_or_exit
 from edge_far.bench.task import CLIP_NORM, LEARNING_RATE, Task, batches
 from edge_far.bundle import open_bundle
 
@@ -39,6 +41,7 @@ PRODUCTS = {
     "edge-far": ("Gemm", "MatMul", "FusedMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "Attention"),
 }
 ATTENTION_KERNELS = ("aten::scaled_dot_product", "aten::_scaled_dot_product")
+KINDS = (("torch", "sdpa"), ("torch", "eager"), ("edge-far", "fp32"), ("edge-far", "int8"))
 OPTIMIZER = "optimiser and clearing"
 
 
@@ -52,6 +55,7 @@ class Row:
     products: float
     rest: float
     wall: float
+    rest_range: tuple[float, float]  # the same as `rest` twice, for one round
 
 
 def main() -> None:
@@ -61,52 +65,50 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--operators", type=int, default=0, metavar="N", help="also list the N longest operators")
     options = parser.parse_args()
-    environments = find_environments(None)
-    rows = []
-    for engine, kind in (("torch", "sdpa"), ("torch", "eager"), ("edge-far", "fp32"), ("edge-far", "int8")):
-        python = environments[engine].python
-        if python is None:
-            sys.exit(f"{engine}: {environments[engine].reason}")
-        steps = measure(engine, kind, python, options)
-        row = summarise(engine, kind, steps)
-        rows.append(row)
-        if options.operators:
-            print(f"{engine} {kind}: {longest(engine, steps, options.operators)}")
-    print(as_markdown(rows))
-
-
-def measure(engine: str, kind: str, python: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure a row in a fresh process; return each step's seconds by operator and by the clock."""
+    pythons = {engine: python_or_exit(engine) for engine in PRODUCTS}
+    measured: dict[tuple[str, str], list[Row]] = {kind: [] for kind in KINDS}
     with tempfile.TemporaryDirectory(prefix="edge-far-bench-") as name:
-        folder = Path(name)
-        if engine == "edge-far":
-            compile_one(options.model, folder / "bundle", kind)
-        task = Task(
-            engine=engine,
-            model=options.model,
-            bundle=str(folder / "bundle"),
-            retention=1.0 if engine == "torch" else RETENTION,
-            embeddings="train" if engine == "torch" else "frozen",
-            attention=kind if engine == "torch" else None,
-            batch=options.batch,
-            micro_batch=options.batch,
-            length=options.length,
-            threads=options.threads,
-            steps=STEPS,
-            warmup=WARMUP,
-            dropout=False,
-            seed=0,
-            optimizer="adamw",
-        )
-        task.write(folder / "task.json")
-        environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-        command = [str(python), __file__, "--child", str(folder / "task.json"), str(folder / "steps.json")]
-        done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode:  # otherwise the profiler's chatter
-            sys.exit(f"{engine} {kind} failed:\n{done.stderr}")
-        steps: list[dict[str, Any]] = json.loads((folder / "steps.json").read_bytes())
+        for engine, kind in KINDS:
+            if engine == "edge-far":
+                compile_one(options.model, Path(name) / kind, kind)
+        for number in range(options.rounds):
+            for engine, kind in KINDS:
+                steps = measure(engine, kind, pythons[engine], Path(name), options)
+                measured[engine, kind].append(summarise(engine, kind, steps))
+                if options.operators:
+                    print(f"round {number + 1}, {engine} {kind}: {longest(engine, steps, options.operators)}")
+    print(as_markdown([over_rounds(rows) for rows in measured.values()]))
+
+
+def measure(engine: str, kind: str, python: Path, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure a row in a fresh process; return each step's seconds by operator and by the clock."""
+    task = Task(
+        engine=engine,
+        model=options.model,
+        bundle=str(folder / kind),
+        retention=1.0 if engine == "torch" else RETENTION,
+        embeddings="train" if engine == "torch" else "frozen",
+        attention=kind if engine == "torch" else None,
+        batch=options.batch,
+        micro_batch=options.batch,
+        length=options.length,
+        threads=options.threads,
+        steps=STEPS,
+        warmup=WARMUP,
+        dropout=False,
+        seed=0,
+        optimizer="adamw",
+    )
+    task.write(folder / "task.json")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    command = [str(python), __file__, "--child", str(folder / "task.json"), str(folder / "steps.json")]
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:  # otherwise the profiler's chatter
+        sys.exit(f"{engine} {kind} failed:\n{done.stderr}")
+    steps: list[dict[str, Any]] = json.loads((folder / "steps.json").read_bytes())
     return steps[WARMUP:]
 
 
@@ -133,7 +135,20 @@ def summarise(engine: str, kind: str, steps: Sequence[Mapping[str, Any]]) -> Row
         rest.append(sum(seconds for product, seconds in taken if not product))
     wall = statistics.median(step["wall"] for step in steps)
     method, precision = (f"full ({kind})", "fp32") if engine == "torch" else ("far-10", kind)
-    return Row(engine, method, precision, statistics.median(products), statistics.median(rest), wall)
+    typical = statistics.median(rest)
+    return Row(engine, method, precision, statistics.median(products), typical, wall, (typical, typical))
+
+
+def over_rounds(rows: Sequence[Row]) -> Row:
+    """Return the medians over the rounds of one kind of row."""
+    rest = [row.rest for row in rows]
+    return replace(
+        rows[0],
+        products=statistics.median(row.products for row in rows),
+        rest=statistics.median(rest),
+        wall=statistics.median(row.wall for row in rows),
+        rest_range=(min(rest), max(rest)),
+    )
 
 
 def longest(engine: str, steps: Sequence[Mapping[str, Any]], count: int) -> str:
@@ -150,14 +165,15 @@ def longest(engine: str, steps: Sequence[Mapping[str, Any]], count: int) -> str:
 def as_markdown(rows: Sequence[Row]) -> str:
     """Return the table, and below it what each edge-far row saves of PyTorch's time outside products."""
     lines = [
-        "| engine | method | precision | products, s | everything else, s | its share | sum, s | wall, s |",
-        "|---|---|---|---:|---:|---:|---:|---:|",
+        "| engine | method | precision | products, s | everything else, s | of rounds | its share | sum, s | wall, s |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         total = row.products + row.rest
         lines.append(
             f"| {row.engine} | {row.method} | {row.precision} | {row.products:.3f} | {row.rest:.3f} "
-            f"| {row.rest / total:.0%} | {total:.3f} | {row.wall:.3f} |"
+            f"| {row.rest_range[0]:.3f}-{row.rest_range[1]:.3f} | {row.rest / total:.0%} "
+            f"| {total:.3f} | {row.wall:.3f} |"
         )
     lines.append("")
     for ours in (row for row in rows if row.engine == "edge-far"):

@@ -73,13 +73,13 @@ def scratch(node: ir.Node) -> list[Size]:
         left = node.inputs[0]
         assert left is not None
         return [Size.of(dims_of(left), 1)]
-    if node.op_type == "Attention":  # keys and values by heads; the weights, also where they are an output
-        query, key, value, mask = node.inputs[:4]
-        assert query is not None and key is not None and value is not None and mask is not None
+    if node.op_type == "Attention":  # its weights, also where they are an output
+        query, _, _, mask = node.inputs[:4]
+        assert query is not None and mask is not None
         batch, length = dims_of(query)[:2]
         heads = node.attributes["q_num_heads"].as_int()
         weights = Size.of((batch, heads, length, dims_of(mask)[-1]), element_bytes(query))
-        return [_bytes(key), _bytes(value), weights]
+        return [weights]
     return []
 
 

@@ -5,7 +5,8 @@
    other output channels than the forward one, so it gets a matrix and scales of its own.
 2. The left operand is quantised to uint8 on the fly. Where balance_activations or scale_gradient_rows divides its rows
    by their sizes, that division and the quantisation become one QuantizeLinear with a scale a row, followed by
-   com.microsoft MatMulIntegerToFloat; elsewhere DynamicQuantizeMatMul finds one scale for the whole.
+   com.microsoft MatMulIntegerToFloat; a gradient that a stash multiplies before its product stays in bytes between the
+   two (stashed_gradients.py); elsewhere DynamicQuantizeMatMul finds one scale for the whole.
 
 `store_frozen_weights` is for cores without integer dot products: 8 bits with one scale for BLOCK numbers, stored once
 for both directions, become fp32 for each product (DequantizeLinear), and activations are not rounded.
@@ -25,6 +26,7 @@ from edge_far.compile.builder import MICROSOFT, Builder, constant_of
 from edge_far.compile.graphs import insert_before, only_user, produced_by, remove_dead_nodes, replace_value
 from edge_far.compile.notes import PassNote
 from edge_far.compile.sizes import dims_of
+from edge_far.compile.stashed_gradients import stashed_gradient
 
 __all__ = ["quantize_columns", "quantize_frozen_products", "quantize_frozen_tables", "store_frozen_weights"]
 
@@ -67,12 +69,18 @@ def quantize_frozen_products(model: ir.Model) -> PassNote:
     graph = model.graph
     for node, weight, matrix in _frozen_products(graph, note):
         transposed = bool(node.attributes["transB"].as_int())
-        values, scales = quantize_columns(matrix.T if transposed else matrix)
+        matrix = matrix.T if transposed else matrix
+        scaled, stashed = _divided_by_rows(node.inputs[0]), stashed_gradient(node.inputs[0])
         b = Builder(graph, "int8")
+        if stashed is not None:
+            matrix = matrix * stashed.divide_columns(b)[:, None]
+        values, scales = quantize_columns(matrix)
         name = f"{weight.name}.{'backward' if transposed else 'forward'}"
         right = (b.constant(values, f"{name}.int8"), b.constant(scales, f"{name}.scales"))
-        scaled = _divided_by_rows(node.inputs[0])
-        if scaled is None:
+        if stashed is not None:
+            result = stashed.product(right, node.outputs[0], b)
+            note.changed("products of bytes with stashes")
+        elif scaled is None:
             result = _dynamic_product(node, right, b)
             note.changed("products in int8, one scale a tensor")
         else:

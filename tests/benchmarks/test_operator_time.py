@@ -68,9 +68,19 @@ def test_what_counts_as_a_product(script: Any, engine: str, operator: str, produ
 
 
 def test_the_table_compares_each_pair_of_engines(script: Any) -> None:
-    torch = script.Row("torch", "full (sdpa)", "fp32", 3.0, 1.0, 4.1)
-    ours = script.Row("edge-far", "far-10", "int8", 0.5, 0.5, 1.1)
+    torch = script.Row("torch", "full (sdpa)", "fp32", 3.0, 1.0, 4.1, (0.9, 1.2))
+    ours = script.Row("edge-far", "far-10", "int8", 0.5, 0.5, 1.1, (0.5, 0.5))
     lines = script.as_markdown([torch, ours]).splitlines()
-    assert lines[2] == "| torch | full (sdpa) | fp32 | 3.000 | 1.000 | 25% | 4.000 | 4.100 |"
+    assert lines[2] == "| torch | full (sdpa) | fp32 | 3.000 | 1.000 | 0.900-1.200 | 25% | 4.000 | 4.100 |"
     assert lines[-1].endswith("against torch full (sdpa): 50% less (aim 47%: met)")
-    assert "MISSED" in script.as_markdown([torch, script.Row("edge-far", "far-10", "int8", 0.5, 0.6, 1.1)])
+    assert "MISSED" in script.as_markdown([torch, script.Row("edge-far", "far-10", "int8", 0.5, 0.6, 1.1, (0.6, 0.6))])
+
+
+def test_rounds_become_medians_and_a_range(script: Any) -> None:
+    rows = [
+        script.Row("torch", "full (sdpa)", "fp32", products, rest, wall, (rest, rest))
+        for products, rest, wall in ((2.0, 0.3, 2.3), (2.2, 0.1, 2.4), (2.1, 0.2, 2.2))
+    ]
+    row = script.over_rounds(rows)
+    assert (row.products, row.rest, row.wall, row.rest_range) == (2.1, 0.2, 2.3, (0.1, 0.3))
+    assert "| 2.100 | 0.200 | 0.100-0.300 | 9% | 2.300 | 2.300 |" in script.as_markdown([row])

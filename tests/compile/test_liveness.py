@@ -127,7 +127,7 @@ def scratch(node: ir.Node, nbytes: dict[str, int]) -> int:
     if node.op_type == "DynamicQuantizeMatMul":
         return nbytes[node.inputs[0].name] // 4
     if node.op_type == "Attention":
-        return nbytes[node.outputs[3].name] + sum(nbytes[value.name] for value in node.inputs[1:3])
+        return nbytes[node.outputs[3].name]
     return 0
 
 

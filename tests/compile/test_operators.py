@@ -42,6 +42,7 @@ STANDARD = {
     "OneHot",
     "Pad",
     "QuantizeLinear",
+    "ReduceL2",
     "ReduceMax",
     "ReduceMin",
     "ReduceSum",
@@ -63,6 +64,7 @@ MICROSOFT = {
     "FusedMatMul",
     "MatMulIntegerToFloat",
     "QLinearAdd",
+    "QLinearMul",
     "QLinearSigmoid",
 }
 GRAPHS = ("step", "infer")
