@@ -129,7 +129,7 @@ in_root() {
 probe_operators() {
   local core results=() before status=0
   rm -rf "$WORK/cases" "$WORK"/operators-*
-  "$HOST_PYTHON" "$SCRIPTS/operator_cases.py" "$WORK/cases" || return 1
+  (cd "$REPOSITORY" && "$HOST_PYTHON" -m tests.aarch64.operator_cases "$WORK/cases") || return 1
   OMP_NUM_THREADS=1 "$DEVICE_PYTHON" "$SCRIPTS/operator_run.py" "$WORK/cases" "$WORK/operators-x86" >&2 || return 1
   for core in "${CORES[@]}"; do
     say "operators on $core (${BOARDS[$core]})"

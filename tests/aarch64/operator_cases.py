@@ -1,6 +1,6 @@
 """The operators of a training step as tiny ONNX models, for comparing processors (workstation: onnx, numpy).
 
-    python tests/aarch64/operator_cases.py DIRECTORY
+    python -m tests.aarch64.operator_cases DIRECTORY
 
 writes, for every case, STEM.onnx, STEM.npz (its inputs and, as `expected`, its first output computed here by
 NumPy in double precision) and all cases' names, tolerances and output bindings in cases.json. It knows
@@ -12,42 +12,14 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-FLOAT, UINT8, INT32, FLOAT16 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT32, TensorProto.FLOAT16
-MICROSOFT = "com.microsoft"
-# Tolerances, as parts of the largest value of the output; BYTE is one step of 255, for bytes that may end between two.
-EXACT, FP32, INT8, BYTE = 0.0, 1e-5, 1e-2, 1 / 254
-ROWS, INNER, COLUMNS = 37, 128, 51  # odd sizes: the tails of the vector kernels are run too
-
-
-@dataclass(frozen=True)
-class Case:
-    """One node: its run-time inputs and stored constants in the operator's order, and its outputs' types."""
-
-    name: str
-    operator: str
-    arguments: dict[str, np.ndarray]
-    expected: np.ndarray
-    tolerance: float
-    domain: str = ""
-    constants: tuple[str, ...] = ()
-    outputs: tuple[int, ...] = (FLOAT,)
-    attributes: dict[str, object] = field(default_factory=dict)
-    in_place: str | None = None  # input whose memory the first output is bound to
-
-
-def _quantized_weight(rng: np.random.Generator, extreme: bool) -> tuple[np.ndarray, np.ndarray]:
-    """An int8 weight [INNER, COLUMNS] with a scale a column; extreme: every value is -127 or 127."""
-    values = rng.integers(-127, 128, (INNER, COLUMNS))
-    if extreme:
-        values = np.where(values > 0, 127, -127)
-    return values.astype(np.int8), rng.uniform(0.001, 0.01, COLUMNS).astype(np.float32)
+from tests.aarch64.case import COLUMNS, EXACT, FLOAT, FLOAT16, FP32, INNER, INT32, MICROSOFT, ROWS, UINT8, Case
+from tests.aarch64.quantized_cases import quantized_products, quantizers
 
 
 def _matrix_products(rng: np.random.Generator) -> list[Case]:
@@ -87,171 +59,6 @@ def _matrix_products(rng: np.random.Generator) -> list[Case]:
             MICROSOFT,
             constants=stored,
             attributes={"transB": 1, "alpha": 0.125},
-        ),
-    ]
-
-
-def _quantized_products(rng: np.random.Generator) -> list[Case]:
-    cases = []
-    for label, extreme in (("", False), (", all weights +-127", True)):
-        a = rng.standard_normal((ROWS, INNER), dtype=np.float32)
-        if extreme:
-            a = np.where(a > 0, np.float32(2), np.float32(-2))
-        b, scale = _quantized_weight(rng, extreme)
-        exact = a.astype(np.float64) @ (b * scale.astype(np.float64))
-        cases.append(
-            Case(
-                f"DynamicQuantizeMatMul{label}",
-                "DynamicQuantizeMatMul",
-                {"a": a, "b": b, "scale": scale},
-                exact,
-                INT8,
-                MICROSOFT,
-                ("b", "scale"),
-            )
-        )
-
-        codes = rng.integers(0, 256, (ROWS, INNER)) if not extreme else np.where(a > 0, 255, 0)
-        codes = codes.astype(np.uint8)
-        a_scale, zero = np.array(0.02, np.float32), np.array(128, np.uint8)
-        product = (codes.astype(np.int64) - 128) @ b.astype(np.int64)
-        cases.append(
-            Case(
-                f"MatMulIntegerToFloat{label}",
-                "MatMulIntegerToFloat",
-                {"a": codes, "b": b, "a_scale": a_scale, "scale": scale, "zero": zero},
-                product * (float(a_scale) * scale.astype(np.float64)),
-                FP32,
-                MICROSOFT,
-                ("b", "a_scale", "scale", "zero"),
-            )
-        )
-
-        # MatMulNBits keeps B transposed in blocks along INNER, its zero point is 128.
-        unsigned = (b.T.astype(np.int16) + 128).astype(np.uint8)
-        for level, tolerance in ((4, INT8), (0, FP32)):
-            for block in (32, 128):
-                blocks = INNER // block
-                packed = unsigned.reshape(COLUMNS, blocks, block)
-                scales = np.repeat(scale, blocks).reshape(COLUMNS, blocks)
-                cases.append(
-                    Case(
-                        f"MatMulNBits 8 bit, block {block}, level {level}{label}",
-                        "MatMulNBits",
-                        {"a": a, "b": packed, "scales": scales},
-                        exact,
-                        tolerance,
-                        MICROSOFT,
-                        ("b", "scales"),
-                        attributes={
-                            "K": INNER,
-                            "N": COLUMNS,
-                            "bits": 8,
-                            "block_size": block,
-                            "accuracy_level": level,
-                        },
-                    )
-                )
-    return cases
-
-
-def _quantizers(rng: np.random.Generator) -> list[Case]:
-    x = rng.standard_normal((ROWS, INNER), dtype=np.float32)
-    scale, zero = np.array(0.03, np.float32), np.array(120, np.uint8)
-    codes = np.clip(np.rint(x / scale) + 120, 0, 255).astype(np.uint8)
-    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
-    step = np.float32((np.float32(high) - np.float32(low)) / 255)
-    dynamic_zero = np.clip(np.rint(-np.float32(low) / step), 0, 255)
-    dynamic = np.clip(np.rint(x / step) + dynamic_zero, 0, 255)
-    # The 8-bit derivative of a GELU: turned about by a negative scale, a sigmoid looked up, a line added.
-    turned = np.clip(np.rint(x / np.float32(-0.03)) + 120, 0, 255).astype(np.uint8)
-    steps = turned.astype(np.float64) - 120
-    sigmoid = np.clip(np.rint(255 / (1 + np.exp(-0.06 * steps))), 0, 255)
-    line = np.clip(np.rint((sigmoid - 120) * 0.8 + steps * 0.3) + 128, 0, 255)
-    ones = {"one": np.array(1 / 255, np.float32), "none": np.array(0, np.uint8)}
-    adds = {"first": np.array(0.8, np.float32), "second": np.array(0.3, np.float32)}
-    return [
-        Case(
-            "QuantizeLinear uint8, negative scale",
-            "QuantizeLinear",
-            {"x": x, "scale": -scale, "zero": zero},
-            turned,
-            EXACT,
-            constants=("scale", "zero"),
-            outputs=(UINT8,),
-        ),
-        Case(
-            "QLinearSigmoid",
-            "QLinearSigmoid",
-            {"x": turned, "scale": np.array(0.06, np.float32), "zero": zero, **ones},
-            sigmoid,
-            BYTE,
-            MICROSOFT,
-            ("scale", "zero", *ones),
-            outputs=(UINT8,),
-        ),
-        Case(
-            "QLinearAdd",
-            "QLinearAdd",
-            {
-                "a": sigmoid.astype(np.uint8),
-                "first": adds["first"],
-                "zero": zero,
-                "b": turned,
-                "second": adds["second"],
-                "middle": zero,
-                "unit": np.array(1, np.float32),
-                "offset": np.array(128, np.uint8),
-            },
-            line,
-            BYTE,
-            MICROSOFT,
-            (*adds, "zero", "middle", "unit", "offset"),
-            outputs=(UINT8,),
-        ),
-        Case(
-            "QLinearMul",
-            "QLinearMul",
-            {
-                "a": turned,
-                "unit": np.array(1, np.float32),
-                "zero": zero,
-                "b": codes,
-                "second": adds["second"],
-                "middle": zero,
-                "out": np.array(30, np.float32),
-                "offset": np.array(128, np.uint8),
-            },
-            np.clip(np.rint(steps * (codes.astype(np.float64) - 120) * 0.3 / 30) + 128, 0, 255),
-            BYTE,
-            MICROSOFT,
-            ("unit", "zero", "second", "middle", "out", "offset"),
-            outputs=(UINT8,),
-        ),
-        Case(
-            "QuantizeLinear uint8",
-            "QuantizeLinear",
-            {"x": x, "scale": scale, "zero": zero},
-            codes,
-            EXACT,
-            constants=("scale", "zero"),
-            outputs=(UINT8,),
-        ),
-        Case(
-            "DequantizeLinear uint8",
-            "DequantizeLinear",
-            {"x": codes, "scale": scale, "zero": zero},
-            (codes.astype(np.float64) - 120) * float(scale),
-            FP32,
-            constants=("scale", "zero"),
-        ),
-        Case(
-            "DynamicQuantizeLinear",
-            "DynamicQuantizeLinear",
-            {"x": x},
-            dynamic,
-            EXACT,
-            outputs=(UINT8, FLOAT, UINT8),
         ),
     ]
 
@@ -451,7 +258,7 @@ def all_cases() -> list[Case]:
     rng = np.random.default_rng(7)
     return [
         case
-        for part in (_matrix_products, _quantized_products, _quantizers, _elementwise, _indexing, _step_operators)
+        for part in (_matrix_products, quantized_products, quantizers, _elementwise, _indexing, _step_operators)
         for case in part(rng)
     ]
 
