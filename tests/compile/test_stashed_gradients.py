@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 pytest.importorskip("torch")
+import onnx_ir as ir
+
 from edge_far.compile.builder import INTERNAL, Builder
 from edge_far.compile.graphs import only_user
 from edge_far.compile.quantize import quantize_frozen_products
