@@ -147,10 +147,10 @@ def test_wrong_clock_expires_nothing(path: Path, jump_days: int) -> None:
         add(target, "before", "x")
     with Store(path, clock=lambda: 2e9 + jump_days * retention.DAY_S) as target:
         add(target, "after the jump", "x")
-        assert target.enforce(limits) == 0
         at_jump = target.now_s()
+        assert target.enforce(limits) == 0  # which keeps the clock
     with Store(path, clock=lambda: 2e9 + 60) as target:
-        assert target.now_s() >= at_jump - 1e-3
+        assert target.now_s() >= at_jump
         assert target.enforce(limits) == 0
         assert target.counts().examples == 2
 
