@@ -24,7 +24,7 @@ from edge_far.compile.sizes import dims_of
 __all__ = ["StashedGradient", "stashed_gradient"]
 
 DEVIATIONS = 4.0
-LARGEST, ZERO = 127, 128
+LARGEST = 127  # steps of a row's largest magnitude, in the source's rows and in the gradient's
 # GELU' is between -0.13 and 1.13, and so is the product in units of the largest gradient kept.
 PRODUCT_SCALE = 1.13
 # A row of zeros (padding) stays one.
@@ -60,7 +60,7 @@ class StashedGradient:
         # The first product is in units of the row's largest magnitude, which is LARGEST steps.
         units = b.mul(b.binary("Div", norms, steps), b.scalar(DEVIATIONS / LARGEST**2))
         row_steps = b.op("Max", [units, b.scalar(SMALLEST_STEP)], (rows,))
-        zero, scale = b.constant(np.array(ZERO, np.uint8), f"zero.{ZERO}"), b.scalar(PRODUCT_SCALE)
+        zero, scale = self.first.inputs[4], b.scalar(PRODUCT_SCALE)  # the number that `zeros` repeats for each row
         left = b.op("QuantizeLinear", [self.gradient, row_steps, zeros], dims, dtype=ir.DataType.UINT8, axis=0)
         factors = [left, b.scalar(1.0), zero, *self.stash.inputs, scale, zero]
         both = b.op("QLinearMul", factors, dims, dtype=ir.DataType.UINT8, domain=MICROSOFT)
