@@ -65,7 +65,7 @@ def main() -> int:
         lines = [json.dumps({"text": example.text, "label": example.label}) for example in chosen]
         (folder / SENTENCES).write_text("\n".join(lines) + "\n", encoding="utf-8")
         names = [EXACT, *dict.fromkeys(options.precisions)]
-        compile_all(model, label_names(examples), names, folder)
+        compile_all(model, examples, names, folder)
         child = [str(python), __file__, "--child", str(folder), str(options.threads), *names]
         rows = json.loads(subprocess.check_output(child))
     print(json.dumps(rows) if options.json else as_markdown(rows, len(chosen)))
@@ -86,16 +86,23 @@ def evenly(examples: Sequence[Example], count: int) -> list[Example]:
     return [examples[number * len(examples) // count] for number in range(count)]
 
 
-def compile_all(model: str, labels: list[str], precisions: Sequence[str], folder: Path) -> None:
-    """Compile a bundle a precision, of the same weights, head and learners, as folder/PRECISION."""
-    from edge_far.compile.pipeline import ExportSettings, compile_bundle
+def compile_all(model: str, examples: Sequence[Example], precisions: Sequence[str], folder: Path) -> None:
+    """Compile a bundle a precision, of the same weights, head and learners, as folder/PRECISION.
+
+    Scales are chosen by the first batches of all examples, as `edge-far export` does it.
+    """
+    from edge_far.compile.forward import takes_token_types
+    from edge_far.compile.pipeline import ExportSettings, compile_bundle, sample_batches
     from edge_far.compile.source import load_source
     from edge_far.console import Console
     from edge_far.far.nodes import find_ffn_blocks
     from edge_far.far.select import select_learners
     from edge_far.profile import load_profile
 
+    labels = label_names(list(examples))
     source = load_source(model, labels, SEED)
+    encoder = Encoder(source.tokenizer, MAX_SEQ_LEN, token_types=takes_token_types(source.architecture))
+    encoded = encoder.encode(list(examples), labels)
     selection = select_learners("magnitude", RETENTION, find_ffn_blocks(source.model), seed=SEED)
     for precision in precisions:
         settings = ExportSettings(
@@ -118,7 +125,8 @@ def compile_all(model: str, labels: list[str], precisions: Sequence[str], folder
             with_ort=False,
         )
         fresh = dataclasses.replace(source, model=copy.deepcopy(source.model))
-        compile_bundle(fresh, labels, selection, None, settings, Console(quiet=True))
+        sample = sample_batches(encoded, settings)
+        compile_bundle(fresh, labels, selection, None, settings, Console(quiet=True), sample)
 
 
 def compare(folder: Path, threads: int, precisions: Sequence[str]) -> list[dict[str, Any]]:

@@ -80,6 +80,23 @@ def _models() -> dict[str, onnx.ModelProto]:
             scales,
             one,
         ),
+        "MatMulIntegerToFloat, a factor a row": _model(
+            helper.make_node("MatMulIntegerToFloat", ["x", "w", "r", "s"], ["y"], **contrib),
+            {"x": (TensorProto.UINT8, [ROWS, WIDE])},
+            matrix,
+            scales,
+            numpy_helper.from_array(np.ones((ROWS, 1), np.float32), "r"),
+        ),
+        "QLinearMatMul": _model(
+            helper.make_node("QLinearMatMul", ["x", "one", "z", "w", "s", "n", "one", "z"], ["y"]),
+            {"x": (TensorProto.UINT8, [ROWS, WIDE])},
+            matrix,
+            scales,
+            one,
+            numpy_helper.from_array(np.array(128, np.uint8), "z"),
+            numpy_helper.from_array(np.array(0, np.int8), "n"),
+            output=TensorProto.UINT8,
+        ),
         "Gemm with an addition": _model(
             helper.make_node("Gemm", ["x", "v", "c"], ["y"]),
             wide | {"v": (TensorProto.FLOAT, [WIDE, NARROW]), "c": (TensorProto.FLOAT, [ROWS, NARROW])},
@@ -89,11 +106,14 @@ def _models() -> dict[str, onnx.ModelProto]:
 
 
 def _model(
-    node: onnx.NodeProto, inputs: dict[str, tuple[int, list[int]]], *constants: onnx.TensorProto
+    node: onnx.NodeProto,
+    inputs: dict[str, tuple[int, list[int]]],
+    *constants: onnx.TensorProto,
+    output: int = TensorProto.FLOAT,
 ) -> onnx.ModelProto:
     values = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()]
-    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    graph = helper.make_graph([node], "kernel", values, [output], list(constants))
+    outputs = [helper.make_tensor_value_info("y", output, None)]
+    graph = helper.make_graph([node], "kernel", values, outputs, list(constants))
     opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets)
     model.ir_version = 10

@@ -154,7 +154,8 @@ def make_tiny_bundle(
     selection = select_learners("random", retention, find_ffn_blocks(model), seed=seed)
     source = SourceModel(model, architecture, "tiny", tokenizer, MAX_POSITIONS)
     label_names = [f"label-{number}" for number in range(labels)]
-    bundle = compile_bundle(source, label_names, selection, None, settings, Console(quiet=True))
+    sample = [make_batch(length=MAX_POSITIONS, seed=seed)]
+    bundle = compile_bundle(source, label_names, selection, None, settings, Console(quiet=True), sample)
     tokenizer.unlink()
     return TinyBundle(bundle, model, trained_parameters(model, embeddings))
 

@@ -1,4 +1,4 @@
-"""Exports a reconfigured torch model as a forward ONNX graph; the only file of the compiler that knows torch.
+"""Exports a reconfigured torch model as a forward ONNX graph.
 
 The graph's inputs are input_ids, attention_mask, (token_type_ids) of shape [batch, sequence], int64, padded on the
 right, and then every trained parameter under its torch name. Its output is `logits` [batch, labels]. Frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 
 from edge_far.compile.balance_activations import balance_activations
+from edge_far.compile.calibrate import largest_inputs
 from edge_far.compile.canonicalise import canonicalise
 from edge_far.compile.dropout import DropoutMask, bind_dropout_masks, remove_dropout
 from edge_far.compile.first_token import compute_first_token_only
@@ -18,6 +19,7 @@ from edge_far.compile.fold import fold_constants, fold_embeddings
 from edge_far.compile.forward import export_forward
 from edge_far.compile.fuse_additions import fuse_additions
 from edge_far.compile.fuse_attention import drop_unused_weights, fuse_attention
+from edge_far.compile.fuse_normalised_sums import fuse_normalised_sums
 from edge_far.compile.gradients import add_gradients, add_loss
 from edge_far.compile.lower import lower_internal_operators
 from edge_far.compile.notes import PassNote
@@ -25,9 +27,11 @@ from edge_far.compile.quantize import quantize_frozen_products, quantize_frozen_
 from edge_far.compile.recompute_cheap_values import recompute_cheap_values
 from edge_far.compile.rematerialise import rematerialise_blocks
 from edge_far.compile.scale_gradient_rows import scale_gradient_rows
+from edge_far.compile.sort_nodes import sort_nodes
 from edge_far.compile.stash_gelu import stash_gelu_derivatives
 from edge_far.compile.stash_in_16_bits import stash_in_16_bits
 from edge_far.compile.stash_layer_norm import normalise_from_outputs
+from edge_far.device.batches import Batch
 
 __all__ = ["CompileOptions", "PortableGraphs", "build_portable_graphs", "build_release_graph"]
 
@@ -73,18 +77,29 @@ class PortableGraphs:
 
 
 def build_portable_graphs(
-    model: torch.nn.Module, architecture: str, learners: Sequence[str], options: CompileOptions
+    model: torch.nn.Module,
+    architecture: str,
+    learners: Sequence[str],
+    options: CompileOptions,
+    sample: Iterable[Batch] = (),
 ) -> PortableGraphs:
-    """Compile a reconfigured model; `learners` names the trained parameters."""
+    """Compile a reconfigured model; `learners` names the trained parameters.
+
+    `sample` holds a few batches of what the model will read; int8 chooses scales by what they show (calibrate.py).
+    """
     forward = export_forward(model, architecture, learners)
     notes = [fold_constants(forward), fold_embeddings(forward, options.max_positions)]
     graphs = PortableGraphs(step=forward, infer=forward, folded=_copy(forward), notes=notes)
     notes.append(canonicalise(forward))
+    parameters = {name: value.detach().cpu().numpy() for name, value in model.named_parameters()}
+    largest: dict[str, np.ndarray] = {}
+    if options.frozen_precision == "int8":
+        note, largest = sort_nodes(forward, parameters, largest_inputs(model, sample))
+        notes.append(note)
     if options.first_token_only:
         notes.append(compute_first_token_only(forward))
     graphs.infer = _copy(forward)
-    parameters = {name: value.detach().cpu().numpy() for name, value in model.named_parameters()}
-    _finish(graphs.infer, [remove_dropout(graphs.infer)], parameters, options)
+    _finish(graphs.infer, [remove_dropout(graphs.infer)], parameters, largest, options)
     if options.dropout:
         note, graphs.masks = bind_dropout_masks(forward)
         notes.append(note)
@@ -98,7 +113,7 @@ def build_portable_graphs(
         notes += [normalise_from_outputs(forward, parameters), stash_gelu_derivatives(forward)]
     if options.frozen_precision == "int8":
         notes.append(scale_gradient_rows(forward))
-    _finish(forward, notes, parameters, options)
+    _finish(forward, notes, parameters, largest, options)
     lean = [recompute_cheap_values, *([stash_in_16_bits] if options.stashes_in_8_bits else [])]
     for name, passes in (("step-lean", lean), ("step-remat", [rematerialise_blocks])):
         leaner = _copy(forward)
@@ -130,16 +145,21 @@ def build_release_graph(original: torch.nn.Module, architecture: str) -> ir.Mode
 
 
 def _finish(
-    model: ir.Model, notes: list[PassNote], parameters: Mapping[str, np.ndarray], options: CompileOptions
+    model: ir.Model,
+    notes: list[PassNote],
+    parameters: Mapping[str, np.ndarray],
+    largest: Mapping[str, np.ndarray],
+    options: CompileOptions,
 ) -> None:
     if options.frozen_precision == "int8":
-        notes.append(balance_activations(model, parameters))
+        notes.append(balance_activations(model, parameters, largest))
         notes.append(quantize_frozen_products(model))
     elif options.frozen_precision == "int8-weights":
         notes.append(store_frozen_weights(model))
     if options.frozen_precision.startswith("int8"):
         notes.append(quantize_frozen_tables(model))
-    notes += [lower_internal_operators(model), drop_unused_weights(model), fuse_additions(model)]
+    notes += [lower_internal_operators(model), drop_unused_weights(model)]
+    notes += [fuse_normalised_sums(model), fuse_additions(model)]
     before = model.graph.num_nodes()
     CommonSubexpressionEliminationPass()(model)
     note = PassNote("eliminate_common_subexpressions")

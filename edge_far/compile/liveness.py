@@ -73,6 +73,8 @@ def scratch(node: ir.Node) -> list[Size]:
         left = node.inputs[0]
         assert left is not None
         return [Size.of(dims_of(left), 1)]
+    if node.op_type == "QLinearMatMul":  # its product in 32 bits
+        return [Size.of(dims_of(node.outputs[0]), 4)]
     if node.op_type == "Attention":  # its weights, also where they are an output
         query, _, _, mask = node.inputs[:4]
         assert query is not None and mask is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs,
 from edge_far.compile.ort_artifacts import write_ort_artifacts
 from edge_far.compile.source import SourceModel, load_source
 from edge_far.console import Console
-from edge_far.device.batches import collate, plan_epoch
+from edge_far.device.batches import Batch, collate, plan_epoch
 from edge_far.device.data import label_names, read_examples
 from edge_far.device.encode import Encoded, Encoder
 from edge_far.errors import ConfigError
@@ -43,11 +43,12 @@ from edge_far.far.select import Selection, select_learners
 from edge_far.profile import Profile
 from edge_far.storage import staged_directory, write_json
 
-__all__ = ["ExportSettings", "compile_bundle", "export_bundle"]
+__all__ = ["ExportSettings", "compile_bundle", "export_bundle", "sample_batches"]
 
 NARROW_HIDDEN = 512
 NARROW_LEARNING_RATE = 3e-4
 WIDE_LEARNING_RATE = 1e-4
+SAMPLE_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
     encoder = Encoder(source.tokenizer, settings.max_seq_len, token_types=takes_token_types(source.architecture))
     encoded = encoder.encode(examples, labels)
     selection, priming = _choose_learners(source, encoded, settings, console)
-    bundle = compile_bundle(source, labels, selection, priming, settings, console)
+    bundle = compile_bundle(source, labels, selection, priming, settings, console, sample_batches(encoded, settings))
     manifest = bundle.manifest
     return {
         "bundle": str(settings.out),
@@ -128,8 +129,12 @@ def compile_bundle(
     priming: PrimingResult | None,
     settings: ExportSettings,
     console: Console,
+    sample: Iterable[Batch] = (),
 ) -> Bundle:
-    """Reconfigure `source.model` (in place) by `selection`, compile it, and publish the bundle at settings.out."""
+    """Reconfigure `source.model` (in place) by `selection`, compile it, and publish the bundle at settings.out.
+
+    `sample` is what build_portable_graphs takes: a few batches of what the model will read.
+    """
     model = source.model
     total = sum(parameter.numel() for parameter in model.parameters())
     block = find_ffn_blocks(model)[0]
@@ -144,7 +149,7 @@ def compile_bundle(
             options = CompileOptions(
                 settings.frozen_precision, settings.dropout, source.max_positions, settings.first_token_only
             )
-            graphs = build_portable_graphs(model, source.architecture, list(learners), options)
+            graphs = build_portable_graphs(model, source.architecture, list(learners), options, sample)
             merged = copy.deepcopy(model)
             merge(merged)
             release = build_release_graph(merged, source.architecture)
@@ -194,6 +199,11 @@ def compile_bundle(
     return open_bundle(settings.out)
 
 
+def sample_batches(encoded: Encoded, settings: ExportSettings) -> Iterator[Batch]:
+    """Yield the few batches by which int8 chooses scales: the first of training."""
+    return _batches(encoded, SAMPLE_BATCHES, settings)
+
+
 def _choose_learners(
     source: SourceModel, encoded: Encoded, settings: ExportSettings, console: Console
 ) -> tuple[Selection, PrimingResult | None]:
@@ -209,7 +219,7 @@ def _choose_learners(
     steps = priming_steps(planned, settings.priming)
     result = prime(
         source.model,
-        _priming_batches(encoded, steps, settings),
+        map(_as_mapping, _batches(encoded, steps, settings)),
         PrimingSettings(
             steps=steps,
             planned_steps=max(planned, steps),
@@ -225,20 +235,19 @@ def _choose_learners(
     return selection, result
 
 
-def _priming_batches(encoded: Encoded, steps: int, settings: ExportSettings) -> Iterator[Mapping[str, Any]]:
+def _batches(encoded: Encoded, count: int, settings: ExportSettings) -> Iterator[Batch]:
     """Yield the batches that the first steps of training would see."""
     epoch = 0
-    while steps > 0:
-        for indices in plan_epoch(encoded.lengths, settings.batch_size, settings.seed, epoch)[:steps]:
-            batch = collate(encoded, indices)
-            yield {
-                "input_ids": batch.input_ids,
-                "attention_mask": batch.attention_mask,
-                "token_type_ids": batch.token_type_ids,
-                "labels": batch.labels,
-            }
-            steps -= 1
+    while count > 0:
+        for indices in plan_epoch(encoded.lengths, settings.batch_size, settings.seed, epoch)[:count]:
+            yield collate(encoded, indices)
+            count -= 1
         epoch += 1
+
+
+def _as_mapping(batch: Batch) -> Mapping[str, Any]:
+    """Return a batch as priming reads it."""
+    return {**batch.model_inputs(token_types=batch.token_type_ids is not None), "labels": batch.labels}
 
 
 def _within_positions(settings: ExportSettings, source: SourceModel, console: Console) -> ExportSettings:

@@ -26,7 +26,7 @@ from edge_far.compile.builder import MICROSOFT, Builder, constant_of
 from edge_far.compile.graphs import insert_before, only_user, produced_by, remove_dead_nodes, replace_value
 from edge_far.compile.notes import PassNote
 from edge_far.compile.sizes import dims_of
-from edge_far.compile.stashed_gradients import stashed_gradient
+from edge_far.compile.stashed_gradients import integer_product, stashed_gradient
 
 __all__ = ["quantize_columns", "quantize_frozen_products", "quantize_frozen_tables", "store_frozen_weights"]
 
@@ -78,16 +78,16 @@ def quantize_frozen_products(model: ir.Model) -> PassNote:
         name = f"{weight.name}.{'backward' if transposed else 'forward'}"
         right = (b.constant(values, f"{name}.int8"), b.constant(scales, f"{name}.scales"))
         if stashed is not None:
-            result = stashed.product(right, node.outputs[0], b)
+            result, replaced = stashed.product(right, node.outputs[0], b)
             note.changed("products of bytes with stashes")
         elif scaled is None:
-            result = _dynamic_product(node, right, b)
+            result, replaced = _dynamic_product(node, right, b), node.outputs[0]
             note.changed("products in int8, one scale a tensor")
         else:
-            result = _product_of_rows(node, scaled, right, b)
+            result, replaced = _product_of_rows(node, scaled, right, b)
             note.changed("products in int8, one scale a row")
         insert_before(graph, node, b.nodes)
-        replace_value(node.outputs[0], result)
+        replace_value(replaced, result)
     remove_dead_nodes(model)
     return note
 
@@ -141,7 +141,9 @@ def _divided_by_rows(value: ir.Value | None) -> ir.Node | None:
     return node if sizes is not None and dims_of(sizes) == (dims_of(value)[0], 1) else None
 
 
-def _product_of_rows(node: ir.Node, scaled: ir.Node, right: tuple[ir.Value, ir.Value], b: Builder) -> ir.Value:
+def _product_of_rows(
+    node: ir.Node, scaled: ir.Node, right: tuple[ir.Value, ir.Value], b: Builder
+) -> tuple[ir.Value, ir.Value]:
     """Quantise x / sizes with one scale a row, and multiply in integers; the Div is no longer needed."""
     x, sizes = scaled.inputs
     assert x is not None and sizes is not None
@@ -154,11 +156,8 @@ def _product_of_rows(node: ir.Node, scaled: ir.Node, right: tuple[ir.Value, ir.V
         "ConstantOfShape", [shape], (rows,), dtype=ir.DataType.UINT8, value=ir.tensor(np.array([zero], np.uint8))
     )
     quantised = b.op("QuantizeLinear", [x, steps, zeros], dims_of(x), dtype=ir.DataType.UINT8, axis=0)
-    left_zero = b.constant(np.array(zero, np.uint8), f"zero.{zero}")
-    inputs = [quantised, right[0], b.scalar(step), right[1], left_zero]
-    if len(node.inputs) > 2:
-        inputs += [None, node.inputs[2]]
-    return b.op("MatMulIntegerToFloat", inputs, dims_of(node.outputs[0]), domain=MICROSOFT)
+    left = (quantised, step, b.constant(np.array(zero, np.uint8), f"zero.{zero}"))
+    return integer_product(left, right, node.inputs[2] if len(node.inputs) > 2 else None, node.outputs[0], b)
 
 
 def quantize_frozen_tables(model: ir.Model) -> PassNote:

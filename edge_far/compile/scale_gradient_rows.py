@@ -1,8 +1,12 @@
 """Brings the rows of a frozen branch's gradient to one size before they are quantised with one scale a tensor.
 
 Rows of dy differ by orders of magnitude: the first token of the last blocks carries most of the loss, padding none.
-The branch dx = ((dy @ w2.T) * gelu') @ w1.T is linear in each row, so rows are divided by their largest magnitude
-before the first product and multiplied by it after the second: exact in real numbers, and per-row precision for int8.
+The branch dx = ((dy @ w2.T) * gelu') @ w1.T is linear in each row, so rows are divided by their size before the first
+product and multiplied by it after the second: exact in real numbers, and per-row precision for int8.
+
+The size is DEVIATIONS times the root mean square. Divided by it all rows have one length, which says how large their
+products become (stashed_gradients.py); the largest magnitude would not. A number of a row of 768 exceeds the row's size
+where it is more than 0.29 of the row's length: it is clipped.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from edge_far.compile.graphs import insert_before
 from edge_far.compile.notes import PassNote
 from edge_far.compile.sizes import dims_of
 
-__all__ = ["multiply_users", "row_sizes", "scale_gradient_rows"]
+__all__ = ["SMALLEST_ROW", "multiply_users", "scale_gradient_rows", "scaled_length"]
+
+DEVIATIONS = 8.0
 
 # Keeps a row of zeros (padding) at zero instead of dividing by it.
 SMALLEST_ROW = 1e-30
@@ -32,7 +38,7 @@ def scale_gradient_rows(model: ir.Model) -> PassNote:
         dy = first.inputs[0]
         assert dy is not None
         b = Builder(graph, "rowscale")
-        sizes = row_sizes(dy, b)
+        sizes = _row_sizes(dy, b)
         scaled = b.binary("Div", dy, sizes)
         insert_before(graph, first, b.nodes)
         first.replace_input_with(0, scaled)
@@ -41,13 +47,16 @@ def scale_gradient_rows(model: ir.Model) -> PassNote:
     return note
 
 
-def row_sizes(value: ir.Value, b: Builder) -> ir.Value:
-    """Return the largest magnitude of each row, [rows, 1], at least SMALLEST_ROW."""
+def _row_sizes(value: ir.Value, b: Builder) -> ir.Value:
+    rows, width = dims_of(value)
     last_axis = b.constant(np.array([-1], np.int64), "last_axis")
-    dims = (dims_of(value)[0], 1)
-    highest = b.op("ReduceMax", [value, last_axis], dims, keepdims=1)
-    lowest = b.op("ReduceMin", [value, last_axis], dims, keepdims=1)
-    return b.op("Max", [highest, b.unary("Neg", lowest), b.scalar(SMALLEST_ROW)], dims)
+    length = b.op("ReduceL2", [value, last_axis], (rows, 1), keepdims=1)
+    return b.op("Max", [b.mul(length, b.scalar(1 / scaled_length(int(width)))), b.scalar(SMALLEST_ROW)], (rows, 1))
+
+
+def scaled_length(width: int) -> float:
+    """Return how long a row of `width` numbers is, once divided by its size: at least 1, where nothing is clipped."""
+    return float(max(1.0, width**0.5 / DEVIATIONS))
 
 
 def multiply_users(graph: ir.Graph, node: ir.Node, sizes: ir.Value, bias: ir.Value | None = None) -> None:

@@ -3,11 +3,11 @@
 The stash is 8 bits, and the second product wants 8 bits; in between lay float32, written and read three times. Here the
 gradient of the hidden nodes is quantised as soon as it is made, with one scale a row, and QLinearMul multiplies bytes.
 
-A row's scale must be known before its largest value is: reading the row for it would cost what bytes save. The first
-product makes h = x @ w, and over many nodes h_j deviates from zero by |x| times the root mean square of column j of w.
-So columns are divided by that figure, which the matrix' scales and the second matrix take over, and values up to
-DEVIATIONS * |x| are kept; the few beyond are clipped. Every token has a scale of its own, so that a token with a small
-gradient loses nothing to one with a large.
+How large the first product becomes must be known before it is: to read it for that would cost what bytes save. It makes
+h = x @ w, and over many nodes h_j deviates from zero by |x| times the root mean square of column j of w. Rows have been
+brought to one length |x| by scale_gradient_rows; columns are divided by that figure here, which the matrix' scales and
+the second matrix take over; so one step suits all of h, QLinearMatMul gives it in bytes, and values up to DEVIATIONS
+are kept; the few beyond are clipped. The second product multiplies its rows by their sizes again.
 """
 
 from __future__ import annotations
@@ -19,26 +19,24 @@ import onnx_ir as ir
 
 from edge_far.compile.builder import MICROSOFT, Builder, constant_of
 from edge_far.compile.graphs import only_user, produced_by
+from edge_far.compile.scale_gradient_rows import scaled_length
 from edge_far.compile.sizes import dims_of
 
-__all__ = ["StashedGradient", "stashed_gradient"]
+__all__ = ["StashedGradient", "integer_product", "stashed_gradient"]
 
 DEVIATIONS = 4.0
-LARGEST = 127  # steps of a row's largest magnitude, in the source's rows and in the gradient's
+LARGEST = 127  # steps of the largest magnitude kept
 # GELU' is between -0.13 and 1.13, and so is the product in units of the largest gradient kept.
 PRODUCT_SCALE = 1.13
-# A row of zeros (padding) stays one.
-SMALLEST_STEP = 1e-20
 
 
 @dataclass(frozen=True)
 class StashedGradient:
-    """Mul(gradient, DequantizeLinear(stash)), where `first` makes the gradient from quantised rows of `source`."""
+    """Mul(gradient, DequantizeLinear(stash)), where `first` makes the gradient from rows of one length."""
 
     gradient: ir.Value
     stash: ir.Node
     first: ir.Node  # MatMulIntegerToFloat
-    source: ir.Node  # QuantizeLinear
 
     def divide_columns(self, b: Builder) -> np.ndarray:
         """Make the first product divide its columns by their sizes; return these, [columns]."""
@@ -50,24 +48,43 @@ class StashedGradient:
         self.first.replace_input_with(3, b.constant(scales / sizes, f"{self.first.inputs[3].name}.divided"))
         return sizes
 
-    def product(self, right: tuple[ir.Value, ir.Value], output: ir.Value, b: Builder) -> ir.Value:
-        """Return what takes the place of `output`: the product with the matrix `right`, (values, scales)."""
-        dims = dims_of(self.gradient)
-        rows = dims[0]
-        x, steps, zeros = self.source.inputs[:3]
-        assert x is not None and steps is not None
-        norms = b.op("ReduceL2", [x, b.constant(np.array([-1], np.int64), "last_axis")], (rows,), keepdims=0)
-        # The first product is in units of the row's largest magnitude, which is LARGEST steps.
-        units = b.mul(b.binary("Div", norms, steps), b.scalar(DEVIATIONS / LARGEST**2))
-        row_steps = b.op("Max", [units, b.scalar(SMALLEST_STEP)], (rows,))
-        zero, scale = self.first.inputs[4], b.scalar(PRODUCT_SCALE)  # the number that `zeros` repeats for each row
-        left = b.op("QuantizeLinear", [self.gradient, row_steps, zeros], dims, dtype=ir.DataType.UINT8, axis=0)
-        factors = [left, b.scalar(1.0), zero, *self.stash.inputs, scale, zero]
-        both = b.op("QLinearMul", factors, dims, dtype=ir.DataType.UINT8, domain=MICROSOFT)
-        result = b.op(
-            "MatMulIntegerToFloat", [both, right[0], scale, right[1], zero], dims_of(output), domain=MICROSOFT
-        )
-        return _times_rows(result, b.reshape_to(row_steps, (rows, 1)), output, b)
+    def product(self, right: tuple[ir.Value, ir.Value], output: ir.Value, b: Builder) -> tuple[ir.Value, ir.Value]:
+        """Return the product with the matrix `right`, (values, scales), and the value whose place it takes."""
+        left, step, zero = self._in_bytes(b)
+        factors = [left, b.scalar(1.0), zero, *self.stash.inputs, b.scalar(PRODUCT_SCALE), zero]
+        both = b.op("QLinearMul", factors, dims_of(self.gradient), dtype=ir.DataType.UINT8, domain=MICROSOFT)
+        return integer_product((both, step * PRODUCT_SCALE, zero), right, None, output, b)
+
+    def _in_bytes(self, b: Builder) -> tuple[ir.Value, float, ir.Value]:
+        """Return the gradient in bytes, what a step of them is, and the byte for zero."""
+        x, matrix, x_scale, scales, zero = self.first.inputs[:5]
+        assert x is not None and zero is not None
+        step = scaled_length(int(dims_of(x)[-1])) * DEVIATIONS / LARGEST
+        symmetric = b.constant(np.array(0, np.int8), "zero.int8")
+        inputs = [x, x_scale, zero, matrix, scales, symmetric, b.scalar(step), zero]
+        return b.op("QLinearMatMul", inputs, dims_of(self.gradient), dtype=ir.DataType.UINT8), step, zero
+
+
+def integer_product(
+    left: tuple[ir.Value, float, ir.Value],
+    right: tuple[ir.Value, ir.Value],
+    bias: ir.Value | None,
+    output: ir.Value,
+    b: Builder,
+) -> tuple[ir.Value, ir.Value]:
+    """Multiply bytes (values, step, zero) with an int8 matrix (values, scales), in the place of `output`.
+
+    Returns the product and the value whose place it takes. Where the one reader of `output` multiplies it by a factor a
+    row [rows, 1], that is the reader's result: the kernel takes a left scale of that shape.
+    """
+    values, step, zero = left
+    scale, replaced = b.scalar(step), output
+    reader = only_user(output)
+    factor = reader.inputs[1] if reader is not None and reader.op_type == "Mul" else None
+    if bias is None and reader is not None and factor is not None and dims_of(factor) == (dims_of(output)[0], 1):
+        scale, replaced = b.mul(factor, scale), reader.outputs[0]
+    inputs = [values, right[0], scale, right[1], zero, *([None, bias] if bias is not None else [])]
+    return b.op("MatMulIntegerToFloat", inputs, dims_of(output), domain=MICROSOFT), replaced
 
 
 def stashed_gradient(value: ir.Value | None) -> StashedGradient | None:
@@ -79,16 +96,4 @@ def stashed_gradient(value: ir.Value | None) -> StashedGradient | None:
     first = produced_by(gradient, "MatMulIntegerToFloat")
     if gradient is None or stash is None or first is None or only_user(gradient) is None:
         return None
-    source = produced_by(first.inputs[0], "QuantizeLinear")
-    return StashedGradient(gradient, stash, first, source) if source is not None else None
-
-
-def _times_rows(result: ir.Value, steps: ir.Value, output: ir.Value, b: Builder) -> ir.Value:
-    """Return result * steps [rows, 1], or the result alone where its one reader can take the steps over."""
-    reader = only_user(output)
-    if reader is not None and reader.op_type == "Mul":
-        factor = reader.inputs[1]
-        if factor is not None and factor is not output and dims_of(factor) == dims_of(steps):
-            reader.replace_input_with(1, b.mul(factor, steps))
-            return result
-    return b.mul(result, steps)
+    return StashedGradient(gradient, stash, first)

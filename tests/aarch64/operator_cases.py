@@ -84,6 +84,15 @@ def _elementwise(rng: np.random.Generator) -> list[Case]:
             attributes={"axis": -1},
         ),
         Case(
+            "SkipLayerNormalization",
+            "SkipLayerNormalization",
+            {"x": 0.25 * x, "skip": 0.75 * x, "gain": gain, "bias": bias},
+            normalised * gain + bias,
+            FP32,
+            MICROSOFT,
+            attributes={"epsilon": 1e-5},
+        ),
+        Case(
             "Softmax",
             "Softmax",
             {"x": x},

@@ -32,6 +32,7 @@ def quantized_products(rng: np.random.Generator) -> list[Case]:
         codes = rng.integers(0, 256, (ROWS, INNER)) if not extreme else np.where(a > 0, 255, 0)
         codes = codes.astype(np.uint8)
         a_scale, zero = np.array(0.02, np.float32), np.array(128, np.uint8)
+        row_scales = rng.uniform(0.001, 1.0, (ROWS, 1)).astype(np.float32)
         product = (codes.astype(np.int64) - 128) @ b.astype(np.int64)
         cases.append(
             Case(
@@ -42,6 +43,42 @@ def quantized_products(rng: np.random.Generator) -> list[Case]:
                 FP32,
                 MICROSOFT,
                 ("b", "a_scale", "scale", "zero"),
+            )
+        )
+
+        cases.append(
+            Case(
+                f"MatMulIntegerToFloat, a factor a row{label}",
+                "MatMulIntegerToFloat",
+                {"a": codes, "b": b, "a_scale": row_scales, "scale": scale, "zero": zero},
+                product * (row_scales * scale.astype(np.float64)),
+                FP32,
+                MICROSOFT,
+                ("b", "scale", "zero"),
+            )
+        )
+
+        # An output step that leaves most values inside 8 bits and clips a few.
+        step = np.array(np.abs(product * scale).std() * float(a_scale) * 3 / 127, np.float32)
+        quantised = np.rint(product * (float(a_scale) * scale.astype(np.float64)) / step) + 128
+        cases.append(
+            Case(
+                f"QLinearMatMul{label}",
+                "QLinearMatMul",
+                {
+                    "a": codes,
+                    "a_scale": a_scale,
+                    "zero": zero,
+                    "b": b,
+                    "scale": scale,
+                    "none": np.array(0, np.int8),
+                    "step": step,
+                    "middle": zero,
+                },
+                np.clip(quantised, 0, 255),
+                BYTE,
+                constants=("a_scale", "zero", "b", "scale", "none", "step", "middle"),
+                outputs=(UINT8,),
             )
         )
 

@@ -45,7 +45,7 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 def test_channels_behind_layer_norm() -> None:
     exact = run_graph(behind_layer_norm(), X, GAMMA, BETA)[0]
     model = behind_layer_norm()
-    note = balance_activations(model, PARAMETERS)
+    note = balance_activations(model, PARAMETERS, {})
     assert note.changes == {"products balanced by channels": 1}
     assert operators(model) == ["LayerNormalization", "Mul", "Gemm"]
     np.testing.assert_allclose(run_graph(model, X, GAMMA, BETA)[0], exact, rtol=1e-4, atol=1e-4)
@@ -56,7 +56,7 @@ def test_channels_behind_layer_norm() -> None:
 
 def test_rows_behind_gelu_keep_the_bias() -> None:
     model = behind_gelu()
-    note = balance_activations(model, {})
+    note = balance_activations(model, {}, {})
     assert note.changes == {"products balanced by rows": 1}
     assert operators(model) == ["ReduceMax", "ReduceMin", "Neg", "Max", "Div", "Gemm", "Mul", "Add", "Neg"]
     np.testing.assert_allclose(run_graph(model, ROWS)[0], -(ROWS @ W + BIAS), rtol=1e-5, atol=1e-5)
@@ -73,11 +73,14 @@ def test_rows_of_a_gelu_are_read_once() -> None:
 
     exact = run_graph(graph(), ROWS)[0]
     model = graph()
-    balance_activations(model, {})
+    balance_activations(model, {}, {})
     assert operators(model) == ["Gelu", "ReduceMax", "Max", "Div", "Gemm", "Mul", "Neg"]
     np.testing.assert_allclose(run_graph(model, ROWS)[0], exact, rtol=1e-5, atol=1e-5)
     quantize_frozen_products(model)
-    assert "com.microsoft.MatMulIntegerToFloat" in operators(model) and "Div" not in operators(model)
+    # The product multiplies its rows by their sizes itself: no Div before it, no Mul behind it.
+    steps = ["Mul", "Reshape", "Shape", "ConstantOfShape", "QuantizeLinear", "Mul"]
+    product = [*steps, "com.microsoft.MatMulIntegerToFloat", "Neg"]
+    assert operators(model) == ["Gelu", "ReduceMax", "Max", *product]
     assert relative_error(run_graph(model, ROWS)[0], exact) < 0.015
     # Nothing below zero is cut off, not even in rows of small numbers, where all of it counts.
     negative = -np.abs(random_array(9, 8, 32))
@@ -92,12 +95,55 @@ def test_int8_error_falls_in_the_quiet_rows() -> None:
         return relative_error(run_graph(model, ROWS)[0][quiet] + BIAS, exact[quiet] + BIAS)
 
     plain, balanced = behind_gelu(), behind_gelu()
-    balance_activations(balanced, {})
+    balance_activations(balanced, {}, {})
     assert error(balanced) < 0.02
     assert error(plain) > 5 * error(behind_balanced())
 
 
 def behind_balanced() -> ir.Model:
     model = behind_gelu()
-    balance_activations(model, {})
+    balance_activations(model, {}, {})
     return model
+
+
+def behind_sorted_nodes() -> ir.Model:
+    def build(b, x):
+        return b.unary("Neg", b.gemm(b.unary("Gelu", x), b.constant(WIDE, "w")))
+
+    return make_graph({"x": (TOKENS, 100)}, build)
+
+
+WIDE = random_array(4, 100, 48)
+
+
+def test_the_largest_of_a_row_is_looked_for_among_the_first_nodes() -> None:
+    seen = np.where(np.arange(100) < 5, 30.0, 2.5).astype(np.float32)
+    x = random_array(5, 40, 100).clip(-2.4, 2.4)
+    x[:3, 2] = (5.0, 12.0, 30.0)
+    model = behind_sorted_nodes()
+    balance_activations(model, {}, {"w": seen})
+    assert operators(model) == ["Gelu", "Slice", "ReduceMax", "Max", "Div", "Gemm", "Mul", "Neg"]
+    exact = run_graph(behind_sorted_nodes(), x)[0]
+    np.testing.assert_allclose(run_graph(model, x)[0], exact, rtol=1e-4, atol=1e-4)
+    (division,) = [node for node in model.graph if node.op_type == "Div"]
+    model.graph.outputs.append(division.inputs[1])
+    sizes = run_graph(model, x)[1].ravel()
+    # Three rows by their own largest node, all others by 1.2 times the largest that the other 95 nodes were seen to be.
+    np.testing.assert_allclose(sizes[:3], [5.0, 12.0, 30.0], rtol=1e-5)
+    np.testing.assert_allclose(sizes[3:], 1.2 * 2.5, rtol=1e-6)
+    model.graph.outputs.pop()
+    quantize_frozen_products(model)
+    assert relative_error(run_graph(model, x)[0], exact) < 0.02
+
+
+def test_what_exceeds_every_expectation_is_clipped_and_nothing_else() -> None:
+    seen = np.full(100, 2.5, np.float32)
+    x = random_array(6, 40, 100).clip(-2.4, 2.4)
+    x[0, 50] = 40.0  # not among the first five
+    model = behind_sorted_nodes()
+    balance_activations(model, {}, {"w": seen})
+    quantize_frozen_products(model)
+    clipped = x.copy()
+    clipped[0, 50] = 3.0
+    assert relative_error(run_graph(model, x)[0], run_graph(behind_sorted_nodes(), clipped)[0]) < 0.03
+    assert relative_error(run_graph(model, x)[0], run_graph(behind_sorted_nodes(), x)[0]) > 0.3

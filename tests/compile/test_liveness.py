@@ -126,6 +126,8 @@ def scratch(node: ir.Node, nbytes: dict[str, int]) -> int:
         return nbytes[node.outputs[0].name]
     if node.op_type == "DynamicQuantizeMatMul":
         return nbytes[node.inputs[0].name] // 4
+    if node.op_type == "QLinearMatMul":  # bytes out of 32 bits
+        return 4 * nbytes[node.outputs[0].name]
     if node.op_type == "Attention":
         return nbytes[node.outputs[3].name]
     return 0

@@ -41,10 +41,10 @@ STANDARD = {
     "Neg",
     "OneHot",
     "Pad",
+    "QLinearMatMul",
     "QuantizeLinear",
     "ReduceL2",
     "ReduceMax",
-    "ReduceMin",
     "ReduceSum",
     "Relu",
     "Reshape",
@@ -66,6 +66,7 @@ MICROSOFT = {
     "QLinearAdd",
     "QLinearMul",
     "QLinearSigmoid",
+    "SkipLayerNormalization",
 }
 GRAPHS = ("step", "infer")
 ABSOLUTE_PATH = re.compile(rb"/(work|home|root|tmp|usr)/[\w./-]+")
@@ -100,8 +101,8 @@ def test_int8_graphs_multiply_non_learners_in_integers_both_ways(name: str, tiny
     bundle = tiny_bundle(name)
     frozen = {"forward": 0, "backward": 0}
     for node in load(bundle, "step").graph:
-        if node.op_type in ("DynamicQuantizeMatMul", "MatMulIntegerToFloat"):
-            stored = node.inputs[1]
+        if node.op_type in ("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMatMul"):
+            stored = node.inputs[3 if node.op_type == "QLinearMatMul" else 1]
             assert stored is not None and stored.dtype == ir.DataType.INT8
             frozen[str(stored.name).split(".")[-2]] += 1
     assert frozen == {"forward": 4, "backward": 4}

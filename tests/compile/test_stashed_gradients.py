@@ -66,10 +66,10 @@ def errors(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 def test_between_the_products_lie_bytes() -> None:
     model = quantized()
-    backward = operators(model)[operators(model).index("ReduceL2") - 1 :]
+    backward = operators(model)[operators(model).index("ReduceL2") :]
     assert backward == [
-        *("com.microsoft.MatMulIntegerToFloat", "ReduceL2", "Div", "Mul", "Max", "QuantizeLinear"),
-        *("com.microsoft.QLinearMul", "com.microsoft.MatMulIntegerToFloat", "Reshape", "Mul", "Mul", "Add"),
+        *("ReduceL2", "Mul", "Max", "Mul", "Reshape", "Shape", "ConstantOfShape", "QuantizeLinear", "QLinearMatMul"),
+        *("com.microsoft.QLinearMul", "Mul", "com.microsoft.MatMulIntegerToFloat", "Add"),
     ]
     assert "DequantizeLinear" not in operators(model)
     (hidden,) = [node for node in model.graph if node.op_type == "QLinearMul"]
@@ -79,9 +79,10 @@ def test_between_the_products_lie_bytes() -> None:
 def test_each_row_keeps_its_precision_whatever_its_size() -> None:
     sizes = np.logspace(-12, 6, ROWS, dtype=np.float32)[:, None]
     found = run_graph(quantized(), X, DY * sizes)[1] - DY * sizes
-    # The sum with dy rounds to 2**-24 of it. What remains is five roundings to 8 bits: two matrices and dy to a step of
-    # largest / 127, the gradient to one of 4 / 127 deviations, the stash at most 0.0245 off, the product of both.
-    assert errors(found, exact(X, DY * sizes)).max() < 0.04
+    # The sum with dy rounds to 2**-24 of it. What remains is five roundings to 8 bits: two matrices to a step of
+    # largest / 127, dy to one of length / 127, the gradient to one of 4 / 127 deviations, the stash at most 0.0245 off,
+    # the product of both.
+    assert errors(found, exact(X, DY * sizes)).max() < 0.06
 
 
 @pytest.mark.parametrize("sizes", [(0, 0), (-2, 1)], ids=["alike", "columns of different sizes"])
@@ -97,7 +98,7 @@ def test_it_is_as_near_as_the_product_in_float(sizes: tuple[float, float]) -> No
     assert "products of bytes with stashes" not in note.changes
     in_float = errors(run_graph(model, X, DY)[1] - DY, exact(X, DY, w2))
     in_bytes = errors(run_graph(quantized(w2), X, DY)[1] - DY, exact(X, DY, w2))
-    assert in_bytes.mean() < 1.15 * in_float.mean() and in_bytes.max() < 0.05
+    assert in_bytes.mean() < 1.15 * in_float.mean() and in_bytes.max() < 0.06
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
@@ -117,7 +118,7 @@ def test_what_is_beyond_four_deviations_is_clipped_and_nothing_else() -> None:
     assert gradient[0, 7] > limit
     gradient[:, 7] = limit
     expected = (gradient * derivative(X @ W1)) @ W1.T
-    assert errors(run_graph(quantized(w2), X, dy)[1] - dy, expected).max() < 0.04
+    assert errors(run_graph(quantized(w2), X, dy)[1] - dy, expected).max() < 0.06
 
 
 def test_a_gradient_that_something_else_reads_stays_in_float() -> None:

@@ -207,7 +207,7 @@ def test_killed_after_a_step_down_the_run_ends_with_the_same_bytes(
 
 
 def test_smallest_plan_defers_with_a_checkpoint(tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path) -> None:
-    bundle = tiny_bundle("tiny-fp32")
+    bundle = tiny_bundle("tiny-int8")  # the lean step graph of tiny-fp32 has the same peak
     short = tuple(range(1, 12))
     trainer, seen = make_trainer(bundle, tiny_data, tmp_path, short_at=short, max_steps=12, epochs=4)
     with pytest.raises(Deferred, match="smallest plan is running") as raised:
