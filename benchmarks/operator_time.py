@@ -7,10 +7,10 @@ weights, no dropout, AdamW and clipping included, one step to warm up, then the 
 medians over the rounds, and for everything else the least and the largest of them too. PyTorch trains everything,
 embeddings too; times are the self CPU times of torch.profiler, which for an operator of several threads is the time of
 the calling one. edge-far keeps its embeddings frozen; times are those of ONNX Runtime's own profile, and the
-optimiser's with clearing is measured beside it. Products are what is named in PRODUCTS: the fused attention kernels of
+optimiser's with clearing is measured beside it. Products are what is_product says: the fused attention kernels of
 both count whole, softmax included (in favour of PyTorch's sdpa and of edge-far alike), as does the quantising inside
-DynamicQuantizeMatMul (in favour of edge-far). `sum` should be near `wall`, the time of the same steps by the clock:
-what is missing ran between operators.
+DynamicQuantizeMatMul and QLinearMatMul (in favour of edge-far). `sum` should be near `wall`, the time of the same steps
+by the clock: what is missing ran between operators.
 """
 
 from __future__ import annotations
@@ -36,10 +36,8 @@ from edge_far.bundle import open_bundle
 
 WARMUP, STEPS, RETENTION = 1, 5, 0.1
 AIM = 0.47
-PRODUCTS = {
-    "torch": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear", "aten::matmul"),
-    "edge-far": ("Gemm", "MatMul", "FusedMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "Attention"),
-}
+ENGINES = ("torch", "edge-far")
+TORCH_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear", "aten::matmul")
 ATTENTION_KERNELS = ("aten::scaled_dot_product", "aten::_scaled_dot_product")
 KINDS = (("torch", "sdpa"), ("torch", "eager"), ("edge-far", "fp32"), ("edge-far", "int8"))
 OPTIMIZER = "optimiser and clearing"
@@ -68,7 +66,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--operators", type=int, default=0, metavar="N", help="also list the N longest operators")
     options = parser.parse_args()
-    pythons = {engine: python_or_exit(engine) for engine in PRODUCTS}
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    pythons = {engine: python_or_exit(engine) for engine in ENGINES}
     measured: dict[tuple[str, str], list[Row]] = {kind: [] for kind in KINDS}
     with tempfile.TemporaryDirectory(prefix="edge-far-bench-") as name:
         for engine, kind in KINDS:
@@ -123,7 +123,9 @@ def compile_one(model: str, out: Path, precision: str) -> None:
 
 def is_product(engine: str, operator: str) -> bool:
     """Say whether an operator counts as a matrix product."""
-    return operator in PRODUCTS[engine] or (engine == "torch" and operator.startswith(ATTENTION_KERNELS))
+    if engine == "torch":
+        return operator in TORCH_PRODUCTS or operator.startswith(ATTENTION_KERNELS)
+    return "MatMul" in operator or operator in ("Gemm", "Attention")
 
 
 def summarise(engine: str, kind: str, steps: Sequence[Mapping[str, Any]]) -> Row:
