@@ -1,7 +1,8 @@
 """Multiplies a frozen branch's gradient by its stashed GELU derivative in bytes, between the two products in int8.
 
 The stash is 8 bits, and the second product wants 8 bits; in between lay float32, written and read three times. Here the
-gradient of the hidden nodes is quantised as soon as it is made, with one scale a row, and QLinearMul multiplies bytes.
+gradient of the hidden nodes leaves the first product as bytes, in units of its row's size, and QLinearMul multiplies
+bytes.
 
 How large the first product becomes must be known before it is: to read it for that would cost what bytes save. It makes
 h = x @ w, and over many nodes h_j deviates from zero by |x| times the root mean square of column j of w. Rows have been
