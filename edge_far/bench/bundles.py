@@ -35,7 +35,7 @@ def compile_random(
 ) -> Bundle:
     """Compile a geometry (a name or a directory with config.json) with random learners into the new bundle `out`.
 
-    Everything but weights, learners and tokenizer is what `edge-far export` makes.
+    Everything but weights, learners, tokenizer and the texts read for int8 is what `edge-far export` makes.
     """
     torch_model = make_model(make_config(model, dropout=dropout), attention="eager", seed=seed)
     tokenizer = out.with_name(f"{out.name}.tokenizer.json")

@@ -1,12 +1,13 @@
-"""Brings the rows of a frozen branch's gradient to one size before they are quantised with one scale a tensor.
+"""Brings the rows of a frozen branch's gradient to one size before they are quantised.
 
 Rows of dy differ by orders of magnitude: the first token of the last blocks carries most of the loss, padding none.
 The branch dx = ((dy @ w2.T) * gelu') @ w1.T is linear in each row, so rows are divided by their size before the first
 product and multiplied by it after the second: exact in real numbers, and per-row precision for int8.
 
-The size is DEVIATIONS times the root mean square. Divided by it all rows have one length, which says how large their
-products become (stashed_gradients.py); the largest magnitude would not. A number of a row of 768 exceeds the row's size
-where it is more than 0.29 of the row's length: it is clipped.
+The size is DEVIATIONS times the root mean square, or the length, where that is less. Divided by it all rows have one
+length, which says how large their products become (stashed_gradients.py); the largest magnitude would not. A number of
+a row of 768 exceeds the row's size where it is more than 0.29 of the row's length: it is clipped. A LayerNormalization
+with one gamma more than about eight times the others makes such rows.
 """
 
 from __future__ import annotations

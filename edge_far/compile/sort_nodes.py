@@ -29,14 +29,16 @@ def sort_nodes(
     """
     note = PassNote("sort_nodes")
     found: dict[str, np.ndarray] = {}
+    remaining = dict(largest)  # in the order of the graph, as branches are: equal matrices get their own figures
     for second in [node for node in model.graph if node.op_type == "Gemm"]:
         constants = _branch(second)
         if constants is None:
             continue
         matrix = _array(constants[-1])
-        seen = next((seen for name, seen in largest.items() if np.array_equal(parameters[name].T, matrix)), None)
-        if seen is None:
+        name = next((name for name in remaining if np.array_equal(parameters[name].T, matrix)), None)
+        if name is None:
             continue
+        seen = remaining.pop(name)
         order = np.argsort(-seen, kind="stable")
         for value, axis in zip(constants, (1, 0, 0), strict=True):
             value.const_value = ir.tensor(np.take(_array(value), order, axis), name=value.name)

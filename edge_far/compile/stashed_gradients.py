@@ -82,7 +82,9 @@ def integer_product(
     scale, replaced = b.scalar(step), output
     reader = only_user(output)
     factor = reader.inputs[1] if reader is not None and reader.op_type == "Mul" else None
-    if bias is None and reader is not None and factor is not None and dims_of(factor) == (dims_of(output)[0], 1):
+    # Of a single column, a stash to multiply by would look like a factor a row.
+    rows, width = dims_of(output)
+    if bias is None and width != 1 and reader is not None and factor is not None and dims_of(factor) == (rows, 1):
         scale, replaced = b.mul(factor, scale), reader.outputs[0]
     inputs = [values, right[0], scale, right[1], zero, *([None, bias] if bias is not None else [])]
     return b.op("MatMulIntegerToFloat", inputs, dims_of(output), domain=MICROSOFT), replaced

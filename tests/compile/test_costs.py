@@ -20,7 +20,7 @@ from tests.tiny_graphs import INT64, UINT8, make_graph
 pytestmark = pytest.mark.host
 
 TOKENS = "batch*sequence"
-PRODUCTS = ("Gemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
+PRODUCTS = ("Gemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMatMul")
 
 
 def costs_of(model: ir.Model) -> dict[str, OperatorCost]:

@@ -42,6 +42,22 @@ def test_outputs_stay_and_nodes_move_together() -> None:
     np.testing.assert_allclose(run_graph(model, X)[0], run_graph(branch(), X)[0], rtol=1e-4, atol=1e-5)
 
 
+def test_branches_of_equal_matrices_keep_their_own_figures() -> None:
+    def build(b, x):
+        parts = []
+        for number in range(2):
+            first = b.constant(W1 * (number + 1), f"w1.{number}")
+            hidden = b.gemm(x, first, b.constant(BIAS * (number + 1), f"c.{number}"))
+            parts.append(b.gemm(b.unary("Gelu", hidden), b.constant(W2, f"w2.{number}")))
+        return [b.unary("Neg", part) for part in parts]
+
+    model = make_graph({"x": ("batch*sequence", 16)}, build)
+    parameters = {"a.frozen_out.weight": W2.T, "b.frozen_out.weight": W2.T}
+    _, found = sort_nodes(model, parameters, {"a.frozen_out.weight": SEEN, "b.frozen_out.weight": SEEN[::-1] * 9})
+    assert np.array_equal(found["w2.0"], np.sort(SEEN)[::-1])
+    assert np.array_equal(found["w2.1"], np.sort(SEEN)[::-1] * 9)
+
+
 def test_a_branch_that_was_not_seen_stays() -> None:
     model = branch()
     note, found = sort_nodes(model, PARAMETERS, {"other.weight": SEEN})

@@ -24,19 +24,20 @@ W1, W2 = random_array(0, WIDTH, NODES) / 7, random_array(1, NODES, WIDTH) / 17
 X, DY = random_array(2, ROWS, WIDTH), random_array(3, ROWS, WIDTH)
 
 
-def branch(w2: np.ndarray = W2) -> ir.Model:
-    """Return the forward and backward graph of gelu(x @ W1) @ w2, ready to be quantised."""
+def branch(w2: np.ndarray = W2, w1: np.ndarray = W1) -> ir.Model:
+    """Return the forward and backward graph of gelu(x @ w1) @ w2, ready to be quantised."""
+    width, nodes = w1.shape
 
     def build(b, x, dy):
-        first, second = b.constant(W1, "w1"), b.constant(w2, "w2")
+        first, second = b.constant(w1, "w1"), b.constant(w2, "w2")
         hidden = b.gemm(x, first)
         y = b.gemm(b.unary("Gelu", hidden), second)
         gradient = b.gemm(dy, second, trans_right=True)
-        dh = b.op("GeluGrad", [gradient, hidden], (TOKENS, NODES), domain=INTERNAL)
+        dh = b.op("GeluGrad", [gradient, hidden], (TOKENS, nodes), domain=INTERNAL)
         dx = b.add(b.gemm(dh, first, trans_right=True), dy)
         return [y, dx]
 
-    model = make_graph({"x": (TOKENS, WIDTH), "dy": (TOKENS, WIDTH)}, build)
+    model = make_graph({"x": (TOKENS, width), "dy": (TOKENS, width)}, build)
     stash_gelu_derivatives(model)
     scale_gradient_rows(model)
     return model
@@ -99,6 +100,28 @@ def test_it_is_as_near_as_the_product_in_float(sizes: tuple[float, float]) -> No
     in_float = errors(run_graph(model, X, DY)[1] - DY, exact(X, DY, w2))
     in_bytes = errors(run_graph(quantized(w2), X, DY)[1] - DY, exact(X, DY, w2))
     assert in_bytes.mean() < 1.15 * in_float.mean() and in_bytes.max() < 0.06
+
+
+@pytest.mark.parametrize("width", [64, 256, 768])
+def test_rows_longer_than_one_are_clipped_no_earlier(width: int) -> None:
+    """Above 64 numbers a scaled row is longer than 1, and the step of the first product with it."""
+    w1, w2 = random_array(4, width, NODES) / width**0.5, random_array(5, NODES, width) / 17
+    x, dy = random_array(6, ROWS, width), random_array(7, ROWS, width)
+    model = branch(w2, w1)
+    quantize_frozen_products(model)
+    expected = (dy.astype(np.float64) @ w2.T * derivative(x @ w1)) @ w1.T
+    assert errors(run_graph(model, x, dy)[1] - dy, expected).max() < 0.06
+
+
+def test_a_branch_of_one_node_is_not_mistaken_for_a_factor_a_row() -> None:
+    w1, w2 = random_array(8, 1024, 1) / 32, random_array(9, 1, 1024)
+    x, dy = random_array(10, ROWS, 1024), random_array(11, ROWS, 1024)
+    model = branch(w2, w1)
+    quantize_frozen_products(model)
+    expected = (dy.astype(np.float64) @ w2.T * derivative(x @ w1)) @ w1.T
+    # One node has no others to tell its size by: values beyond four deviations would be clipped, none is here.
+    found = run_graph(model, x, dy)[1] - dy
+    assert np.linalg.norm(found - expected) < 0.06 * np.linalg.norm(expected)
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
