@@ -8,11 +8,11 @@ import numpy as np
 from tokenizers import Tokenizer, models
 
 from edge_far.bench.models import LABELS, make_config, make_model, max_positions
+from edge_far.bench.task import random_batch
 from edge_far.bundle import Bundle
 from edge_far.compile.pipeline import ExportSettings, compile_bundle
 from edge_far.compile.source import SourceModel
 from edge_far.console import Console
-from edge_far.device.batches import Batch
 from edge_far.far.nodes import architecture_of, find_ffn_blocks
 from edge_far.far.select import select_learners
 from edge_far.profile import load_profile
@@ -64,12 +64,8 @@ def compile_random(
     selection = select_learners("random", retention, find_ffn_blocks(torch_model), seed=seed)
     try:
         names = [f"label-{number}" for number in range(LABELS)]
-        sample = [_random_batch(int(torch_model.config.vocab_size), min(positions, SAMPLE_LENGTH), seed)]
+        shape = (SAMPLE_ROWS, min(positions, SAMPLE_LENGTH))
+        sample = [random_batch(np.random.default_rng(seed), shape, int(torch_model.config.vocab_size), LABELS)]
         return compile_bundle(source, names, selection, None, settings, Console(quiet=True), sample)
     finally:
         tokenizer.unlink()
-
-
-def _random_batch(vocabulary: int, length: int, seed: int) -> Batch:
-    ids = np.random.default_rng(seed).integers(0, vocabulary, (SAMPLE_ROWS, length), np.int64)
-    return Batch(ids, np.ones_like(ids), None, np.zeros(SAMPLE_ROWS, np.int64))

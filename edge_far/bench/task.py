@@ -14,7 +14,7 @@ import numpy as np
 from edge_far.device.batches import Batch
 from edge_far.storage import write_json
 
-__all__ = ["CLIP_NORM", "LEARNING_RATE", "Measurement", "Task", "batches", "micro_batches"]
+__all__ = ["CLIP_NORM", "LEARNING_RATE", "Measurement", "Task", "batches", "micro_batches", "random_batch"]
 
 LEARNING_RATE = 1e-5
 CLIP_NORM = 1.0
@@ -85,9 +85,14 @@ def batches(task: Task, vocabulary: int, labels: int) -> list[Batch]:
     shape = (task.batch, task.length)
     made = []
     for _ in range(task.warmup + task.steps):
-        ids = random.integers(0, vocabulary, shape, np.int64)
-        made.append(Batch(ids, np.ones(shape, np.int64), None, random.integers(0, labels, task.batch, np.int64)))
+        made.append(random_batch(random, shape, vocabulary, labels))
     return made
+
+
+def random_batch(random: np.random.Generator, shape: tuple[int, int], vocabulary: int, labels: int) -> Batch:
+    """Return full-length rows of ids over the whole vocabulary, [batch, length], with random labels."""
+    ids = random.integers(0, vocabulary, shape, np.int64)
+    return Batch(ids, np.ones(shape, np.int64), None, random.integers(0, labels, shape[0], np.int64))
 
 
 def micro_batches(batch: Batch, rows: int) -> Iterator[Batch]:
