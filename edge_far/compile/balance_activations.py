@@ -97,27 +97,22 @@ def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> No
 
 
 def _gelu_row_sizes(value: ir.Value, seen: np.ndarray | None, b: Builder) -> ir.Value:
-    rows = dims_of(value)[0]
     least = SMALLEST_GELU_ROW
     if seen is not None:
         few = math.ceil(FEW * len(seen))
         least = max(least, MARGIN * float(seen[min(few, len(seen) - 1)]))
         bounds = [b.constant(np.array([bound], np.int64), f"nodes.{bound}") for bound in (0, few)]
-        value = b.op("Slice", [value, *bounds, _last_axis(b)], (rows, few))
-    highest = b.op("ReduceMax", [value, _last_axis(b)], (rows, 1), keepdims=1)
+        last_axis = b.constant(np.array([-1], np.int64), "last_axis")
+        value = b.op("Slice", [value, *bounds, last_axis], (dims_of(value)[0], few))
+    highest = b.reduce("ReduceMax", value, -1, keepdims=True)
     return b.op("Max", [highest, b.scalar(least)], dims_of(highest))
 
 
 def _row_sizes(value: ir.Value, b: Builder) -> ir.Value:
     """Return the largest magnitude of each row, [rows, 1], at least SMALLEST_ROW."""
-    dims = (dims_of(value)[0], 1)
-    highest = b.op("ReduceMax", [value, _last_axis(b)], dims, keepdims=1)
-    lowest = b.op("ReduceMin", [value, _last_axis(b)], dims, keepdims=1)
-    return b.op("Max", [highest, b.unary("Neg", lowest), b.scalar(SMALLEST_ROW)], dims)
-
-
-def _last_axis(b: Builder) -> ir.Value:
-    return b.constant(np.array([-1], np.int64), "last_axis")
+    highest = b.reduce("ReduceMax", value, -1, keepdims=True)
+    lowest = b.reduce("ReduceMin", value, -1, keepdims=True)
+    return b.op("Max", [highest, b.unary("Neg", lowest), b.scalar(SMALLEST_ROW)], dims_of(highest))
 
 
 def _value_of(value: ir.Value | None, parameters: Mapping[str, np.ndarray]) -> np.ndarray:

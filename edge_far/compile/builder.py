@@ -163,7 +163,7 @@ class Builder:
     # --- reductions ------------------------------------------------------------------------------------------
 
     def reduce(self, op_type: str, value: ir.Value, axis: int, *, keepdims: bool) -> ir.Value:
-        """Append ReduceSum, ReduceMean or ReduceMax over one axis."""
+        """Append ReduceSum, ReduceMean, ReduceMax, ReduceMin or ReduceL2 over one axis."""
         dims = list(dims_of(value))
         axis %= len(dims)
         dims[axis : axis + 1] = [1] if keepdims else []

@@ -12,7 +12,6 @@ with one gamma more than about eight times the others makes such rows.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from edge_far.compile.builder import Builder, constant_of
@@ -50,8 +49,7 @@ def scale_gradient_rows(model: ir.Model) -> PassNote:
 
 def _row_sizes(value: ir.Value, b: Builder) -> ir.Value:
     rows, width = dims_of(value)
-    last_axis = b.constant(np.array([-1], np.int64), "last_axis")
-    length = b.op("ReduceL2", [value, last_axis], (rows, 1), keepdims=1)
+    length = b.reduce("ReduceL2", value, -1, keepdims=True)
     return b.op("Max", [b.mul(length, b.scalar(1 / scaled_length(int(width)))), b.scalar(SMALLEST_ROW)], (rows, 1))
 
 
