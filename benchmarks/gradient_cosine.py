@@ -30,12 +30,12 @@ import numpy as np
 
 from edge_far.bench.environments import python_or_exit
 from edge_far.bundle import Bundle, open_bundle
-from edge_far.device.backend import Backend
-from edge_far.device.backends import choose_backend
-from edge_far.device.batches import Batch, collate
-from edge_far.device.data import Example, label_names, read_examples
-from edge_far.device.encode import Encoder
-from edge_far.device.memory import use_one_heap
+from edge_far.device.board.memory import use_one_heap
+from edge_far.device.engine.backend import Backend
+from edge_far.device.engine.backends import choose_backend
+from edge_far.texts.batches import Batch, collate
+from edge_far.texts.data import Example, label_names, read_examples
+from edge_far.texts.encode import Encoder
 
 EXACT = "fp32"
 PRECISIONS = ("int8", "int8-weights", "fp32-compact")
@@ -91,13 +91,13 @@ def compile_all(model: str, examples: Sequence[Example], precisions: Sequence[st
 
     Scales are chosen by the first batches of all examples, as `edge-far export` does it.
     """
-    from edge_far.compile.forward import takes_token_types
+    from edge_far.compile.forward.source import load_source
+    from edge_far.compile.forward.trace import takes_token_types
     from edge_far.compile.pipeline import ExportSettings, compile_bundle, sample_batches
-    from edge_far.compile.source import load_source
     from edge_far.console import Console
     from edge_far.far.nodes import find_ffn_blocks
     from edge_far.far.select import select_learners
-    from edge_far.profile import load_profile
+    from edge_far.profile.document import load_profile
 
     labels = label_names(list(examples))
     source = load_source(model, labels, SEED)

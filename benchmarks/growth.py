@@ -25,7 +25,7 @@ from typing import Any
 
 from edge_far.bench.environments import describe_machine, python_or_exit
 from edge_far.bench.run import run_task
-from edge_far.bench.task import Measurement, Task
+from edge_far.bench.work.task import Measurement, Task
 from edge_far.console import Console
 from edge_far.report.plot import BLUE, DOTS_PER_INCH, GRID, INK, ORANGE, STYLE
 from edge_far.storage import write_atomically, write_json
@@ -139,8 +139,8 @@ def measure(wanted: Sequence[Point], document: Row, file: Path, options: argpars
 
 def compiled(key: tuple[int, int, str], model: str, folder: Path) -> Path:
     """Compile the bundle of some points; a model of another depth is a directory with its config.json."""
-    from edge_far.bench.bundles import compile_random
-    from edge_far.bench.models import make_config
+    from edge_far.bench.work.bundles import compile_random
+    from edge_far.bench.work.models import make_config
 
     blocks, percent, precision = key
     if blocks:

@@ -1,4 +1,6 @@
-"""What ONNX Runtime's kernels hold while they run, besides inputs and outputs: compile/liveness.py adds it to the peak.
+"""What ONNX Runtime's kernels hold while they run, besides inputs and outputs.
+
+compile/memory/liveness.py adds it to the peak.
 
     python benchmarks/kernel_scratch.py
 
@@ -26,8 +28,8 @@ SCRIPT = """
 import sys
 import numpy as np
 import onnxruntime as ort
-from edge_far.device.memory import resident_set
-from edge_far.device.session import load_session, session_options
+from edge_far.device.board.memory import resident_set
+from edge_far.device.engine.session import load_session, session_options
 
 options = session_options(2)
 options.add_session_config_entry("session.use_env_allocators", "0")

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_far.bench.bundles import compile_random
 from edge_far.bench.cases import far_name
 from edge_far.bench.environments import describe_machine, python_or_exit
 from edge_far.bench.run import run_task
-from edge_far.bench.task import Measurement, Task
+from edge_far.bench.work.bundles import compile_random
+from edge_far.bench.work.task import Measurement, Task
 from edge_far.console import Console
 from edge_far.storage import write_json
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.bench.environments import python_or_exit
-from edge_far.bench.task import CLIP_NORM, LEARNING_RATE, Task, batches
+from edge_far.bench.work.task import CLIP_NORM, LEARNING_RATE, Task, batches
 from edge_far.bundle import open_bundle
 
 WARMUP, STEPS, RETENTION = 1, 5, 0.1
@@ -114,7 +114,7 @@ def measure(engine: str, kind: str, python: Path, folder: Path, options: argpars
 
 def compile_one(model: str, out: Path, precision: str) -> None:
     """Compile FAR_10 with frozen embeddings."""
-    from edge_far.bench.bundles import compile_random
+    from edge_far.bench.work.bundles import compile_random
 
     compile_random(
         model, out, retention=RETENTION, precision=precision, embeddings="frozen", dropout=False, with_ort=False
@@ -201,11 +201,11 @@ def operators_by_run(events: Sequence[Mapping[str, Any]]) -> list[Counter[str]]:
 
 def run_bundle(task: Task) -> list[dict[str, Any]]:
     """Train a bundle with ONNX Runtime's profile on, as the trainer does."""
-    from edge_far.device import session
-    from edge_far.device.backends import choose_backend
-    from edge_far.device.memory import use_one_heap
-    from edge_far.device.optimizer import clipped_step
-    from edge_far.device.optimizers import make_optimizer
+    from edge_far.device.board.memory import use_one_heap
+    from edge_far.device.engine import session
+    from edge_far.device.engine.backends import choose_backend
+    from edge_far.device.optimizers.base import clipped_step
+    from edge_far.device.optimizers.registry import make_optimizer
 
     use_one_heap()
     assert task.bundle is not None
@@ -245,7 +245,7 @@ def run_torch(task: Task) -> list[dict[str, Any]]:
     from torch.nn.functional import cross_entropy
     from torch.profiler import ProfilerActivity, profile
 
-    from edge_far.bench.models import LABELS, make_config, make_model
+    from edge_far.bench.work.models import LABELS, make_config, make_model
 
     torch.set_num_threads(task.threads)
     config = make_config(task.model, dropout=False)

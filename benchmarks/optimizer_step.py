@@ -14,9 +14,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edge_far.device import adamw8bit, optimizer
-from edge_far.device.memory import MIB
-from edge_far.device.optimizers import OPTIMIZERS, make_optimizer, state_bytes
+from edge_far.device.board.memory import MIB
+from edge_far.device.optimizers import adamw8bit
+from edge_far.device.optimizers import base as optimizer
+from edge_far.device.optimizers.registry import OPTIMIZERS, make_optimizer, state_bytes
 
 PARAMETERS = 17_620_532
 SHAPE = (PARAMETERS // 4, 4)

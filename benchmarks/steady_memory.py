@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from edge_far.bench.environments import describe_machine, python_or_exit
-from edge_far.bench.task import CLIP_NORM, LEARNING_RATE
+from edge_far.bench.work.task import CLIP_NORM, LEARNING_RATE
 from edge_far.bundle import open_bundle
 from edge_far.console import Console
-from edge_far.device.backend import DropoutKey
-from edge_far.device.batches import Batch
-from edge_far.device.memory import resident_set, use_one_heap
+from edge_far.device.board.memory import resident_set, use_one_heap
+from edge_far.device.engine.backend import DropoutKey
 from edge_far.storage import write_json
+from edge_far.texts.batches import Batch
 
 SETTLED, EVERY, MULTIPLE = 50, 100, 8
 LARGEST_DRIFT = 0.02
@@ -66,7 +66,7 @@ def main() -> int:
 
 def run_child(options: argparse.Namespace, python: Path) -> dict[str, Any]:
     """Compile the bundle and train on it in a fresh process."""
-    from edge_far.bench.bundles import compile_random
+    from edge_far.bench.work.bundles import compile_random
 
     with tempfile.TemporaryDirectory(prefix="edge-far-bench-") as folder:
         bundle = compile_random(
@@ -88,10 +88,10 @@ def run_child(options: argparse.Namespace, python: Path) -> dict[str, Any]:
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
     """Take the steps in this process; return the resident set over time."""
-    from edge_far.device.arrays import read_arrays
-    from edge_far.device.optimizer import clipped_step
-    from edge_far.device.optimizers import make_optimizer
-    from edge_far.device.session import PortableBackend
+    from edge_far.device.engine.arrays import read_arrays
+    from edge_far.device.engine.session import PortableBackend
+    from edge_far.device.optimizers.base import clipped_step
+    from edge_far.device.optimizers.registry import make_optimizer
 
     use_one_heap()
     bundle = open_bundle(options.bundle)

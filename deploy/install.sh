@@ -133,7 +133,7 @@ put_limits() {
 import sys
 
 from edge_far.errors import EdgeFarError
-from edge_far.profile import load_profile
+from edge_far.profile.document import load_profile
 
 try:
     profile = load_profile(sys.argv[1])

@@ -137,7 +137,7 @@ Polynomial = tuple[tuple[float, ...], ...]
 class OperatorCost:
     """`count` operators of one kernel in a graph: the work of each, and the size that its speed depends on.
 
-    Work is floating-point operations of products, else bytes (compile/costs.py). The kernel `node` has neither.
+    Work is floating-point operations of products, else bytes (compile/emit/costs.py). The kernel `node` has neither.
     """
 
     kernel: str

@@ -23,22 +23,22 @@ __all__ = ["main"]
 
 # Sub-command -> (module of edge_far.commands, one line of help). The order is that of a user's day.
 COMMANDS = {
-    "export": ("export", "workstation: apply FAR to a model and compile a bundle"),
-    "plan": ("plan", "will this bundle train inside a memory budget, and how"),
-    "train": ("train", "train a bundle on this machine, inside the budget of a profile"),
-    "eval": ("evaluate", "measure a bundle, or a bundle plus a run, on labelled data"),
-    "predict": ("predict", "classify texts with a bundle, or a bundle plus a run"),
-    "merge": ("merge", "write the trained model as a plain inference ONNX model"),
-    "profiles": ("profiles", "list, show or check device profiles"),
-    "daemon": ("daemon", "adapt the model to this device's own data, when conditions allow"),
-    "status": ("status", "how periodic adaptation is, why, and what to do"),
-    "add": ("add", "hand an example, a prediction or feedback over to the daemon"),
-    "releases": ("releases", "list the releases and check them"),
-    "rollback": ("rollback", "go back to an earlier release"),
-    "store": ("store", "look at quarantined lines and unlabelled predictions; bring examples back"),
-    "bench": ("bench", "time and memory of training, against PyTorch and onnxruntime-training"),
-    "report": ("report", "draw loss and memory of a run as a picture"),
-    "demo": ("demo", "generate the demo's smart-home intent data"),
+    "export": ("workstation.export", "workstation: apply FAR to a model and compile a bundle"),
+    "plan": ("device.plan", "will this bundle train inside a memory budget, and how"),
+    "train": ("device.train", "train a bundle on this machine, inside the budget of a profile"),
+    "eval": ("device.evaluate", "measure a bundle, or a bundle plus a run, on labelled data"),
+    "predict": ("device.predict", "classify texts with a bundle, or a bundle plus a run"),
+    "merge": ("device.merge", "write the trained model as a plain inference ONNX model"),
+    "profiles": ("workstation.profiles", "list, show or check device profiles"),
+    "daemon": ("adaptation.daemon", "adapt the model to this device's own data, when conditions allow"),
+    "status": ("adaptation.status", "how periodic adaptation is, why, and what to do"),
+    "add": ("adaptation.add", "hand an example, a prediction or feedback over to the daemon"),
+    "releases": ("adaptation.releases", "list the releases and check them"),
+    "rollback": ("adaptation.rollback", "go back to an earlier release"),
+    "store": ("adaptation.store", "look at quarantined lines and unlabelled predictions; bring examples back"),
+    "bench": ("workstation.bench", "time and memory of training, against PyTorch and onnxruntime-training"),
+    "report": ("workstation.report", "draw loss and memory of a run as a picture"),
+    "demo": ("workstation.demo", "generate the demo's smart-home intent data"),
 }
 
 

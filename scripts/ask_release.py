@@ -14,11 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edge_far.daemon.decide import FileModel
-from edge_far.device.data import read_examples
-from edge_far.device.encode import Encoder
-from edge_far.device.evaluate import predict_logits
-from edge_far.device.memory import use_one_heap
+from edge_far.daemon.gate.decide import FileModel
+from edge_far.device.board.memory import use_one_heap
+from edge_far.device.evaluation import predict_logits
+from edge_far.texts.data import read_examples
+from edge_far.texts.encode import Encoder
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edge_far.daemon.store import Store
+from edge_far.daemon.store.examples import Store
 from scripts.kill_daemon import EASY, hand_over_file
 from tests.daemon.faults import FAULTS, Device
 from tests.daemon.field import Field

@@ -28,9 +28,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edge_far.daemon import spool
-from edge_far.daemon.store import Store
-from tests.daemon.disk_workload import made
+from edge_far.daemon.intake import spool
+from edge_far.daemon.store.examples import Store
+from tests.daemon.disk.disk_workload import made
 from tests.daemon.field import PROFILE, Field, environment
 from tests.daemon.invariants import Ledger, current_problem, examples_in, store_problem
 

@@ -25,10 +25,10 @@ import transformers
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edge_far.bundle import Bundle
-from edge_far.device.batches import Batch, collate, plan_epoch
-from edge_far.device.data import read_examples
-from edge_far.device.dropout import draw_mask, factor_table, mask_shape
-from edge_far.device.encode import Encoder
+from edge_far.device.engine.dropout import draw_mask, factor_table, mask_shape
+from edge_far.texts.batches import Batch, collate, plan_epoch
+from edge_far.texts.data import read_examples
+from edge_far.texts.encode import Encoder
 from tests.tiny_cases import (
     BATCH_SHAPES,
     BUNDLES,

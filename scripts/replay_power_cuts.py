@@ -3,7 +3,7 @@
     .venv-device/bin/python scripts/replay_power_cuts.py --bundle build/test-bundles/tiny-fp32
 
 SIGKILL leaves the page cache alive, a power cut does not. strace records a device's life in all its processes
-(tests/daemon/disk_workload.py: first start, examples, three cycles, a rollback); a model of a disk (disk_model.py)
+(tests/daemon/disk/disk_workload.py: first start, examples, three cycles, a rollback); a model of a disk (disk_model.py)
 says what can be left at any moment. In each such state the store is opened and the spool read as the daemon does: no
 acknowledged example may be lost or doubled or have an old label, SQLite must find the store sound, and `current` must
 be complete and the last one told. On a sample a daemon then runs, and its cycle must end well. Needs strace.
@@ -26,11 +26,11 @@ from typing import get_args
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edge_far.bundle import open_bundle
-from tests.daemon.disk_model import Crash
-from tests.daemon.disk_operations import Mark, Sync
-from tests.daemon.disk_trace import record
+from tests.daemon.disk.disk_model import Crash
+from tests.daemon.disk.disk_operations import Mark, Sync
+from tests.daemon.disk.disk_trace import record
+from tests.daemon.disk.power_cut import problem_after, problem_of_next_cycle
 from tests.daemon.field import Field, environment
-from tests.daemon.power_cut import problem_after, problem_of_next_cycle
 
 
 def main() -> int:
@@ -48,7 +48,7 @@ def main() -> int:
         top, bundle = Path(folder), options.bundle.absolute()
         recorded, marks = top / "recorded", top / "marks"
         recorded.mkdir()
-        command = [sys.executable, "-m", "tests.daemon.disk_workload", recorded, bundle, marks]
+        command = [sys.executable, "-m", "tests.daemon.disk.disk_workload", recorded, bundle, marks]
         operations = record(command, recorded / "state", marks, environment=environment())
         shutil.rmtree(recorded)
         kinds = collections.Counter(type(operation).__name__ for operation in operations)

@@ -39,7 +39,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_files_named_in_the_design_exist() -> None:
     text = (ROOT / "docs" / "design.md").read_text()
-    folders = "far|compile|device|daemon|commands|report|demo|bench"
+    folders = "far|compile|texts|device|daemon|commands|profile|report|demo|bench"
     for name in set(re.findall(rf"`((?:(?:{folders}|tests|scripts|docs)/)[\w/]+\.(?:py|sh|md))`", text)):
         if name not in ("commands/X.py",):
             assert (ROOT / name).exists() or (ROOT / "edge_far" / name).exists(), name

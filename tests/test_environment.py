@@ -12,6 +12,7 @@ import pytest
 
 import edge_far.daemon
 import edge_far.device
+import edge_far.texts
 
 FORBIDDEN = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir")
 LARGEST_START_MIB = 60
@@ -50,7 +51,7 @@ def measure(program: str) -> dict[str, object]:
 
 
 def modules_of(package) -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(package.__path__, package.__name__ + ".")]
+    return [module.name for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
 
 
 @pytest.mark.device
@@ -59,7 +60,9 @@ def test_the_environment_has_none_of_the_workstations_packages() -> None:
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("name", [*modules_of(edge_far.device), *modules_of(edge_far.daemon)])
+@pytest.mark.parametrize(
+    "name", [name for side in (edge_far.device, edge_far.daemon, edge_far.texts) for name in modules_of(side)]
+)
 def test_every_device_module_imports_without_them(name: str) -> None:
     importlib.import_module(name)
     assert not set(FORBIDDEN) & set(sys.modules)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_far.device.backend import DropoutKey
-from edge_far.device.batches import Batch
+from edge_far.device.engine.backend import DropoutKey
+from edge_far.texts.batches import Batch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUNDLES = REPOSITORY / "build" / "test-bundles"
@@ -22,11 +22,11 @@ STAMP_FILE = "sources.sha256"
 SOURCES = (
     "constraints.txt",
     "edge_far/bundle.py",
-    "edge_far/compile/*.py",
+    "edge_far/compile/**/*.py",
     "edge_far/far/*.py",
-    "edge_far/device/batches.py",
-    "edge_far/device/dropout.py",
-    "edge_far/device/encode.py",
+    "edge_far/texts/batches.py",
+    "edge_far/device/engine/dropout.py",
+    "edge_far/texts/encode.py",
     "scripts/make_tiny_bundles.py",
     "tests/tiny_*.py",
 )

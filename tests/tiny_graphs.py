@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from edge_far.compile.builder import Builder
-from edge_far.compile.fuse_attention import ATTENTION_OPSET
-from edge_far.compile.lower import lower_internal_operators
-from edge_far.compile.sizes import Dim
+from edge_far.compile.forward.fuse_attention import ATTENTION_OPSET
+from edge_far.compile.gradient.lower import lower_internal_operators
+from edge_far.compile.graph.builder import Builder
+from edge_far.compile.graph.sizes import Dim
 from tests.stock_runtime import run_on_stock_runtime
 
 FLOAT, INT64, UINT8 = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.UINT8

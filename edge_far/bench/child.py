@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edge_far.bench.task import Measurement, Task
+from edge_far.bench.work.task import Measurement, Task
 from edge_far.errors import EdgeFarError
 
 __all__ = ["measure"]
@@ -14,10 +14,10 @@ __all__ = ["measure"]
 def measure(task: Task) -> Measurement:
     """Measure one row in this process; imports only the engine that is measured."""
     if task.engine == "torch":
-        from edge_far.bench.torch_steps import measure_torch
+        from edge_far.bench.work.torch_steps import measure_torch
 
         return measure_torch(task)
-    from edge_far.bench.bundle_steps import measure_bundle
+    from edge_far.bench.work.bundle_steps import measure_bundle
 
     return measure_bundle(task)
 

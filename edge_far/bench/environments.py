@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far import __version__
-from edge_far.device.ort_training import training_package_missing
+from edge_far.device.engine.ort_training import training_package_missing
 from edge_far.errors import InputMissing, UsageError
 
 __all__ = [

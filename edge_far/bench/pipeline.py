@@ -19,11 +19,11 @@ from edge_far.bench.environments import (
 )
 from edge_far.bench.run import Planned, run_rounds
 from edge_far.bench.summary import make_ratios, make_row
-from edge_far.bench.task import Task
+from edge_far.bench.work.task import Task
 from edge_far.bundle import Bundle, open_bundle
 from edge_far.console import Console
-from edge_far.device.optimizers import DEFAULT_OPTIMIZER, state_bytes
-from edge_far.device.ort_training import available
+from edge_far.device.engine.ort_training import available
+from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, state_bytes
 from edge_far.errors import EdgeFarError, UsageError
 
 __all__ = ["Settings", "run_bench"]
@@ -143,7 +143,7 @@ def _prepare(
 def _compiled(
     settings: Settings, case: Case, bundles: dict[tuple[float, str, str], Bundle], folder: Path, console: Console
 ) -> Prepared:
-    from edge_far.bench.bundles import compile_random
+    from edge_far.bench.work.bundles import compile_random
 
     key = (case.method.retention, case.precision, case.embeddings)
     if key not in bundles:
@@ -223,7 +223,7 @@ def _bytes(settings: Settings, case: Case, bundle: Bundle | None) -> float | Non
     """Return the bytes that the bundle's step moves; None for other engines, and where there is no graph library."""
     if case.engine != "edge-far" or bundle is None or not can_count():
         return None
-    from edge_far.bench.traffic import step_bytes
+    from edge_far.bench.work.traffic import step_bytes
 
     graph = bundle.path(f"portable/{_step_graph(settings, case, bundle)}.onnx")
     trained = bundle.manifest.trained_parameters

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_far.bench.cases import Case
-from edge_far.bench.task import Measurement, Task
+from edge_far.bench.work.task import Measurement, Task
 from edge_far.console import Console
 
 __all__ = ["Planned", "Results", "run_rounds", "run_task"]

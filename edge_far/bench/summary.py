@@ -7,7 +7,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from edge_far.bench.cases import PRECISIONS, Case
-from edge_far.bench.task import Measurement
+from edge_far.bench.work.task import Measurement
 
 __all__ = ["make_ratios", "make_row"]
 

@@ -11,16 +11,16 @@ import numpy as np
 
 from edge_far.bundle import Bundle
 from edge_far.console import Console
-from edge_far.device.arrays import read_arrays
-from edge_far.device.data import Example, read_examples
-from edge_far.device.encode import Encoded, Encoder
+from edge_far.device.engine.arrays import read_arrays
 from edge_far.errors import BundleError, ConfigError, InputMissing
-from edge_far.profile import Profile, Training, load_profile
-from edge_far.profile_schema import settings_of
+from edge_far.profile.document import Profile, Training, load_profile
+from edge_far.profile.schema import settings_of
 from edge_far.storage import sha256_of
+from edge_far.texts.data import Example, read_examples
+from edge_far.texts.encode import Encoded, Encoder
 
 if TYPE_CHECKING:
-    from edge_far.device.step_times import StepTimes
+    from edge_far.device.planning.step_times import StepTimes
 
 __all__ = [
     "add_budget_argument",
@@ -77,9 +77,9 @@ def step_times(
     optimizer: str,
 ) -> StepTimes | None:
     """Return the cost model of this machine, measured now where it never was; None where that fails or is unwanted."""
-    from edge_far.device.calibration import calibrate
-    from edge_far.device.memory import resident_set
-    from edge_far.device.step_times import StepTimes
+    from edge_far.device.board.memory import resident_set
+    from edge_far.device.planning.machine_speed import calibrate
+    from edge_far.device.planning.step_times import StepTimes
 
     room_mib = budget_mib - resident_set().now_mib
     calibration = None if options.no_probe else calibrate(bundle, threads, console, room_mib)

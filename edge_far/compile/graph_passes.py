@@ -10,28 +10,28 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 
-from edge_far.compile.balance_activations import balance_activations
-from edge_far.compile.calibrate import largest_inputs
-from edge_far.compile.canonicalise import canonicalise
-from edge_far.compile.dropout import DropoutMask, bind_dropout_masks, remove_dropout
-from edge_far.compile.first_token import compute_first_token_only
-from edge_far.compile.fold import fold_constants, fold_embeddings
-from edge_far.compile.forward import export_forward
-from edge_far.compile.fuse_additions import fuse_additions
-from edge_far.compile.fuse_attention import drop_unused_weights, fuse_attention
-from edge_far.compile.fuse_normalised_sums import fuse_normalised_sums
-from edge_far.compile.gradients import add_gradients, add_loss
-from edge_far.compile.lower import lower_internal_operators
-from edge_far.compile.notes import PassNote
-from edge_far.compile.quantize import quantize_frozen_products, quantize_frozen_tables, store_frozen_weights
-from edge_far.compile.recompute_cheap_values import recompute_cheap_values
-from edge_far.compile.rematerialise import rematerialise_blocks
-from edge_far.compile.scale_gradient_rows import scale_gradient_rows
-from edge_far.compile.sort_nodes import sort_nodes
-from edge_far.compile.stash_gelu import stash_gelu_derivatives
-from edge_far.compile.stash_in_16_bits import stash_in_16_bits
-from edge_far.compile.stash_layer_norm import normalise_from_outputs
-from edge_far.device.batches import Batch
+from edge_far.compile.forward.canonicalise import canonicalise
+from edge_far.compile.forward.dropout import DropoutMask, bind_dropout_masks, remove_dropout
+from edge_far.compile.forward.first_token import compute_first_token_only
+from edge_far.compile.forward.fold import fold_constants, fold_embeddings
+from edge_far.compile.forward.fuse_attention import drop_unused_weights, fuse_attention
+from edge_far.compile.forward.largest_inputs import largest_inputs
+from edge_far.compile.forward.sort_nodes import sort_nodes
+from edge_far.compile.forward.trace import export_forward
+from edge_far.compile.gradient.fuse_additions import fuse_additions
+from edge_far.compile.gradient.fuse_normalised_sums import fuse_normalised_sums
+from edge_far.compile.gradient.lower import lower_internal_operators
+from edge_far.compile.gradient.reverse_mode import add_gradients, add_loss
+from edge_far.compile.graph.notes import PassNote
+from edge_far.compile.memory.recompute_cheap_values import recompute_cheap_values
+from edge_far.compile.memory.rematerialise import rematerialise_blocks
+from edge_far.compile.memory.stash_in_16_bits import stash_in_16_bits
+from edge_far.compile.precision.balance_activations import balance_activations
+from edge_far.compile.precision.quantize import quantize_frozen_products, quantize_frozen_tables, store_frozen_weights
+from edge_far.compile.precision.scale_gradient_rows import scale_gradient_rows
+from edge_far.compile.precision.stash_gelu import stash_gelu_derivatives
+from edge_far.compile.precision.stash_layer_norm import normalise_from_outputs
+from edge_far.texts.batches import Batch
 
 __all__ = ["CompileOptions", "PortableGraphs", "build_portable_graphs", "build_release_graph"]
 
@@ -85,7 +85,7 @@ def build_portable_graphs(
 ) -> PortableGraphs:
     """Compile a reconfigured model; `learners` names the trained parameters.
 
-    `sample` holds a few batches of what the model will read; int8 chooses scales by what they show (calibrate.py).
+    `sample` holds a few batches of what the model will read; int8 chooses scales by what they show (largest_inputs.py).
     """
     forward = export_forward(model, architecture, learners)
     notes = [fold_constants(forward), fold_embeddings(forward, options.max_positions)]

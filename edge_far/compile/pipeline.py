@@ -25,23 +25,23 @@ from edge_far.bundle import (
     describe_files,
     open_bundle,
 )
-from edge_far.compile.emit import emit_portable
-from edge_far.compile.forward import takes_token_types
+from edge_far.compile.emit.ort_artifacts import write_ort_artifacts
+from edge_far.compile.emit.portable import emit_portable
+from edge_far.compile.forward.source import SourceModel, load_source
+from edge_far.compile.forward.trace import takes_token_types
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs, build_release_graph
-from edge_far.compile.ort_artifacts import write_ort_artifacts
-from edge_far.compile.source import SourceModel, load_source
 from edge_far.console import Console
-from edge_far.device.batches import Batch, collate, plan_epoch
-from edge_far.device.data import label_names, read_examples
-from edge_far.device.encode import Encoded, Encoder
 from edge_far.errors import ConfigError
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.prime import PrimingResult, PrimingSettings, prime, priming_steps
 from edge_far.far.reconfigure import merge, original_layout, reconfigure, trained_parameters
 from edge_far.far.report import write_selection_report
 from edge_far.far.select import Selection, select_learners
-from edge_far.profile import Profile
+from edge_far.profile.document import Profile
 from edge_far.storage import staged_directory, write_json
+from edge_far.texts.batches import Batch, collate, plan_epoch
+from edge_far.texts.data import label_names, read_examples
+from edge_far.texts.encode import Encoded, Encoder
 
 __all__ = ["ExportSettings", "compile_bundle", "export_bundle", "sample_batches"]
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_far.bundle import Bundle
-from edge_far.daemon.journal import Journal
 from edge_far.daemon.notes import Notes
 from edge_far.daemon.notify import Notifier
 from edge_far.daemon.releases import Releases
 from edge_far.daemon.state import StateDirectory
-from edge_far.daemon.store import Store
-from edge_far.daemon.supervisor import Supervisor
-from edge_far.device.sensors import Sensors
-from edge_far.profile import Profile
+from edge_far.daemon.store.examples import Store
+from edge_far.daemon.store.journal import Journal
+from edge_far.daemon.training.supervisor import Supervisor
+from edge_far.device.board.sensors import Sensors
+from edge_far.profile.document import Profile
 
 __all__ = ["Context"]
 

@@ -5,7 +5,7 @@
                     failed      rejected   discarded    -> finished
 
 docs/adaptation.md has the table of what is on disk when a state is committed. Everything that needs NumPy or ONNX
-Runtime runs in a child (supervisor.py). Read `advance` first.
+Runtime runs in a child (training/supervisor.py). Read `advance` first.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from edge_far import __version__
-from edge_far.daemon.backup import back_up
-from edge_far.daemon.candidate import LEARNERS, ChildFailed, build_candidate, ensure_factory, run_to_end
 from edge_far.daemon.context import Context
-from edge_far.daemon.health import ask_health_command
-from edge_far.daemon.interruptions import Interruptions
-from edge_far.daemon.journal import FINISHED, CycleRow
-from edge_far.daemon.overseer import Overseer
+from edge_far.daemon.gate.health import ask_health_command
 from edge_far.daemon.releases import Release
-from edge_far.daemon.supervisor import ChildEnd
-from edge_far.device.data import Example
+from edge_far.daemon.store.backup import back_up
+from edge_far.daemon.store.journal import FINISHED, CycleRow
+from edge_far.daemon.training.candidate import LEARNERS, ChildFailed, build_candidate, ensure_factory, run_to_end
+from edge_far.daemon.training.interruptions import Interruptions
+from edge_far.daemon.training.overseer import Overseer
+from edge_far.daemon.training.supervisor import ChildEnd
 from edge_far.errors import BudgetError, ConfigError, DataError, Deferred, EdgeFarError, StorageError, Unavailable
 from edge_far.storage import fsync_directory, staged_directory, storage_error
+from edge_far.texts.data import Example
 
 __all__ = ["AdaptationCycle"]
 

@@ -19,27 +19,27 @@ from typing import Any
 
 from edge_far.bundle import open_bundle
 from edge_far.console import Console
-from edge_far.daemon import status
-from edge_far.daemon.backup import back_up, is_due, open_or_replace
-from edge_far.daemon.candidate import ensure_factory
-from edge_far.daemon.conditions import Condition
 from edge_far.daemon.context import Context
 from edge_far.daemon.cycle import AdaptationCycle
-from edge_far.daemon.ingest import Ingestion, IngestReport
-from edge_far.daemon.journal import CycleRow, Journal
-from edge_far.daemon.measures import metrics_of
-from edge_far.daemon.metrics import write_metrics
+from edge_far.daemon.intake.ingest import Ingestion, IngestReport
 from edge_far.daemon.notes import Notes
 from edge_far.daemon.notify import Notifier
 from edge_far.daemon.releases import Release, Releases
-from edge_far.daemon.retention import Retention
+from edge_far.daemon.report import status
+from edge_far.daemon.report.measures import metrics_of
+from edge_far.daemon.report.metrics import write_metrics
 from edge_far.daemon.state import StateDirectory
-from edge_far.daemon.supervisor import Supervisor
-from edge_far.device.data import read_examples
-from edge_far.device.sensors import Readings, Sensors
+from edge_far.daemon.store.backup import back_up, is_due, open_or_replace
+from edge_far.daemon.store.journal import CycleRow, Journal
+from edge_far.daemon.store.retention import Retention
+from edge_far.daemon.training.candidate import ensure_factory
+from edge_far.daemon.training.conditions import Condition
+from edge_far.daemon.training.supervisor import Supervisor
+from edge_far.device.board.sensors import Readings, Sensors
 from edge_far.errors import Deferred, EdgeFarError, StorageError
-from edge_far.profile import Profile, load_profile
+from edge_far.profile.document import Profile, load_profile
 from edge_far.storage import storage_error, write_json
+from edge_far.texts.data import read_examples
 
 __all__ = ["Outcome", "Service", "ServiceSettings", "Signals", "running_service"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_far.device.data import Example
+from edge_far.texts.data import Example
 
 __all__ = ["BagOfWords", "Baseline", "measure_baseline"]
 

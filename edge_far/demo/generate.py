@@ -11,10 +11,10 @@ import random
 import re
 from collections.abc import Iterator
 
-from edge_far.demo import alarm, climate, door, light, sound
 from edge_far.demo.grammar import SPLITS, Intent, draw
+from edge_far.demo.intents import alarm, climate, door, light, sound
 from edge_far.demo.typos import add_typo
-from edge_far.device.data import Example
+from edge_far.texts.data import Example
 
 __all__ = ["INTENTS", "PER_INTENT", "generate", "normalise"]
 

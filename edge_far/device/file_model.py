@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from edge_far.device.batches import Batch
 from edge_far.errors import DataError
+from edge_far.texts.batches import Batch
 
 __all__ = ["FileModel"]
 

@@ -17,10 +17,10 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_far.bundle import Bundle
-from edge_far.device.batches import Batch
-from edge_far.device.session import load_session
+from edge_far.device.engine.session import load_session
 from edge_far.errors import BundleError
 from edge_far.storage import staged_directory, storage_error, write_json
+from edge_far.texts.batches import Batch
 
 __all__ = ["ReleasedModel", "compose", "write_release"]
 

@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 from edge_far.console import Console, Progress
-from edge_far.device.schedule import WarmupLinear
 from edge_far.errors import ConfigError, DataError, UsageError
 from edge_far.far.nodes import FfnBlock, find_ffn_blocks, node_l1
 from edge_far.far.reconfigure import trained_parameters
 from edge_far.far.select import learner_count, top_nodes
+from edge_far.learning_rate import WarmupLinear
 
 __all__ = [
     "LOW_AGREEMENT",

@@ -11,9 +11,9 @@ import pytest
 from edge_far.bench import run
 from edge_far.bench.cases import Case, method_named
 from edge_far.bench.run import Planned, run_rounds, run_task
-from edge_far.bench.task import Measurement, Task
+from edge_far.bench.work.task import Measurement, Task
 from edge_far.console import Console
-from tests.bench.test_task import TASK
+from tests.bench.work.test_task import TASK
 
 CASES = [Case("edge-far", method_named(name, 0.1), "int8", "frozen") for name in ("full", "far", "frozen-ffn")]
 

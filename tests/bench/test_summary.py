@@ -9,7 +9,7 @@ import pytest
 from edge_far.bench.cases import Case, method_named
 from edge_far.bench.summary import make_ratios, make_row
 from edge_far.bench.table import as_markdown
-from edge_far.bench.task import Measurement
+from edge_far.bench.work.task import Measurement
 
 FULL, FAR = method_named("full", 0.1), method_named("far", 0.1)
 

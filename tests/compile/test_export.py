@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from edge_far.compile.pipeline import ExportSettings, export_bundle
 from edge_far.console import Console
-from edge_far.profile import load_profile
+from edge_far.profile.document import load_profile
 from tests.tiny_models import MAX_POSITIONS, make_examples, make_tiny, make_tokenizer
 
 pytestmark = pytest.mark.host

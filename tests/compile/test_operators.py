@@ -1,6 +1,6 @@
 """The portable graphs hold nothing but operators on this list: each has a CPU kernel in the stock wheel.
 
-tests/device/test_session.py proves it by running them in the device's environment.
+tests/device/engine/test_session.py proves it by running them in the device's environment.
 """
 
 from __future__ import annotations

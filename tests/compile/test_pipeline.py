@@ -15,14 +15,14 @@ import onnxruntime as ort
 import torch
 
 from edge_far.bundle import Bundle
-from edge_far.compile.forward import export_forward
+from edge_far.compile.forward.trace import export_forward
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs
-from edge_far.device.arrays import read_arrays
-from edge_far.device.batches import Batch
+from edge_far.device.engine.arrays import read_arrays
 from edge_far.errors import Unavailable
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import reconfigure, trained_parameters
 from edge_far.far.select import select_learners
+from edge_far.texts.batches import Batch
 from tests.tiny_cases import BATCH_SHAPES, CASES, Case, Oracle, cases, gradient_errors
 from tests.tiny_graphs import run_graph
 from tests.tiny_models import ARCHITECTURES, MAX_POSITIONS, make_batch, make_tiny, torch_loss

@@ -19,11 +19,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_far.daemon import spool
-from tests.daemon.control_group import LIMIT_MIB, hog, inside, memory_group
-from tests.daemon.disk_workload import made
+from edge_far.daemon.intake import spool
+from tests.daemon.disk.disk_workload import made
 from tests.daemon.field import Field, environment, has_stepped, trainer_of, wait_for
 from tests.daemon.invariants import Ledger
+from tests.daemon.training.control_group import LIMIT_MIB, hog, inside, memory_group
 
 __all__ = ["FAULTS", "Device", "Fault"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from edge_far.daemon.identity import normalise
 from edge_far.daemon.releases import Releases
-from edge_far.daemon.store import Store
+from edge_far.daemon.store.examples import Store
+from edge_far.daemon.store.identity import normalise
 
 __all__ = ["Ledger", "current_problem", "examples_in", "store_problem"]
 

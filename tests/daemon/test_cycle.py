@@ -233,7 +233,7 @@ def no_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Resume as soon as all is fine, and look often."""
     from functools import partial
 
-    from edge_far.daemon import overseer
+    from edge_far.daemon.training import overseer
 
     monkeypatch.setattr(overseer, "PauseControl", partial(overseer.PauseControl, hold_s=0.2))
     monkeypatch.setattr(overseer, "READING_S", 0.1)
@@ -249,7 +249,7 @@ def zone(field: Field, celsius: float) -> None:
 def test_heat_pauses_training_and_coolness_resumes_it(field: Field, no_hold: None) -> None:
     from edge_far.console import Console
     from edge_far.daemon.service import ServiceSettings, Signals, running_service
-    from edge_far.device.sensors import Sensors
+    from edge_far.device.board.sensors import Sensors
 
     zone(field, 50)
     field.feed(9000)

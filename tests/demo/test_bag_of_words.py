@@ -9,7 +9,7 @@ import pytest
 
 from edge_far.demo.bag_of_words import TOLERANCE, BagOfWords, measure_baseline
 from edge_far.demo.generate import generate
-from edge_far.device.data import Example
+from edge_far.texts.data import Example
 
 TINY = [
     Example("lights on", label="on"),

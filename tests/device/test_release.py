@@ -11,11 +11,11 @@ import onnxruntime as ort
 import pytest
 
 from edge_far.bundle import Bundle
-from edge_far.device.arrays import read_arrays
-from edge_far.device.batches import Batch
+from edge_far.device.engine.arrays import read_arrays
+from edge_far.device.engine.session import PortableBackend
 from edge_far.device.release import ReleasedModel, compose, write_release
-from edge_far.device.session import PortableBackend
 from edge_far.errors import BundleError, OutputExists
+from edge_far.texts.batches import Batch
 from tests.tiny_cases import BATCH_SHAPES, CASES, Oracle
 
 OpenBundle = Callable[[str], Bundle]

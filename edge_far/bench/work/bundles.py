@@ -1,0 +1,71 @@
+"""Compiles the bundles that a table needs, from models of random weights (workstation)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, models
+
+from edge_far.bench.work.models import LABELS, make_config, make_model, max_positions
+from edge_far.bench.work.task import random_batch
+from edge_far.bundle import Bundle
+from edge_far.compile.forward.source import SourceModel
+from edge_far.compile.pipeline import ExportSettings, compile_bundle
+from edge_far.console import Console
+from edge_far.far.nodes import architecture_of, find_ffn_blocks
+from edge_far.far.select import select_learners
+from edge_far.profile.document import load_profile
+
+__all__ = ["compile_random"]
+
+SAMPLE_ROWS, SAMPLE_LENGTH = 16, 128
+
+
+def compile_random(
+    model: str,
+    out: Path,
+    *,
+    retention: float,
+    precision: str,
+    embeddings: str,
+    dropout: bool,
+    with_ort: bool,
+    seed: int = 0,
+) -> Bundle:
+    """Compile a geometry (a name or a directory with config.json) with random learners into the new bundle `out`.
+
+    Everything but weights, learners, tokenizer and the texts read for int8 is what `edge-far export` makes.
+    """
+    torch_model = make_model(make_config(model, dropout=dropout), attention="eager", seed=seed)
+    tokenizer = out.with_name(f"{out.name}.tokenizer.json")
+    Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]")).save(str(tokenizer))
+    positions = max_positions(torch_model.config)
+    source = SourceModel(torch_model, architecture_of(torch_model), Path(model).name, tokenizer, positions)
+    settings = ExportSettings(
+        model=model,
+        train=Path(),
+        out=out,
+        profile=load_profile("workstation"),
+        selection="random",
+        retention=retention,
+        priming=0.0,
+        start="reset",
+        embeddings=embeddings,
+        frozen_precision=precision,
+        max_seq_len=positions,
+        learning_rate=None,
+        epochs=1,
+        batch_size=16,
+        dropout=dropout,
+        seed=seed,
+        with_ort=with_ort,
+    )
+    selection = select_learners("random", retention, find_ffn_blocks(torch_model), seed=seed)
+    try:
+        names = [f"label-{number}" for number in range(LABELS)]
+        shape = (SAMPLE_ROWS, min(positions, SAMPLE_LENGTH))
+        sample = [random_batch(np.random.default_rng(seed), shape, int(torch_model.config.vocab_size), LABELS)]
+        return compile_bundle(source, names, selection, None, settings, Console(quiet=True), sample)
+    finally:
+        tokenizer.unlink()

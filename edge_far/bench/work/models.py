@@ -1,0 +1,87 @@
+"""Torch classifiers of a geometry, with random weights (workstation: needs torch and transformers)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, DistilBertConfig
+
+from edge_far.bench.work.geometries import GEOMETRIES, Geometry
+from edge_far.errors import Unavailable
+
+__all__ = ["LABELS", "make_config", "make_model", "max_positions"]
+
+LABELS = 2
+# Every name under which transformers' BERT, DistilBERT and RoBERTa keep a dropout probability.
+_DROPOUTS = (
+    "dropout",
+    "attention_dropout",
+    "seq_classif_dropout",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+)
+
+
+def make_config(model: str, *, dropout: bool) -> Any:
+    """Return the transformers configuration of a geometry's name, or of a directory with a config.json.
+
+    Without `dropout` every dropout probability is zero. Raises Unavailable for a directory transformers cannot read.
+    """
+    if model in GEOMETRIES:
+        config = _config_of(GEOMETRIES[model])
+    else:
+        try:
+            config = AutoConfig.from_pretrained(Path(model), num_labels=LABELS)
+        except (OSError, ValueError, KeyError) as error:
+            raise Unavailable(
+                f"cannot read the model's configuration: {str(error).splitlines()[0]}",
+                where=model,
+                hint="name a directory with a config.json of BERT, DistilBERT or RoBERTa",
+            ) from error
+    if not dropout:
+        for name in _DROPOUTS:
+            if getattr(config, name, None):
+                setattr(config, name, 0.0)
+    return config
+
+
+def make_model(config: Any, *, attention: str, seed: int) -> torch.nn.Module:
+    """Return a classifier with random weights; `attention` is eager or sdpa. Raises Unavailable."""
+    torch.manual_seed(seed)
+    try:
+        model: torch.nn.Module = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
+    except ValueError as error:
+        raise Unavailable(f"transformers cannot make this model: {str(error).splitlines()[0]}") from error
+    return model
+
+
+def max_positions(config: Any) -> int:
+    """Return the longest sequence; RoBERTa's positions start after its padding index."""
+    positions = int(config.max_position_embeddings)
+    return positions - config.pad_token_id - 1 if config.model_type == "roberta" else positions
+
+
+def _config_of(geometry: Geometry) -> Any:
+    common = {
+        "vocab_size": geometry.vocabulary,
+        "max_position_embeddings": geometry.positions,
+        "num_labels": LABELS,
+    }
+    if geometry.architecture == "distilbert":
+        return DistilBertConfig(
+            dim=geometry.hidden,
+            n_layers=geometry.blocks,
+            n_heads=geometry.heads,
+            hidden_dim=geometry.ffn,
+            **common,
+        )
+    return BertConfig(
+        hidden_size=geometry.hidden,
+        num_hidden_layers=geometry.blocks,
+        num_attention_heads=geometry.heads,
+        intermediate_size=geometry.ffn,
+        **common,
+    )

@@ -1,0 +1,97 @@
+"""How periodic adaptation is on this device, why, and what to do about it: measured now, not remembered."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from edge_far.console import Console
+from edge_far.daemon.report import status, status_text
+from edge_far.daemon.state import DEFAULT_STATE
+
+EXAMPLES = """examples:
+  edge-far status
+  edge-far status --state state --json
+  edge-far status --check --json    # for a health check
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far status`."""
+    parser.add_argument(
+        "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="the daemon's (default: %(default)s)"
+    )
+    parser.add_argument("--profile", help="device profile (default: the daemon's last)")
+    parser.add_argument("--check", action="store_true", help="exit 69 where the device is broken; else, and without, 0")
+    parser.add_argument("--sensors-root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Look at everything without changing anything."""
+    from edge_far.daemon.notes import Notes
+    from edge_far.daemon.releases import Releases
+    from edge_far.daemon.state import StateDirectory
+    from edge_far.daemon.store.examples import Store
+    from edge_far.device.board.sensors import Sensors
+    from edge_far.errors import EdgeFarError, Unavailable
+    from edge_far.profile.document import load_profile
+
+    state = StateDirectory(options.state)
+    state.must_exist()
+    problems: list[str] = []
+    settings = _last_settings(state.status)
+    profile = store = releases = None
+    source = options.profile or settings.get("profile")
+    if source:
+        try:
+            profile = load_profile(source)
+        except EdgeFarError as error:
+            problems.append(f"the profile cannot be used: {error}")
+    if state.store.exists():
+        try:
+            store = Store(state.store, busy_timeout_s=5.0)
+        except EdgeFarError as error:
+            problems.append(f"the examples' store cannot be used: {error}")
+    if state.model.is_dir():
+        releases = Releases(state.model)
+    readings = Sensors(options.sensors_root, disk=state.root).read()
+    if "memory_limit_mib" in settings:  # the daemon's: this command runs in another control group
+        readings = dataclasses.replace(readings, cgroup_limit_mib=settings["memory_limit_mib"])
+    try:
+        document = status.build(
+            state,
+            store=store,
+            releases=releases,
+            notes=Notes(state.notes),
+            profile=profile,
+            readings=readings,
+            settings=settings,
+            running=state.running_pid() is not None,
+            problems=problems,
+        )
+    finally:
+        if store is not None:
+            store.close()
+        state.give_to_owner()
+    return {**document, "exit_code": Unavailable.exit_code if options.check and document["state"] == "broken" else 0}
+
+
+def exit_code(document: dict[str, Any]) -> int:
+    """Return 69 where the device is broken and that was asked."""
+    return int(document["exit_code"])
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return the note for people."""
+    return status_text.render(document)
+
+
+def _last_settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())["daemon"]["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}

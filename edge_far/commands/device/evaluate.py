@@ -1,0 +1,73 @@
+"""Measure a bundle, or a bundle plus a run, on labelled data: the released model, exactly as `merge` would write it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edge_far.commands.common import (
+    add_profile_arguments,
+    encode_file,
+    load_learners,
+    profile_for,
+    threads_of,
+)
+from edge_far.console import Console
+
+EXAMPLES = """examples:
+  edge-far eval bundle --data test.jsonl                 as exported
+  edge-far eval bundle --run run --data test.jsonl       as trained
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far eval`."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
+    parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
+    parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="labelled data: .jsonl, .csv or .tsv")
+    add_profile_arguments(parser)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Evaluate; the document holds the metrics and the support of each label."""
+    from edge_far.bundle import open_bundle
+    from edge_far.device.board.memory import resident_set, use_one_heap
+    from edge_far.device.evaluation import evaluate, metrics_document
+    from edge_far.device.release import ReleasedModel
+
+    use_one_heap()
+    bundle = open_bundle(options.bundle)
+    learners = load_learners(bundle, options.run)
+    encoded = encode_file(bundle, options.data, console)
+    model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle)))
+    metrics = evaluate(model.logits, encoded, len(bundle.manifest.labels))
+    classes = {
+        label: {
+            "support": metrics.support[index],
+            "predicted": metrics.predicted[index],
+            "correct": metrics.correct[index],
+        }
+        for index, label in enumerate(bundle.manifest.labels)
+    }
+    return {
+        "bundle": str(options.bundle),
+        "run": str(options.run) if options.run else None,
+        "data": str(options.data),
+        **metrics_document(metrics),
+        "peak_rss_mib": round(resident_set().peak_mib, 1),
+        "classes": classes,
+    }
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return the headline figures and the weakest labels."""
+    lines = [
+        f"accuracy  {document['accuracy']:.2%} on {document['examples']} examples",
+        f"macro-F1  {document['macro_f1']:.3f}",
+        f"Matthews  {document['matthews']:.3f}",
+        f"loss      {document['loss']:.4f}",
+    ]
+    seen = [(c["correct"] / c["support"], label, c) for label, c in document["classes"].items() if c["support"]]
+    weakest = [f"{label} {c['correct']}/{c['support']}" for share, label, c in sorted(seen)[:3] if share < 1]
+    return "\n".join(lines + ([f"weakest   {', '.join(weakest)}"] if weakest else []))

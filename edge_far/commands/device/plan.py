@@ -1,0 +1,116 @@
+"""Will this bundle train inside a memory budget, and how: asked before anything runs.
+
+Without --train the longest text the bundle allows is planned for; with it, the lengths that occur in the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edge_far.commands.common import (
+    add_budget_argument,
+    add_optimizer_argument,
+    add_probe_argument,
+    add_profile_arguments,
+    budget_of,
+    encode_file,
+    profile_for,
+    step_times,
+    threads_of,
+)
+from edge_far.console import Console
+
+EXAMPLES = """examples:
+  edge-far plan bundle --profile rpi-zero2w-512
+  edge-far plan bundle --train train.jsonl --budget-mib 220
+  edge-far plan bundle --budget-mib 400 --optimizer adamw8bit
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far plan`."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
+    parser.add_argument("--train", type=Path, metavar="FILE", help="plan for the lengths of this data")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="examples an optimiser step (default: the bundle's)"
+    )
+    parser.add_argument("--max-seq-len", type=int, metavar="N", help="cut texts to N tokens")
+    add_optimizer_argument(parser)
+    add_probe_argument(parser)
+    add_profile_arguments(parser)
+    add_budget_argument(parser)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Make the plan; raises BudgetError (78) with the smallest budget where none fits."""
+    from edge_far.bundle import open_bundle
+    from edge_far.device.board.memory import MIB, release_free_memory, resident_set, use_one_heap
+    from edge_far.device.engine.session import session_options
+    from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes
+    from edge_far.device.planning.plan import Shapes, make_plan, shapes_of
+    from edge_far.device.run.settings import resolve_settings
+
+    use_one_heap()
+    bundle = open_bundle(options.bundle)
+    profile = profile_for(options, bundle)
+    settings = resolve_settings(bundle, {"batch_size": options.batch_size, "max_seq_len": options.max_seq_len})
+    if options.train:
+        shapes = shapes_of(
+            encode_file(bundle, options.train, console, max_seq_len=settings.max_seq_len), settings.batch_size
+        )
+    else:
+        lengths = tuple(range(8, settings.max_seq_len + 1, 8))
+        shapes = Shapes(lengths, settings.batch_size)
+    session_options(1)  # the runtime's library is part of what training needs
+    budget = budget_of(options, profile)
+    optimizer = options.optimizer or profile.training.optimizer
+    times = step_times(
+        options,
+        bundle,
+        threads_of(options, profile),
+        console,
+        budget,
+        dropout=settings.dropout,
+        optimizer=optimizer,
+    )
+    release_free_memory()
+    plan = make_plan(
+        bundle.manifest,
+        shapes,
+        budget,
+        resident_set().now_mib,
+        optimizer=optimizer,
+        seconds=times,
+    )
+    trained = [parameter.shape for parameter in bundle.manifest.portable.parameters]
+    return {
+        "bundle": str(options.bundle),
+        "profile": profile.name,
+        "fits": True,
+        "trained_parameters": bundle.manifest.trained_parameters,
+        **plan.to_json(),
+        "optimizer_mib": {name: round(state_bytes(name, trained) / MIB, 1) for name in OPTIMIZERS},
+        "times_from": None if times is None else times.calibration.source,
+    }
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return the plan as a table for people."""
+    lines = [
+        f"fits        {document['predicted_peak_mib']:.0f} of {document['budget_mib']:.0f} MiB ({document['profile']})",
+        f"plan        batch {document['batch_size']} as {document['accumulation']} x {document['micro_batch']} "
+        f"at {document['longest']} tokens",
+    ]
+    others = ", ".join(f"{name} {size:.1f}" for name, size in document["optimizer_mib"].items())
+    notes = {"optimiser": f"   {document['optimizer']}; by kind: {others}"}
+    lines += [f"{name:<12}{size:8.1f} MiB{notes.get(name, '')}" for name, size in document["parts_mib"].items()]
+    seconds = document["step_seconds"]
+    lines += ["", f"{'tokens':>6} {'micro-batch':>12} {'step graph':>12}" + (f" {'step, s':>9}" if seconds else "")]
+    for length, rows in document["rows"].items():
+        line = f"{length:>6} {rows:>12} {document['variants'][length]:>12}"
+        lines.append(line + (f" {seconds[length]:>9.3f}" if seconds else ""))
+    if seconds:
+        return "\n".join([*lines, "", f"times       predicted for this machine: {document['times_from']}"])
+    return "\n".join([*lines, "", "times       none: this machine was not measured"])

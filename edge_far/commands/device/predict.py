@@ -1,0 +1,133 @@
+"""Classify texts with a bundle, a bundle plus a run, or a released model: from arguments, a file, or standard input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_far.commands.common import (
+    add_profile_arguments,
+    encoder_for,
+    load_learners,
+    profile_for,
+    threads_of,
+)
+from edge_far.console import Console
+from edge_far.errors import DataError, UsageError
+from edge_far.profile.document import load_profile
+
+if TYPE_CHECKING:
+    from edge_far.device.file_model import FileModel
+    from edge_far.device.release import ReleasedModel
+    from edge_far.texts.encode import Encoder
+
+EXAMPLES = """examples:
+  edge-far predict bundle --run run "it is far too bright in here"
+  edge-far predict bundle --run run --data new.jsonl --json
+  cat lines.txt | edge-far predict bundle --run run -
+  edge-far predict /var/lib/edge-far/model/current "it is far too bright in here"
+"""
+
+MODEL_TOKENS = 128  # a released model does not say how long its texts were
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far predict`."""
+    parser.add_argument(
+        "bundle",
+        type=Path,
+        metavar="BUNDLE",
+        help="directory made by 'edge-far export' or 'edge-far merge', or a release",
+    )
+    parser.add_argument(
+        "text", nargs="*", default=[], metavar="TEXT", help="texts to classify; - reads one a line from standard input"
+    )
+    parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="data file; labels in it are not needed")
+    parser.add_argument("--top", type=int, default=1, metavar="N", help="the N likeliest labels (default: %(default)s)")
+    parser.add_argument(
+        "--max-seq-len", type=int, metavar="N", help="cut texts to N tokens (default: the bundle's; of a model, 128)"
+    )
+    add_profile_arguments(parser)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Predict; the document has one entry a text, in order."""
+    import numpy as np
+
+    from edge_far.device.board.memory import use_one_heap
+    from edge_far.device.evaluation import predict_logits
+    from edge_far.texts.data import Example, read_examples
+
+    if bool(options.text) == bool(options.data):
+        problem = "texts and --data are two sources" if options.text else "no text to classify"
+        raise UsageError(problem, hint='give texts, - for standard input, or --data FILE: predict BUNDLE "a text"')
+    if options.top < 1:
+        raise UsageError(f"must be at least 1, not {options.top}", where="--top")
+    if options.max_seq_len is not None and options.max_seq_len < 8:
+        raise UsageError(f"must be at least 8, not {options.max_seq_len}", where="--max-seq-len")
+    use_one_heap()
+    model, encoder, labels = _load(options)
+    if options.data:
+        examples = read_examples(options.data, labels=None, require_labels=False)
+    else:
+        texts = _standard_input() if options.text == ["-"] else options.text
+        examples = [Example(text) for text in texts if text.strip()]
+        if not examples:
+            raise UsageError("no text to classify: all are empty", hint="give at least one text")
+        if any("\udc80" <= letter <= "\udcff" for text in texts for letter in text):
+            raise DataError("a text is not UTF-8", where="TEXT", hint="check the terminal's locale")
+    encoded = encoder.encode(examples, None)
+    logits = predict_logits(model.logits, encoded, len(labels)).astype(np.float64)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    predictions = []
+    for example, row in zip(examples, probabilities, strict=True):
+        best = np.argsort(-row, kind="stable")[: options.top]
+        ranked = [{"label": labels[index], "probability": round(float(row[index]), 6)} for index in best]
+        predictions.append({"text": example.text, **ranked[0], **({"top": ranked} if options.top > 1 else {})})
+    return {
+        "bundle": str(options.bundle),
+        "run": str(options.run) if options.run else None,
+        "predictions": predictions,
+    }
+
+
+def _load(options: argparse.Namespace) -> tuple[FileModel | ReleasedModel, Encoder, Sequence[str]]:
+    """Return model, encoder and labels of a bundle, or of a directory that holds model.onnx."""
+    from edge_far.bundle import open_bundle
+    from edge_far.device.file_model import FileModel
+    from edge_far.device.release import MODEL_FILE, ReleasedModel
+    from edge_far.texts.encode import Encoder
+
+    directory: Path = options.bundle
+    if (directory / MODEL_FILE).is_file():
+        if options.run:
+            raise UsageError("a released model has its run inside", where="--run", hint="leave it out")
+        threads = options.threads or (load_profile(options.profile).compute.threads if options.profile else 1)
+        released = FileModel(directory, threads)
+        encoder = Encoder(released.tokenizer, options.max_seq_len or MODEL_TOKENS, token_types=released.token_types)
+        return released, encoder, released.labels
+    bundle = open_bundle(directory)
+    learners = load_learners(bundle, options.run)
+    model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle)))
+    return model, encoder_for(bundle, options.max_seq_len), bundle.manifest.labels
+
+
+def _standard_input() -> list[str]:
+    """Return the lines of standard input; raises DataError with the line that is not UTF-8."""
+    lines = []
+    for number, raw in enumerate(sys.stdin.buffer, 1):
+        try:
+            lines.append(raw.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            raise DataError("not UTF-8", where=f"standard input:{number}", hint="convert it with iconv") from error
+    return lines
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return one line a text."""
+    return "\n".join(f"{p['label']:<24} {p['probability']:.3f}  {p['text']}" for p in document["predictions"])

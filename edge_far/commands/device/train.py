@@ -1,0 +1,325 @@
+"""Train a bundle on this machine, inside the memory budget of a device profile.
+
+A plan is made before anything runs: micro-batches that fit the budget, with gradients accumulated to the whole batch.
+Ctrl-C and SIGTERM stop after a checkpoint; the same command with --resume continues, byte for byte, also after a power
+cut.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_far.commands.common import (
+    add_budget_argument,
+    add_optimizer_argument,
+    add_probe_argument,
+    add_profile_arguments,
+    budget_of,
+    encode_file,
+    profile_for,
+    read_result,
+    step_times,
+    threads_of,
+)
+from edge_far.console import Console
+from edge_far.errors import ConfigError, DataError, OutputExists
+
+if TYPE_CHECKING:  # imported where needed, so that --help and bad options answer at once
+    from edge_far.bundle import Bundle
+    from edge_far.device.run.checkpoint import RunDirectory
+    from edge_far.device.run.settings import RunRecord, TrainSettings
+    from edge_far.device.run.signals import StopRequest
+    from edge_far.profile.document import Profile
+
+EXAMPLES = """examples:
+  edge-far train bundle --train train.jsonl --eval eval.jsonl --out run
+  edge-far train bundle --train train.jsonl --out run --resume
+  edge-far train bundle --train train.csv --out run --profile rpi4-2gb --epochs 2 --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far train`."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
+    parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="labelled data: .jsonl, .csv or .tsv")
+    parser.add_argument(
+        "--eval",
+        type=Path,
+        metavar="FILE",
+        help="held-out data: measured after each epoch; the best epoch wins",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="directory of the run")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument(
+        "--learners", type=Path, metavar="FILE", help="start from these (learners.safetensors of a run or a release)"
+    )
+    parser.add_argument("--control", type=Path, metavar="FILE", help="a file that says run, pause or stop")
+    add_profile_arguments(parser)
+    add_budget_argument(parser)
+    settings = parser.add_argument_group("training (defaults travel with the bundle)")
+    settings.add_argument("--epochs", type=int, metavar="N")
+    settings.add_argument("--batch-size", type=int, metavar="N", help="examples an optimiser step")
+    settings.add_argument("--learning-rate", type=float, metavar="RATE")
+    add_optimizer_argument(settings)
+    settings.add_argument("--seed", type=int, metavar="N")
+    settings.add_argument("--max-seq-len", type=int, metavar="N", help="cut texts to N tokens: less memory")
+    settings.add_argument("--max-steps", type=int, metavar="N", help="stop after N optimiser steps")
+    settings.add_argument("--no-dropout", action="store_true")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--backend",
+        choices=("auto", "portable", "ort-training"),
+        default="auto",
+        help="default: auto, which is portable",
+    )
+    add_probe_argument(machine)
+    machine.add_argument("--micro-batch", type=int, metavar="N", help="at most N examples at a time")
+    machine.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=5.0,
+        metavar="M",
+        help="default: %(default)s, and after each epoch",
+    )
+    machine.add_argument("--checkpoint-steps", type=int, metavar="N", help="checkpoint every N steps instead")
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Train; the document is the run's result."""
+    from edge_far.bundle import open_bundle
+    from edge_far.device.optimizers.registry import RATE_ADVICE
+    from edge_far.device.run.checkpoint import RunDirectory
+    from edge_far.device.run.settings import load_record, resolve_settings
+    from edge_far.device.run.signals import StopRequest
+
+    _check_machine_options(options)
+    bundle = open_bundle(options.bundle)
+    profile = profile_for(options, bundle)
+    settings = resolve_settings(bundle, _wishes(options, profile))
+    directory = RunDirectory(options.out)
+    known = load_record(directory.settings) if options.resume else None
+    if known is None and not directory.unused:
+        raise OutputExists(
+            "exists already and is not empty",
+            where=str(options.out),
+            hint="continue it with --resume, or choose another directory"
+            if directory.settings.is_file()
+            else "choose another directory",
+        )
+    threads = known.threads if known and options.threads is None else threads_of(options, profile)
+    wanted = _wanted_record(options, bundle, settings, threads)
+    if settings.optimizer in RATE_ADVICE and options.learning_rate is None:
+        console.warn(
+            f"the learning rate {settings.learning_rate:g} is the bundle's, chosen for AdamW; "
+            f"{RATE_ADVICE[settings.optimizer]}: name it with --learning-rate"
+        )
+    if wanted.train_sha256 == wanted.eval_sha256:
+        console.warn("--eval is the training data: its accuracy says nothing about new texts")
+    if known is not None:
+        known.refuse_changes(wanted)
+        if directory.result.is_file():
+            console.info(f"{options.out}: this run is complete")
+            document: dict[str, Any] = read_result(options.out)
+            return {"run": str(options.out), **document}
+        _warn_of_changes(known, wanted, console)
+    with StopRequest() as stop:
+        return _train(options, console, bundle, profile, directory, wanted, known, stop)
+
+
+def _train(
+    options: argparse.Namespace,
+    console: Console,
+    bundle: Bundle,
+    profile: Profile,
+    directory: RunDirectory,
+    wanted: RunRecord,
+    known: RunRecord | None,
+    stop: StopRequest,
+) -> dict[str, Any]:
+    from edge_far.device.board.memory import cgroup_limit_mib, release_free_memory, resident_set, use_one_heap
+    from edge_far.device.board.pressure import MemoryWatch
+    from edge_far.device.engine.arrays import read_arrays_into
+    from edge_far.device.engine.backends import choose_backend
+    from edge_far.device.planning.plan import make_plan, shapes_of
+    from edge_far.device.planning.step_times import predict_run
+    from edge_far.device.run.control import Control
+    from edge_far.device.run.runlog import RunLog
+    from edge_far.device.run.settings import store_record
+    from edge_far.device.run.trainer import TrainData, Trainer
+
+    use_one_heap()
+    settings = wanted.settings
+    train = encode_file(bundle, options.train, console, max_seq_len=settings.max_seq_len)
+    held_out = encode_file(bundle, options.eval, console, max_seq_len=settings.max_seq_len) if options.eval else None
+    make_backend, _, learners = choose_backend(wanted.backend, bundle, wanted.threads, dropout=settings.dropout)
+    if options.learners:
+        read_arrays_into(options.learners, learners)
+    portable = wanted.backend == "portable"
+    budget = _effective_budget(budget_of(options, profile), cgroup_limit_mib(), console)
+    times = None
+    if portable:
+        times = step_times(
+            options,
+            bundle,
+            wanted.threads,
+            console,
+            budget,
+            dropout=settings.dropout,
+            optimizer=settings.optimizer,
+        )
+    release_free_memory()
+    plan = make_plan(
+        bundle.manifest,
+        shapes_of(train, settings.batch_size, held_out),
+        budget,
+        resident_set().now_mib,
+        options.micro_batch,
+        loaded=True,
+        keep=known.choice if known else None,
+        optimizer=settings.optimizer,
+        only_plain=not portable,
+        seconds=times,
+    )
+    if plan.predicted_peak_mib > budget:
+        console.warn(
+            f"the plan of this run needs about {plan.predicted_peak_mib:.0f} MiB, the budget is {budget:g} MiB"
+        )
+    prediction = None if times is None else predict_run(times, plan, settings, train, held_out)
+    with directory.locked():
+        if known is None:
+            store_record(directory.settings, wanted.planned(plan))
+        directory.prepare()
+        trainer = Trainer(
+            settings,
+            TrainData(train, held_out, len(bundle.manifest.labels)),
+            plan,
+            directory,
+            lambda: make_backend(learners, plan.parts_mib["activations"]),
+            MemoryWatch(budget, profile.pressure.min_available_mib, profile.pressure.max_memory_psi_some_avg10_percent),
+            console,
+            no_decay=frozenset(p.name for p in bundle.manifest.portable.parameters if not p.decay),
+            checkpoint_seconds=options.checkpoint_minutes * 60,
+            checkpoint_steps=options.checkpoint_steps,
+            control=Control(options.control),
+            prediction=prediction,
+        )
+        trainer.resume(directory.load_latest())
+        console.info(
+            f"plan: {trainer.total_steps} steps of {settings.batch_size} examples, micro-batch {plan.micro_batch} at "
+            f"{plan.longest} tokens; predicted peak {plan.predicted_peak_mib:.0f} of {budget:.0f} MiB"
+        )
+        if prediction is not None:
+            console.info(
+                f"time: about {prediction.step_seconds:.3g} s a step, {prediction.seconds:.0f} s in all on this machine"
+            )
+        with RunLog(directory.log) as log:
+            log.write(
+                "start" if log.empty else "resume",
+                profile=profile.name,
+                budget_mib=budget,
+                steps=trainer.total_steps,
+                step=trainer.state.step,
+                threads=wanted.threads,
+                backend=wanted.backend,
+                optimizer=settings.optimizer,
+                onnxruntime=wanted.onnxruntime,
+                plan=plan.to_json(),
+            )
+            return {"run": str(options.out), **trainer.train(stop, log)}
+
+
+def _check_machine_options(options: argparse.Namespace) -> None:
+    for name in ("micro_batch", "checkpoint_steps"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"must be at least 1, not {value}", where=f"--{name.replace('_', '-')}")
+    if not 0.01 <= options.checkpoint_minutes <= 10_000:
+        raise ConfigError(
+            f"must be from 0.01 to 10000, not {options.checkpoint_minutes:g}", where="--checkpoint-minutes"
+        )
+
+
+def _wanted_record(options: argparse.Namespace, bundle: Bundle, settings: TrainSettings, threads: int) -> RunRecord:
+    """Return the record of the run that is asked for, before its plan."""
+    from edge_far.device.run.settings import RunRecord
+
+    paths = {name: getattr(options, name) for name in ("train", "eval", "learners")}
+    hashes = {name: _hash_of(path) for name, path in paths.items() if path}
+    import onnxruntime  # takes a second or more, so after all that a bad file can end
+
+    return RunRecord(
+        settings=settings,
+        bundle=bundle.fingerprint,
+        train_sha256=hashes["train"],
+        eval_sha256=hashes.get("eval"),
+        backend="portable" if options.backend == "auto" else options.backend,
+        threads=threads,
+        rows={},
+        evaluation_tokens=0,
+        onnxruntime=onnxruntime.__version__,
+        learners_sha256=hashes.get("learners"),
+    )
+
+
+def _hash_of(path: Path) -> str:
+    from edge_far.storage import sha256_of
+
+    if path.is_dir():
+        raise DataError("is a directory, not a file", where=str(path), hint="name one file in it")
+    return sha256_of(path)
+
+
+def _wishes(options: argparse.Namespace, profile: Profile) -> dict[str, Any]:
+    return {
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        "seed": options.seed,
+        "max_seq_len": options.max_seq_len,
+        "max_steps": options.max_steps,
+        "dropout": False if options.no_dropout else None,
+        "optimizer": options.optimizer or profile.training.optimizer,
+    }
+
+
+def _effective_budget(budget: float, limit: float | None, console: Console) -> float:
+    """A cgroup limit below the budget counts: the kernel would kill the process there."""
+    if limit is not None and limit < budget:
+        console.warn(
+            f"this process may use {limit:.0f} MiB only (cgroup limit), less than the budget of {budget:.0f} MiB"
+        )
+        return limit
+    return budget
+
+
+def _warn_of_changes(known: RunRecord, wanted: RunRecord, console: Console) -> None:
+    for field in ("threads", "onnxruntime"):
+        before, now = getattr(known, field), getattr(wanted, field)
+        if before != now:
+            console.warn(f"{field} was {before}, is {now}: the result may differ in the last bits")
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return the result for people."""
+    measured = document["eval"]
+    plan = document["plan"]
+    predicted = document["predicted"]
+    lines = [
+        f"trained   {document['steps']} steps in {document['seconds']:.1f} s"
+        f"{'' if predicted is None else ' (predicted ' + format(predicted['seconds'], '.1f') + ')'}, "
+        f"{document['examples_per_second']:.1f} examples/s",
+        f"memory    peak {document['peak_rss_mib']:.0f} of {document['budget_mib']:.0f} MiB",
+        f"plan      micro-batch {plan['micro_batch']} x {plan['accumulation']} at {plan['longest']} tokens, "
+        f"{document['backend']} backend, {document['optimizer']}",
+        f"numbers   {document['trained_parameters']:,} trained parameters",
+    ]
+    if measured:
+        lines.append(
+            f"held out  accuracy {measured['accuracy']:.2%}, macro-F1 {measured['macro_f1']:.3f} "
+            f"(step {measured['step']})"
+        )
+    if "run" in document:
+        lines.append(f"next      edge-far merge BUNDLE --run {document['run']} --out MODEL")
+    return "\n".join(lines)

@@ -1,0 +1,166 @@
+"""Measure time and memory of training, the same work in every row, against PyTorch and onnxruntime-training.
+
+Each row is a fresh process: a model of the geometry with random weights, batches of ids over the whole vocabulary,
+clipping and the optimiser included. Rows that this machine lacks the packages for are left out and named. On a
+device, name a bundle: its own row is measured. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from edge_far.bench.cases import ENGINES, PRECISIONS, method_named
+from edge_far.bench.work.geometries import GEOMETRIES
+from edge_far.console import Console
+from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS
+from edge_far.errors import ConfigError, InputMissing, OutputExists, Unavailable, UsageError
+
+EXAMPLES = """examples:
+  edge-far bench                                         DistilBERT, 16 x 128 tokens: all engines, about 10 minutes
+  edge-far bench --model minilm --length 64 --out bench  with bench.json, bench.md and bench.png
+  edge-far bench --engines edge-far --methods full far-10 far-40 --precisions int8
+  edge-far bench --model bundle                          on a device
+
+Bundles are compiled into the folder for temporary files (TMPDIR): about 0.6 GB each for DistilBERT.
+"""
+
+LARGEST = 4096
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far bench`."""
+    parser.add_argument(
+        "--model",
+        default="distilbert",
+        metavar="MODEL",
+        help=f"{', '.join(GEOMETRIES)}, a directory with a config.json, or a bundle (default: %(default)s)",
+    )
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="examples a step (default: %(default)s)")
+    parser.add_argument("--micro-batch", type=int, metavar="N", help="examples at a time (default: the whole batch)")
+    parser.add_argument("--length", type=int, default=128, metavar="N", help="tokens (default: %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
+    rows = parser.add_argument_group("rows")
+    rows.add_argument("--retention", type=float, default=0.1, help="share of learners of 'far' (default: %(default)s)")
+    rows.add_argument(
+        "--methods",
+        nargs="+",
+        default=["full", "far", "frozen-ffn"],
+        metavar="METHOD",
+        help="full, far, far-R for R %%, frozen-ffn (default: full far frozen-ffn)",
+    )
+    rows.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), help="default: all")
+    rows.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        default=["int8", "fp32-compact", "fp32"],
+        help="of edge-far's frozen weights (default: all but int8-weights)",
+    )
+    rows.add_argument("--embeddings", choices=("frozen", "train"), default="frozen", help="default: %(default)s")
+    rows.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        default=DEFAULT_OPTIMIZER,
+        help="of edge-far; the other engines' rows have AdamW (default: %(default)s)",
+    )
+    rows.add_argument(
+        "--step-graph",
+        choices=("step", "step-lean", "step-remat"),
+        default="step",
+        help="of edge-far, where a row has it: recompute cheap values, or whole blocks (default: %(default)s)",
+    )
+    rows.add_argument("--dropout", action="store_true", help="train with the model's dropout")
+    measuring = parser.add_argument_group("measuring")
+    measuring.add_argument("--steps", type=int, default=5, metavar="N", help="measured steps (default: %(default)s)")
+    measuring.add_argument("--warmup", type=int, default=2, metavar="N", help="steps before (default: %(default)s)")
+    measuring.add_argument("--rounds", type=int, default=2, metavar="N", help="processes a row (default: %(default)s)")
+    measuring.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    measuring.add_argument(
+        "--device-python",
+        type=Path,
+        metavar="PATH",
+        help="interpreter with the stock onnxruntime, for edge-far's rows (default: .venv-device beside this one)",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="new directory for bench.json, bench.md and bench.png")
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Measure; the document holds the set-up, `machine`, `rows`, `ratios` and `left_out`."""
+    from edge_far.bench.pipeline import Settings, run_bench
+
+    _check(options)
+    retention = options.retention
+    settings = Settings(
+        model=options.model,
+        batch=options.batch,
+        micro_batch=min(options.micro_batch or options.batch, options.batch),
+        length=options.length,
+        threads=options.threads or len(os.sched_getaffinity(0)),
+        methods=tuple(method_named(name, retention) for name in options.methods),
+        engines=tuple(options.engines),
+        precisions=tuple(options.precisions),
+        embeddings=options.embeddings,
+        dropout=options.dropout,
+        steps=options.steps,
+        warmup=options.warmup,
+        rounds=options.rounds,
+        seed=options.seed,
+        optimizer=options.optimizer,
+        step_graph=options.step_graph,
+        device_python=options.device_python,
+    )
+    document = run_bench(settings, console)
+    if not document["rows"]:
+        reasons = "; ".join(dict.fromkeys(f"{row['row']}: {row['reason']}" for row in document["left_out"]))
+        raise Unavailable(f"no row can be measured here: {reasons}", hint="on a device, name a bundle: --model BUNDLE")
+    if options.out:
+        _write(document, options.out, console)
+    return document
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return the tables."""
+    from edge_far.bench.table import as_markdown
+
+    return as_markdown(document)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what cannot be measured before minutes are spent."""
+    for name, least in (("batch", 1), ("micro_batch", 1), ("steps", 1), ("warmup", 0), ("rounds", 1), ("threads", 1)):
+        value = getattr(options, name)
+        if value is not None and not least <= value <= LARGEST:
+            raise UsageError(f"must be from {least} to {LARGEST}, not {value}", where=f"--{name.replace('_', '-')}")
+    if not 8 <= options.length <= LARGEST or options.length % 8:
+        raise UsageError(f"must be a multiple of 8 from 8 on, not {options.length}", where="--length")
+    if options.seed < 0:
+        raise UsageError(f"must not be negative, not {options.seed}", where="--seed")
+    if not 0 < options.retention < 1:
+        raise ConfigError(
+            f"must lie between 0 and 1, not {options.retention}",
+            where="--retention",
+            hint="the methods full and frozen-ffn are retention 1 and 0",
+        )
+    if options.model not in GEOMETRIES and not Path(options.model).is_dir():
+        raise InputMissing(
+            "no such geometry or directory", where=options.model, hint=f"geometries: {', '.join(GEOMETRIES)}"
+        )
+    out = options.out
+    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise OutputExists("exists already and is not empty", where=str(out), hint="choose another directory")
+
+
+def _write(document: dict[str, Any], out: Path, console: Console) -> None:
+    from edge_far.bench.plot import draw_bench
+    from edge_far.storage import staged_directory, write_atomically, write_json
+
+    with staged_directory(out) as directory:
+        write_json(directory / "bench.json", document)
+        write_atomically(directory / "bench.md", f"{render(document)}\n".encode())
+        try:
+            draw_bench(document, directory / "bench.png")
+        except Unavailable as error:
+            console.warn(f"left out bench.png: {error}")

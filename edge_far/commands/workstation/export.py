@@ -1,0 +1,151 @@
+"""Apply FAR to a model and compile a bundle that a device can train (workstation: needs torch and onnx).
+
+A short priming run on the training data finds the FFN nodes that learn; those stay trainable, the rest is frozen,
+split off and compiled away. The bundle is a directory to copy to the device.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edge_far.console import Console
+from edge_far.errors import ConfigError, Unavailable
+from edge_far.profile.document import Compute
+from edge_far.profile.schema import settings_of
+
+EXAMPLES = """examples:
+  edge-far export --model ./all-MiniLM-L6-v2 --train train.jsonl --profile rpi-zero2w-512 --out bundle
+  edge-far export --model distilbert-base-uncased --train train.csv --profile rpi4-2gb --retention 0.4 --out bundle
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far export`."""
+    parser.add_argument("--model", required=True, help="directory of a transformers model, or its name on the hub")
+    parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data: .jsonl, .csv or .tsv")
+    parser.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="directory to create")
+    parser.add_argument(
+        "--profile",
+        default="workstation",
+        help="device profile: a name or a YAML file (default: %(default)s)",
+    )
+    far = parser.add_argument_group("FAR")
+    far.add_argument(
+        "--retention", type=float, default=0.1, help="share of FFN nodes that learn (default: %(default)s)"
+    )
+    far.add_argument(
+        "--selection",
+        choices=("far", "random", "magnitude", "first"),
+        default="far",
+        help="how learners are chosen (default: %(default)s)",
+    )
+    far.add_argument(
+        "--priming",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="share of the planned steps to prime for, at least 50 steps (default: %(default)s)",
+    )
+    far.add_argument(
+        "--start",
+        choices=("continue", "reset"),
+        default="continue",
+        help="after priming: keep the primed weights or go back (default: %(default)s)",
+    )
+    far.add_argument("--embeddings", choices=("frozen", "train"), default="frozen", help="default: %(default)s")
+    compiler = parser.add_argument_group("compiler")
+    compiler.add_argument(
+        "--frozen-precision",
+        choices=settings_of(Compute)["frozen_precision"][1].choices,
+        help="storage and products of the non-learners, as in `edge-far profiles sample` (default: the profile's)",
+    )
+    compiler.add_argument(
+        "--max-seq-len", type=int, metavar="N", help="longest text in tokens (default: the profile's)"
+    )
+    compiler.add_argument("--no-dropout", action="store_true", help="train without dropout")
+    compiler.add_argument("--no-ort", action="store_true", help="leave out the onnxruntime-training artifacts")
+    compiler.add_argument(
+        "--reserve-labels",
+        type=int,
+        default=0,
+        metavar="N",
+        help="output slots for labels unseen today (default: %(default)s)",
+    )
+    training = parser.add_argument_group("training settings that travel with the bundle")
+    training.add_argument("--learning-rate", type=float, help="default: 3e-4, or 1e-4 for models wider than 512")
+    training.add_argument("--epochs", type=int, default=4, help="default: %(default)s")
+    training.add_argument("--batch-size", type=int, help="examples a step (default: the profile's)")
+    training.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Export a bundle; the document summarises it."""
+    from edge_far.profile.document import load_profile
+
+    profile = load_profile(options.profile)
+    _check(options)
+    try:
+        from edge_far.compile.pipeline import ExportSettings, export_bundle
+    except ImportError as error:
+        raise Unavailable(
+            f"export needs the workstation's packages, and {error.name} is missing",
+            hint="pip install 'edge-far[host]'",
+        ) from error
+    length = options.max_seq_len or profile.training.max_seq_len
+    settings = ExportSettings(
+        model=options.model,
+        train=options.train,
+        out=options.out,
+        profile=profile,
+        selection=options.selection,
+        retention=options.retention,
+        priming=options.priming,
+        start=options.start,
+        embeddings=options.embeddings,
+        frozen_precision=options.frozen_precision or profile.compute.frozen_precision,
+        max_seq_len=-(-length // 8) * 8,
+        learning_rate=options.learning_rate,
+        epochs=options.epochs,
+        batch_size=options.batch_size or profile.training.batch_size,
+        dropout=not options.no_dropout,
+        seed=options.seed,
+        reserve_labels=options.reserve_labels,
+        with_ort=not options.no_ort,
+    )
+    return export_bundle(settings, console)
+
+
+def _check(options: argparse.Namespace) -> None:
+    limits = (
+        ("retention", options.retention, 0, 1),
+        ("priming", options.priming, 0, 1),
+        ("max-seq-len", options.max_seq_len, 8, 4096),
+        ("epochs", options.epochs, 1, 10_000),
+        ("batch-size", options.batch_size, 1, 65_536),
+        ("reserve-labels", options.reserve_labels, 0, 10_000),
+        ("learning-rate", options.learning_rate, 1e-8, 1),
+    )
+    for name, value, low, high in limits:
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"must be from {low} to {high}, not {value}", where=f"--{name}")
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return the summary for people."""
+    overlap = document["split_half_overlap"]
+    primed = f"{document['priming_steps']} steps" + (
+        f", split-half overlap {overlap:.2f}" if overlap is not None else ""
+    )
+    artifacts = "yes" if document["ort_training"] else "no"
+    return "\n".join(
+        [
+            f"bundle      {document['bundle']} ({document['bundle_mib']} MiB, {document['seconds']} s)",
+            f"model       {document['model']} ({document['architecture']}), {document['labels']} labels",
+            f"selection   {document['selection']}, retention {document['retention']:g}; priming {primed}",
+            f"trained     {document['trained_parameters']:,} of {document['model_parameters']:,} parameters",
+            f"frozen      {document['frozen_precision']}; onnxruntime-training artifacts: {artifacts}",
+            f"next        edge-far train {document['bundle']} --train FILE --out RUN",
+        ]
+    )

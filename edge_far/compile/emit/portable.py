@@ -1,0 +1,96 @@
+"""Writes compiled graphs and what the device must know of them into a bundle directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+from edge_far.bundle import GraphInfo, Mask, Parameter, Portable
+from edge_far.compile.emit.costs import graph_costs, polynomial
+from edge_far.compile.emit.probe import build_probe
+from edge_far.compile.graph.weights import WeightFile
+from edge_far.compile.graph_passes import PortableGraphs
+from edge_far.compile.memory.liveness import activation_peaks
+from edge_far.compile.memory.packing import packing
+from edge_far.storage import write_json
+
+__all__ = ["emit_portable"]
+
+
+def emit_portable(
+    directory: Path,
+    graphs: PortableGraphs,
+    release: ir.Model,
+    layout: Mapping[str, Any],
+    learners: Mapping[str, np.ndarray],
+    *,
+    token_types: bool,
+    frozen_precision: str,
+) -> Portable:
+    """Write the graphs, release.json, constants.json and weights.bin; return their description.
+
+    `layout` is far.reconfigure.original_layout of the model; `learners` are the trained parameters' values.
+    """
+    directory.mkdir()
+    weights = WeightFile(directory / "weights.bin")
+    regions = {}
+    for name, value in release.graph.initializers.items():
+        if name not in layout["parameters"]:
+            continue
+        assert value.const_value is not None
+        region = weights.add_unshared(value.const_value.numpy())
+        weights.refer(name, value, region)
+        regions[name] = {
+            "offset": region.offset,
+            "length": region.length,
+            "shape": [int(d) for d in value.shape or ()],
+        }
+    trained = {**graphs.steps, "infer": graphs.infer}
+    probe, probed = build_probe(trained.values())
+    trained["probe"] = probe
+    constants = {name: weights.externalise(model.graph) for name, model in trained.items()}
+    weights.close()
+    write_json(directory / "constants.json", constants)
+    for name, model in {**trained, "release": release}.items():
+        # The exporter's notes hold stack traces with this machine's paths.
+        ClearMetadataAndDocStringPass()(model)
+        model.ir_version = min(model.ir_version, 10)
+        ir.save(model, directory / f"{name}.onnx")
+    write_json(directory / "release.json", {"regions": regions, "layout": layout})
+    return Portable(
+        token_types=token_types,
+        frozen_precision=frozen_precision,
+        parameters=tuple(Parameter(name, array.shape, _decays(name)) for name, array in learners.items()),
+        masks=tuple(Mask(mask.name, mask.shape, mask.probability, mask.factors) for mask in graphs.masks),
+        steps=tuple(_describe(name, model.graph) for name, model in graphs.steps.items()),
+        infer=_describe("infer", graphs.infer.graph),
+        probe=probed,
+        step_constant_bytes=_constant_bytes(graphs.step, embeddings=False),
+        infer_constant_bytes=_constant_bytes(graphs.infer, embeddings=False),
+        embedding_bytes=_constant_bytes(graphs.step, embeddings=True),
+    )
+
+
+def _decays(name: str) -> bool:
+    """Weight decay applies to matrices; not to biases and LayerNorms, as in BERT's own training."""
+    return not (name.endswith(".bias") or "LayerNorm" in name or "layer_norm" in name)
+
+
+def _describe(name: str, graph: ir.Graph) -> GraphInfo:
+    peaks = tuple(polynomial(size) for size in activation_peaks(graph))
+    return GraphInfo(name, peaks, packing(graph), graph_costs(graph))
+
+
+def _constant_bytes(model: ir.Model, *, embeddings: bool) -> int:
+    """Count the external constants that look-ups read (a few rows at a time), or all others."""
+    total = 0
+    for value in model.graph.initializers.values():
+        looked_up = any(user.op_type == "Gather" and index == 0 for user, index in value.uses())
+        if looked_up == embeddings and isinstance(value.const_value, ir.ExternalTensor):
+            total += value.const_value.nbytes
+    return total

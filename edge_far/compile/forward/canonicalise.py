@@ -1,0 +1,175 @@
+"""Brings the forward graph into the one form that the later passes and gradient rules expect.
+
+1. Activations [batch, sequence, hidden] become matrices [batch*sequence, hidden]: operators that work on rows
+   (LayerNormalization, GELU, Dropout, Add ...) do not notice, and every linear layer becomes one Gemm with its
+   bias. Learners keep torch's layout [out, in], frozen weights are [in, out].
+2. Attention products become com.microsoft FusedMatMul, with the scale and the transposition of the keys inside.
+3. Taking the first token becomes the operator edge_far.FirstToken.
+4. What remains three-dimensional (embedding look-ups) is flattened once.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edge_far.compile.graph.builder import INTERNAL, Builder, constant_of
+from edge_far.compile.graph.edits import insert_before, remove_dead_nodes, replace_value
+from edge_far.compile.graph.notes import PassNote
+from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, dims_of
+from edge_far.errors import Unavailable
+
+__all__ = ["canonicalise"]
+
+ROW_WISE = {"LayerNormalization", "Gelu", "Relu", "Tanh", "Dropout", "Add", "Mul", "Sub", "Div", "Erf"}
+
+
+def canonicalise(model: ir.Model) -> PassNote:
+    """Apply rules 1 to 4 in place; raises Unavailable for a form that no supported model has."""
+    note = PassNote("canonicalise")
+    _TokenRows(model.graph, note).run()
+    remove_dead_nodes(model)
+    return note
+
+
+def _is_tokens(value: ir.Value) -> bool:
+    dims = dims_of(value) if value.shape is not None else ()
+    return len(dims) == 3 and dims[0] == BATCH and dims[1] == SEQUENCE and value.dtype == ir.DataType.FLOAT
+
+
+class _TokenRows:
+    """One walk over the graph; `rows` maps a value of the old form to its matrix of token rows."""
+
+    def __init__(self, graph: ir.Graph, note: PassNote) -> None:
+        self.graph = graph
+        self.note = note
+        self.rows: dict[ir.Value, ir.Value] = {}
+
+    def run(self) -> None:
+        for node in list(self.graph):
+            builder = Builder(self.graph, "rows")
+            result = self._convert(node, builder)
+            insert_before(self.graph, node, builder.nodes)
+            if result is None:
+                continue
+            if result.name is not None and _is_tokens(node.outputs[0]):
+                self.rows[node.outputs[0]] = result
+            else:
+                replace_value(node.outputs[0], result)
+
+    def _convert(self, node: ir.Node, b: Builder) -> ir.Value | None:
+        output = node.outputs[0]
+        if node.op_type in ("MatMul", "Gemm"):
+            return self._product(node, b)
+        if node.op_type in ROW_WISE and _is_tokens(output):
+            return self._row_wise(node, b)
+        if node.op_type == "Reshape":
+            return self._reshape(node, b)
+        if node.op_type == "Gather" and node.inputs[0] in self.rows:
+            return self._first_token(node, b)
+        if node.op_type == "Mul" and len(dims_of(output)) == 4:
+            return self._scale(node)
+        return None
+
+    def _rows(self, value: ir.Value, b: Builder) -> ir.Value:
+        if value not in self.rows:
+            self.rows[value] = b.reshape_to(value, (TOKENS, dims_of(value)[-1]))
+            self.note.changed("tensors flattened")
+        return self.rows[value]
+
+    def _product(self, node: ir.Node, b: Builder) -> ir.Value | None:
+        left, right = node.inputs[0], node.inputs[1]
+        assert left is not None and right is not None
+        if len(dims_of(left)) == 4:
+            return self._attention_product(left, right, b)
+        if node.op_type == "Gemm" or not _is_tokens(left):
+            return None
+        producer = right.producer()
+        transposed = producer is not None and producer.op_type == "Transpose"
+        weight = producer.inputs[0] if producer is not None and transposed else right
+        assert weight is not None
+        self.note.changed("linear layers as Gemm")
+        return b.gemm(self._rows(left, b), weight, trans_right=transposed)
+
+    def _attention_product(self, left: ir.Value, right: ir.Value, b: Builder) -> ir.Value:
+        """Transpose(k, [0, 2, 3, 1]) -> Transpose(k, [0, 2, 1, 3]) and a transposing product."""
+        producer = right.producer()
+        if producer is not None and producer.op_type == "Transpose":
+            perm = tuple(producer.attributes["perm"].as_ints())
+            source = producer.inputs[0]
+            assert source is not None
+            if perm == (0, 2, 3, 1):
+                self.note.changed("key transpositions fused")
+                return b.matmul(left, b.transpose(source, (0, 2, 1, 3)), trans_right=True)
+        return b.matmul(left, right)
+
+    def _row_wise(self, node: ir.Node, b: Builder) -> ir.Value | None:
+        if node.op_type == "Add" and (fused := self._bias(node)) is not None:
+            return fused
+        inputs = list(node.inputs)
+        for index, value in enumerate(inputs):
+            if value is None:
+                continue
+            if _is_tokens(value):
+                inputs[index] = self._rows(value, b)
+            elif len(dims_of(value)) > 1:
+                return None  # broadcast over the batch: positions, before the first flattening
+        shape = (TOKENS, dims_of(node.outputs[0])[-1])
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        outputs = [(shape, ir.DataType.FLOAT)]
+        if node.op_type == "LayerNormalization":
+            attributes["axis"] = -1
+            statistics = (TOKENS, 1)
+            outputs += [(statistics, ir.DataType.FLOAT)] * 2
+        return b.multi(node.op_type, inputs, outputs, domain=node.domain, **attributes)[0]
+
+    def _bias(self, node: ir.Node) -> ir.Value | None:
+        """Add(Gemm(x, w), bias) -> Gemm(x, w, bias)."""
+        product = next(
+            (self.rows[v] for v in node.inputs if v is not None and v in self.rows and _bare_gemm(self.rows[v])),
+            None,
+        )
+        bias = next((v for v in node.inputs if v is not None and len(dims_of(v)) == 1), None)
+        if product is None or bias is None:
+            return None
+        gemm = product.producer()
+        assert gemm is not None
+        gemm.resize_inputs(3)
+        gemm.replace_input_with(2, bias)
+        if bias.producer() is not None:
+            raise Unavailable(f"the bias {bias.name!r} of a linear layer is computed", where=f"node {gemm.name}")
+        return product
+
+    def _scale(self, node: ir.Node) -> ir.Value | None:
+        """Mul(FusedMatMul(q, k), scale) -> FusedMatMul(q, k, alpha=scale)."""
+        for value, other in (node.inputs, reversed(node.inputs)):
+            scale = constant_of(other)
+            producer = value.producer() if value is not None else None
+            if scale is not None and scale.size == 1 and producer is not None and producer.op_type == "FusedMatMul":
+                alpha = float(scale.reshape(())) * producer.attributes["alpha"].as_float()
+                producer.attributes["alpha"] = ir.AttrFloat32("alpha", alpha)
+                self.note.changed("attention scales fused")
+                return value
+        return None
+
+    def _reshape(self, node: ir.Node, b: Builder) -> ir.Value | None:
+        source, output = node.inputs[0], node.outputs[0]
+        assert source is not None
+        if source in self.rows and len(dims_of(output)) == 4:
+            return b.reshape_to(self.rows[source], dims_of(output))
+        if len(dims_of(source)) == 4 and _is_tokens(output):
+            return b.reshape_to(source, (TOKENS, dims_of(output)[-1]))
+        return None
+
+    def _first_token(self, node: ir.Node, b: Builder) -> ir.Value | None:
+        source, index = node.inputs[0], constant_of(node.inputs[1])
+        assert source is not None
+        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+        if index is None or index.size != 1 or int(index.reshape(())) != 0 or axis != 1:
+            raise Unavailable("the model's head reads tokens other than the first", where=f"node {node.name}")
+        self.note.changed("first-token selections")
+        return b.op("FirstToken", [self.rows[source]], (BATCH, dims_of(source)[-1]), domain=INTERNAL)
+
+
+def _bare_gemm(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type == "Gemm" and len(producer.inputs) == 2

@@ -1,0 +1,184 @@
+"""Expands the operators of the domain `edge_far` into operators that stock onnxruntime has CPU kernels for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from edge_far.compile.graph.builder import INTERNAL, Builder
+from edge_far.compile.graph.edits import insert_before, remove_dead_nodes, replace_value
+from edge_far.compile.graph.notes import PassNote
+from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, dims_of
+
+__all__ = ["lower_internal_operators"]
+
+SMALLEST_GAMMA = 1e-6
+
+Lowering = Callable[[ir.Node, Builder], list[ir.Value | None]]
+
+
+def lower_internal_operators(model: ir.Model) -> PassNote:
+    """Replace every operator of ours; afterwards the graph holds standard and com.microsoft operators only."""
+    note = PassNote("lower_internal_operators")
+    graph = model.graph
+    for node in [node for node in graph if node.domain == INTERNAL]:
+        builder = Builder(graph, "low")
+        results = _LOWERINGS[node.op_type](node, builder)
+        insert_before(graph, node, builder.nodes)
+        for old, new in zip(node.outputs, results, strict=True):
+            if new is not None:
+                replace_value(old, new)
+        graph.remove(node, safe=True)
+        note.changed(node.op_type)
+    remove_dead_nodes(model)
+    return note
+
+
+def _values(node: ir.Node) -> list[ir.Value]:
+    return [value for value in node.inputs if value is not None]
+
+
+def _used(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def _layer_norm_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """With n = (x - mean) * rate and w = gamma / width: dx = rate * (dy*gamma - dy.w - n * (dy*n).w).
+
+    The two row means are matrix-vector products, which read their operand once and write a column.
+    """
+    dy, x, gamma, mean, rate = _values(node)
+    dx, dgamma, dbeta = node.outputs
+    width = int(dims_of(gamma)[0])
+    normal = b.mul(b.sub(x, mean), rate)
+    weighted = b.mul(dy, normal)
+    results: list[ir.Value | None] = [None, None, None]
+    if _used(dgamma):
+        results[1] = b.reduce("ReduceSum", weighted, 0, keepdims=False)
+    if _used(dbeta):
+        results[2] = b.reduce("ReduceSum", dy, 0, keepdims=False)
+    if _used(dx):
+        share = b.reshape_to(b.mul(gamma, b.scalar(1.0 / width)), (width, 1))
+        mean_product = b.gemm(weighted, share)
+        mean_gradient = b.gemm(dy, share)
+        correction = b.add(b.mul(normal, mean_product), mean_gradient)
+        results[0] = b.mul(b.sub(b.mul(dy, gamma), correction), rate)
+    return results
+
+
+def _layer_norm_grad_from_output(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """The normalised input n = (y - beta) / gamma, with gamma kept away from zero, is never made.
+
+    With v = dy*y, the sums that need n are sums of v and of dy, and n's part of dx is one product with y and one
+    product of two columns: four passes less than with n.
+    """
+    dy, y, gamma, beta, rate = _values(node)
+    dx, dgamma, dbeta = node.outputs
+    width = int(dims_of(gamma)[0])
+    tiny = b.scalar(SMALLEST_GAMMA)
+    lost = b.op("Less", [b.unary("Abs", gamma), tiny], dims_of(gamma), dtype=ir.DataType.BOOL)
+    inverse = b.binary("Div", b.scalar(1.0), b.op("Where", [lost, tiny, gamma], dims_of(gamma)))
+    product = b.mul(dy, y)
+    results: list[ir.Value | None] = [None, None, None]
+    sum_dy = b.reduce("ReduceSum", dy, 0, keepdims=False) if _used(dbeta) or _used(dgamma) else None
+    if _used(dgamma):
+        assert sum_dy is not None
+        sum_product = b.reduce("ReduceSum", product, 0, keepdims=False)
+        results[1] = b.mul(b.sub(sum_product, b.mul(sum_dy, beta)), inverse)
+    if _used(dbeta):
+        results[2] = sum_dy
+    if _used(dx):
+        share = b.scalar(-1.0 / width)
+        # Of each row, side by side: the mean of dx * n, and minus that of dx.
+        means = b.constant(np.array([[1.0 / width, 0.0]] * width, np.float32), f"means.{width}")
+        shares = [b.reshape_to(b.mul(vector, share), (width, 1)) for vector in (beta, gamma)]
+        columns = b.gemm(dy, b.op("Concat", shares, (width, 2), axis=1), b.gemm(product, means))
+        first = b.constant(np.array([0], np.int64), "first_column")
+        mean_product = b.op("Gather", [columns, first], (dims_of(dy)[0], 1), axis=1)
+        rows = [b.mul(beta, inverse), b.constant(np.ones(width, np.float32), f"ones.{width}")]
+        pair = b.op("Concat", [b.reshape_to(row, (1, width)) for row in rows], (2, width), axis=0)
+        part = b.mul(b.mul(y, inverse), mean_product)
+        results[0] = b.mul(b.gemm(columns, pair, b.sub(b.mul(dy, gamma), part)), rate)
+    return results
+
+
+def _softmax_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    dy, y = _values(node)
+    product = b.mul(dy, y)
+    total = b.reduce("ReduceSum", product, -1, keepdims=True)
+    return [b.sub(product, b.mul(y, total))]
+
+
+def _gelu_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    dy, x = _values(node)
+    return [b.mul(dy, gelu_derivative(x, b))]
+
+
+def gelu_derivative(x: ir.Value, b: Builder) -> ir.Value:
+    """Return cdf(x) + x * pdf(x), elementwise."""
+    error = b.unary("Erf", b.mul(x, b.scalar(math.sqrt(0.5))))
+    cdf = b.add(b.mul(error, b.scalar(0.5)), b.scalar(0.5))
+    density = b.unary("Exp", b.mul(b.mul(x, x), b.scalar(-0.5)))
+    return b.add(b.mul(b.mul(density, b.scalar(1.0 / math.sqrt(2.0 * math.pi))), x), cdf)
+
+
+def _masked_dropout(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """Look each byte of bits up in the table of its eight factors, and multiply."""
+    x, bits, table = _values(node)
+    index = b.cast(bits, ir.DataType.INT32)
+    factors = b.op("Gather", [table, index], (*dims_of(bits), 8), axis=0)
+    rank = len(dims_of(x))
+    target = b.constant(np.array([0] * (rank - 1) + [-1], np.int64), f"join_last.{rank}")
+    joined = b.op("Reshape", [factors, target], dims_of(x))
+    return [b.mul(x, joined)]
+
+
+def _first_token(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    (x,) = _values(node)
+    width = dims_of(x)[-1]
+    tokens = b.reshape_to(x, (BATCH, SEQUENCE, width))
+    index = b.constant(np.array(0, np.int64), "first")
+    return [b.op("Gather", [tokens, index], (BATCH, width), axis=1)]
+
+
+def _first_token_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """Pad the [batch, 1, hidden] gradient with zeros to [batch, sequence, hidden]."""
+    (dy,) = _values(node)
+    width = dims_of(dy)[-1]
+    rows = b.reshape_to(dy, (BATCH, 1, width))
+    length = b.input_shape(1, 2)
+    one = b.constant(np.array([1], np.int64), "one")
+    nothing = b.constant(np.zeros(4, np.int64), "no_padding")
+    zero = b.constant(np.zeros(1, np.int64), "zero")
+    after = b.op("Sub", [length, one], (1,), dtype=ir.DataType.INT64)
+    pads = b.op("Concat", [nothing, after, zero], (6,), dtype=ir.DataType.INT64, axis=0)
+    padded = b.op("Pad", [rows, pads], (BATCH, SEQUENCE, width), mode="constant")
+    return [b.reshape_to(padded, (TOKENS, width))]
+
+
+def _embedding_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """accumulator[index] += dy, by ScatterND with addition."""
+    dy, index, accumulator = _values(node)
+    dims = dims_of(index)
+    indices = b.op(
+        "Unsqueeze",
+        [index, b.constant(np.array([-1], np.int64), "last_axis")],
+        (*dims, 1),
+        dtype=ir.DataType.INT64,
+    )
+    return [b.op("ScatterND", [accumulator, indices, dy], dims_of(accumulator), reduction="add")]
+
+
+_LOWERINGS: dict[str, Lowering] = {
+    "LayerNormalizationGrad": _layer_norm_grad,
+    "LayerNormalizationGradFromOutput": _layer_norm_grad_from_output,
+    "SoftmaxGrad": _softmax_grad,
+    "GeluGrad": _gelu_grad,
+    "MaskedDropout": _masked_dropout,
+    "FirstToken": _first_token,
+    "FirstTokenGrad": _first_token_grad,
+    "EmbeddingGrad": _embedding_grad,
+}

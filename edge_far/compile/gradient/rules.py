@@ -1,0 +1,192 @@
+"""One gradient rule an operator of the canonical forward graph.
+
+A rule gets the forward node, the gradient of its first output, which inputs want a gradient, and a builder. It yields
+(input index, gradient) pairs, parameters first: an activation kept for a weight gradient then dies before the next
+gradient is made. Shapes are those of the inputs; formulas are for y = op(x, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edge_far.compile.graph.builder import INTERNAL, MICROSOFT, SWAP_HEADS, Builder
+from edge_far.compile.graph.sizes import TOKENS, dims_of
+from edge_far.errors import Unavailable
+
+__all__ = ["RULES"]
+
+Gradients = Iterator[tuple[int, ir.Value]]
+Rule = Callable[[ir.Node, ir.Value, Sequence[bool], Builder], Gradients]
+RULES: dict[tuple[str, str], Rule] = {}
+
+
+def _rule(op_type: str, domain: str = "") -> Callable[[Rule], Rule]:
+    def register(function: Rule) -> Rule:
+        RULES[domain, op_type] = function
+        return function
+
+    return register
+
+
+def _flag(node: ir.Node, name: str) -> bool:
+    return name in node.attributes and bool(node.attributes[name].as_int())
+
+
+def _inputs(node: ir.Node) -> list[ir.Value]:
+    return [value for value in node.inputs if value is not None]
+
+
+@_rule("Gemm")
+def _gemm(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """y = x op(w) + c."""
+    x, weight = _inputs(node)[:2]
+    trans = _flag(node, "transB")
+    if want[1]:
+        yield 1, (b.gemm(dy, x, trans_left=True) if trans else b.gemm(x, dy, trans_left=True))
+    if len(want) > 2 and want[2]:
+        yield 2, b.reduce("ReduceSum", dy, 0, keepdims=False)
+    if want[0]:
+        yield 0, b.gemm(dy, weight, trans_right=not trans)
+
+
+@_rule("FusedMatMul", MICROSOFT)
+def _matmul(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """y = alpha * a op(c), batched; `a` is never transposed in our graphs."""
+    left, right = _inputs(node)
+    alpha = node.attributes["alpha"].as_float()
+    trans = _flag(node, "transB")
+    if want[1]:
+        first, second = (dy, left) if trans else (left, dy)
+        yield 1, b.matmul(first, second, trans_left=True, alpha=alpha)
+    if want[0]:
+        yield 0, b.matmul(dy, right, trans_right=not trans, alpha=alpha)
+
+
+@_rule("Add")
+def _add(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    for index, value in enumerate(_inputs(node)):
+        if want[index]:
+            yield index, _sum_to(dy, value, b)
+
+
+def _sum_to(gradient: ir.Value, like: ir.Value, b: Builder) -> ir.Value:
+    """Sum a gradient over the axes along which `like` was broadcast."""
+    dims, target = dims_of(gradient), dims_of(like)
+    for _ in range(len(dims) - len(target)):
+        gradient = b.reduce("ReduceSum", gradient, 0, keepdims=False)
+    for axis, (dim, wanted) in enumerate(zip(dims[len(dims) - len(target) :], target, strict=True)):
+        if wanted == 1 and dim != 1:
+            gradient = b.reduce("ReduceSum", gradient, axis, keepdims=True)
+    return gradient
+
+
+@_rule("LayerNormalization")
+def _layer_norm(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """Parameters and input share the product of dy and the normalised input, so they are one operator."""
+    x, gamma = _inputs(node)[:2]
+    _, mean, inverse_deviation = node.outputs
+    dims, width = dims_of(x), dims_of(gamma)
+    dx, dgamma, dbeta = b.multi(
+        "LayerNormalizationGrad",
+        [dy, x, gamma, mean, inverse_deviation],
+        [(dims, ir.DataType.FLOAT), (width, ir.DataType.FLOAT), (width, ir.DataType.FLOAT)],
+        domain=INTERNAL,
+    )
+    for index, value in ((1, dgamma), (2, dbeta), (0, dx)):
+        if want[index]:
+            yield index, value
+
+
+@_rule("Softmax")
+def _softmax(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """dx = y * (dy - sum(dy * y)) along the last axis."""
+    output = node.outputs[0]
+    yield 0, b.op("SoftmaxGrad", [dy, output], dims_of(output), domain=INTERNAL)
+
+
+@_rule("Attention")
+def _attention(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """y = p v with p = softmax(scale q k' + mask), a head at a time.
+
+    With dp = dy v', the softmax' gradient is p * (dp - sum(dp * p)); that sum is sum(dy * y) over a head's width, which
+    is smaller than p (Dao et al., arXiv 2205.14135, appendix B).
+    """
+    query, key, value = _inputs(node)[:3]
+    result, weights = node.outputs[0], node.outputs[3]
+    heads, scale = node.attributes["q_num_heads"].as_int(), node.attributes["scale"].as_float()
+    gradient = b.by_heads(dy, heads)
+    if want[2]:
+        yield 2, _joined_heads(b.matmul(weights, gradient, trans_left=True), value, b)
+    if want[0] or want[1]:
+        total = b.reduce("ReduceSum", b.split_heads(b.mul(dy, result), heads), -1, keepdims=True)
+        error = b.sub(b.matmul(gradient, b.by_heads(value, heads), trans_right=True), b.transpose(total, SWAP_HEADS))
+        scores = b.mul(error, weights)
+        if want[1]:
+            yield 1, _joined_heads(b.matmul(scores, b.by_heads(query, heads), trans_left=True, alpha=scale), key, b)
+        if want[0]:
+            yield 0, _joined_heads(b.matmul(scores, b.by_heads(key, heads), alpha=scale), query, b)
+
+
+def _joined_heads(value: ir.Value, like: ir.Value, b: Builder) -> ir.Value:
+    """[B, A, S, d] -> [B, S, A*d], the shape of `like`."""
+    batch, length, hidden = dims_of(like)
+    assert isinstance(hidden, int)
+    return b.reshape_keeping(b.transpose(value, SWAP_HEADS), (batch, length), (hidden,))
+
+
+@_rule("Gelu")
+def _gelu(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """dx = dy * (cdf(x) + x * pdf(x)) of the standard normal distribution."""
+    (x,) = _inputs(node)
+    if "approximate" in node.attributes and node.attributes["approximate"].as_string() != "none":
+        raise Unavailable("only the exact GELU has a gradient rule", where=f"node {node.name}")
+    yield 0, b.op("GeluGrad", [dy, x], dims_of(x), domain=INTERNAL)
+
+
+@_rule("Tanh")
+def _tanh(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """dx = dy * (1 - y * y)."""
+    y = node.outputs[0]
+    yield 0, b.mul(dy, b.sub(b.scalar(1.0), b.mul(y, y)))
+
+
+@_rule("Relu")
+def _relu(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """dx = dy where y > 0, else 0."""
+    y = node.outputs[0]
+    positive = b.op("Greater", [y, b.scalar(0.0)], dims_of(y), dtype=ir.DataType.BOOL)
+    yield 0, b.op("Where", [positive, dy, b.scalar(0.0)], dims_of(y))
+
+
+@_rule("MaskedDropout", INTERNAL)
+def _masked_dropout(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """dx = dropout of dy by the same mask."""
+    _, bits, factors = _inputs(node)
+    yield 0, b.op("MaskedDropout", [dy, bits, factors], dims_of(dy), domain=INTERNAL)
+
+
+@_rule("Reshape")
+def _reshape(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    yield 0, b.reshape_to(dy, dims_of(_inputs(node)[0]))
+
+
+@_rule("Transpose")
+def _transpose(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    perm = node.attributes["perm"].as_ints()
+    yield 0, b.transpose(dy, [int(axis) for axis in np.argsort(perm)])
+
+
+@_rule("FirstToken", INTERNAL)
+def _first_token(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """The rows of the first tokens get dy, all others zero."""
+    yield 0, b.op("FirstTokenGrad", [dy], (TOKENS, dims_of(dy)[-1]), domain=INTERNAL)
+
+
+@_rule("Gather")
+def _gather(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """An embedding look-up: row i of the table gets the sum of dy over the places where the index is i."""
+    table, index = _inputs(node)
+    yield 0, b.op("EmbeddingGrad", [dy, index], dims_of(table), domain=INTERNAL)

@@ -1,0 +1,123 @@
+"""Evens out what a frozen forward product reads, before it is quantised with one scale a tensor.
+
+1. Behind a LayerNormalization some channels are many times larger than others, by their gamma and beta. The channels
+   are divided by 3 |gamma| + |beta| (about the largest magnitude a normalised channel takes), as these were at export,
+   and the frozen matrix' rows multiplied by it: exact in real numbers, for any gamma and beta.
+2. Behind a GELU it is rows (tokens) that differ: each is divided by its own largest value, and the product's row
+   multiplied by it. A GELU is never below -0.17, so a largest value of at least 1.2 keeps what is negative within a
+   seventh of it, which is the range that quantize.py leaves below zero.
+3. Rows are large by a few nodes. Where largest_inputs.py has seen which, and sort_nodes.py put them first, the largest
+   value of a row is looked for among FEW of the nodes, instead of reading all of the GELU's output once more. It is at
+   least MARGIN times the largest that any other node was seen to take; what exceeds even that is clipped.
+
+On real weights this is the difference between a worst learner gradient's cosine of 0.95 and 0.99 (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from edge_far.compile.graph.builder import Builder, constant_of
+from edge_far.compile.graph.edits import insert_before, produced_by
+from edge_far.compile.graph.notes import PassNote
+from edge_far.compile.graph.sizes import dims_of
+from edge_far.compile.precision.scale_gradient_rows import SMALLEST_ROW, multiply_users
+
+__all__ = ["SMALLEST_GELU_ROW", "balance_activations"]
+
+SMALLEST_GELU_ROW = 1.2
+# The share of a branch's nodes that the largest value of a row is looked for among.
+FEW = 0.05
+MARGIN = 1.2
+
+# A normalised channel has mean 0 and deviation 1 over the features of a token: 3 deviations cover nearly all of it.
+DEVIATIONS = 3.0
+
+
+def balance_activations(
+    model: ir.Model, parameters: Mapping[str, np.ndarray], largest: Mapping[str, np.ndarray]
+) -> PassNote:
+    """Apply the rules to every frozen forward product.
+
+    `parameters` holds all parameters by name; `largest`, by the name of a constant [in, out], the largest magnitudes
+    [in] that its product was seen to read, in descending order.
+    """
+    note = PassNote("balance_activations")
+    graph = model.graph
+    for node in [node for node in graph if _is_forward_product(node)]:
+        source = node.inputs[0]
+        assert source is not None
+        producer = source.producer()
+        if producer is not None and producer.op_type == "LayerNormalization":
+            _balance_channels(graph, node, producer, parameters)
+            note.changed("products balanced by channels")
+        else:
+            seen = largest.get(str(node.inputs[1].name)) if node.inputs[1] is not None else None
+            _balance_rows(graph, node, seen)
+            note.changed("products balanced by rows" + (", by their few largest nodes" if seen is not None else ""))
+    return note
+
+
+def _is_forward_product(node: ir.Node) -> bool:
+    frozen = node.op_type == "Gemm" and constant_of(node.inputs[1]) is not None
+    return frozen and not node.attributes["transB"].as_int()
+
+
+def _balance_channels(graph: ir.Graph, node: ir.Node, norm: ir.Node, parameters: Mapping[str, np.ndarray]) -> None:
+    gamma, beta = (_value_of(value, parameters) for value in norm.inputs[1:3])
+    sizes = np.abs(beta) + DEVIATIONS * np.abs(gamma)
+    sizes = np.maximum(sizes, sizes.mean() * 1e-3).astype(np.float32)
+    source, weight = node.inputs[:2]
+    matrix = constant_of(weight)
+    assert source is not None and weight is not None and matrix is not None
+    b = Builder(graph, "balance")
+    even = b.mul(source, b.constant(1.0 / sizes, f"{weight.name}.channels"))
+    balanced = b.constant(matrix * sizes[:, None], f"{weight.name}.balanced")
+    insert_before(graph, node, b.nodes)
+    node.replace_input_with(0, even)
+    node.replace_input_with(1, balanced)
+
+
+def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> None:
+    source = node.inputs[0]
+    assert source is not None
+    b = Builder(graph, "balance")
+    sizes = _gelu_row_sizes(source, seen, b) if produced_by(source, "Gelu") else _row_sizes(source, b)
+    even = b.binary("Div", source, sizes)
+    insert_before(graph, node, b.nodes)
+    node.replace_input_with(0, even)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        node.resize_inputs(2)
+    multiply_users(graph, node, sizes, bias)
+
+
+def _gelu_row_sizes(value: ir.Value, seen: np.ndarray | None, b: Builder) -> ir.Value:
+    least = SMALLEST_GELU_ROW
+    if seen is not None:
+        few = math.ceil(FEW * len(seen))
+        least = max(least, MARGIN * float(seen[min(few, len(seen) - 1)]))
+        bounds = [b.constant(np.array([bound], np.int64), f"nodes.{bound}") for bound in (0, few)]
+        last_axis = b.constant(np.array([-1], np.int64), "last_axis")
+        value = b.op("Slice", [value, *bounds, last_axis], (dims_of(value)[0], few))
+    highest = b.reduce("ReduceMax", value, -1, keepdims=True)
+    return b.op("Max", [highest, b.scalar(least)], dims_of(highest))
+
+
+def _row_sizes(value: ir.Value, b: Builder) -> ir.Value:
+    """Return the largest magnitude of each row, [rows, 1], at least SMALLEST_ROW."""
+    highest = b.reduce("ReduceMax", value, -1, keepdims=True)
+    lowest = b.reduce("ReduceMin", value, -1, keepdims=True)
+    return b.op("Max", [highest, b.unary("Neg", lowest), b.scalar(SMALLEST_ROW)], dims_of(highest))
+
+
+def _value_of(value: ir.Value | None, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
+    constant = constant_of(value)
+    if constant is not None:
+        return constant
+    assert value is not None
+    return parameters[str(value.name)]

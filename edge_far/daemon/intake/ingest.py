@@ -1,0 +1,351 @@
+"""Moves what waits in the spool into the store, exactly once, whatever happens to the power.
+
+1. Claim: each ready file is renamed into `.ingest`, a directory of the daemon's own, under a number never
+   used twice; nobody else can change or swap it there.
+2. Read: batches of lines; one transaction holds a batch, its quarantined lines and the new position in the
+   file.
+3. Finish: the position is marked done; the file is renamed into `.kept`; the directory is fsynced; the position is
+   forgotten. What is kept is removed when there is a second copy of the store (backup.py).
+Anything but a regular file with one name goes to `.refused`, unread. docs/adaptation.md has the table of
+crashes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from edge_far.daemon.intake.records import Feedback, LabelledExample, Prediction, RecordError, RecordReader
+from edge_far.daemon.intake.spool import is_ready
+from edge_far.daemon.store.examples import EXCERPT_BYTES, Source, Store
+from edge_far.errors import ConfigError, DataError
+from edge_far.storage import storage_error
+from edge_far.texts.data import MAX_LINE_BYTES
+
+__all__ = ["IngestReport", "Ingestion", "kept_size", "read_kept_again", "remove_kept"]
+
+BATCH_LINES = 1000
+BATCH_BYTES = 1 << 20
+CLAIM_FILES = 1000
+INGEST, KEPT, REFUSED = ".ingest", ".kept", ".refused"
+OPEN_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass
+class IngestReport:
+    """What one pass over the spool did; `problems` are sentences for `status`."""
+
+    files: int = 0
+    new: int = 0
+    corrected: int = 0
+    duplicates: int = 0
+    predictions: int = 0
+    feedback: int = 0
+    quarantined: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def tell(self, problem: str) -> None:
+        """Add a problem, once."""
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+
+class Ingestion:
+    """The daemon's side of one spool directory.
+
+    `labels` are those the model knows. `tick` is called after every batch; what it raises ends the pass, and
+    the next pass goes on from there.
+    """
+
+    def __init__(
+        self,
+        spool: Path,
+        store: Store,
+        *,
+        labels: Sequence[str] | None = None,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._spool = Path(spool)
+        self._store = store
+        self._records = RecordReader(labels)
+        self._tick = tick
+
+    def run(self) -> IngestReport:
+        """Ingest everything that is ready; StorageError (74), ConfigError (78) for an unsafe directory."""
+        report = IngestReport()
+        with self._directories():
+            self._finish_interrupted()
+            while True:
+                for name in sorted(_names(self._ingest)):
+                    self._ingest_file(name, report)
+                    self._tick()
+                if not self._claim(report):
+                    break
+        return report
+
+    @contextmanager
+    def _directories(self) -> Iterator[None]:
+        """Open the spool and its private directories, so that no name can lead elsewhere."""
+        with _opened(self._spool, INGEST, KEPT, REFUSED) as (self._top, self._ingest, self._kept, self._refused):
+            self._fsync(self._top)
+            yield
+
+    def _finish_interrupted(self) -> None:
+        """Keep files that were committed completely, and forget positions whose file is not here any more."""
+        present = set(_names(self._ingest))
+        for name in self._store.spool_names():
+            position = self._store.spool_position(name)
+            if name not in present:
+                self._fsync(self._kept)  # the rename may not be durable yet
+                self._store.forget_spool_file(name)
+            elif position is not None and position[2]:
+                self._keep(name)
+
+    def _claim(self, report: IngestReport) -> int:
+        """Move ready files into `.ingest`, the oldest first; return how many."""
+        claimed = 0
+        number = self._next_number()
+        for name in self._ready_names():
+            if claimed == CLAIM_FILES:
+                break
+            try:
+                descriptor = os.open(name, OPEN_SAFELY, dir_fd=self._top)
+            except OSError as error:
+                if error.errno == errno.ENOENT:
+                    continue  # taken back by the application
+                if error.errno in (errno.EACCES, errno.EPERM):
+                    shown = _safe_name(name)
+                    report.tell(f"spool file '{shown}' may not be read: give it mode 0640")
+                    continue
+                unsafe = "is a symbolic link or a device"
+            else:
+                with os.fdopen(descriptor, "rb") as file:
+                    unsafe = _why_unsafe(file) or ""
+                    if not unsafe:
+                        self._fsync(file.fileno())
+            target = f"{number:012d}-{_safe_name(name)}"
+            number += 1
+            if unsafe:
+                report.tell(f"spool file '{_safe_name(name)}' {unsafe}: moved to .refused/{target}")
+            directory = self._refused if unsafe else self._ingest
+            self._move(name, self._top, target, directory)
+            self._fsync(directory)  # each by itself: a later file found here without an earlier one would win
+            claimed += 1
+        if claimed:
+            self._fsync(self._top)
+        return claimed
+
+    def _ready_names(self) -> list[str]:
+        found = []
+        with os.scandir(self._top) as entries:
+            for entry in entries:
+                if is_ready(entry.name):
+                    with suppress(FileNotFoundError):
+                        if not entry.is_dir(follow_symlinks=False):
+                            found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+        return [name for _, name in sorted(found)]
+
+    def _next_number(self) -> int:
+        """Return a number above all that a file or a position still bears."""
+        used = [*_names(self._ingest), *_names(self._kept), *_names(self._refused), *self._store.spool_names()]
+        return 1 + max((int(name[:12]) for name in used if re.match(r"\d{12}-", name)), default=0)
+
+    def _ingest_file(self, name: str, report: IngestReport) -> None:
+        try:
+            file = os.fdopen(os.open(name, OPEN_SAFELY, dir_fd=self._ingest), "rb")
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                self._move(name, self._ingest, name, self._refused)
+                return
+            raise storage_error(error, self._spool / ".ingest" / name) from error
+        with file:
+            if unsafe := _why_unsafe(file):
+                report.tell(f"spool file '{name}' {unsafe}: moved to .refused")
+                self._move(name, self._ingest, name, self._refused)
+                return
+            complete = self._read(name, file, report)
+        if complete:
+            self._keep(name)
+            report.files += 1
+
+    def _read(self, name: str, file: BinaryIO, report: IngestReport) -> bool:
+        """Commit the rest of a file; return whether it could be read to its end."""
+        position, line, done = self._store.spool_position(name) or (0, 0, False)
+        shown = name[13:]
+        try:
+            file.seek(position)
+            while not done:
+                batch = _batch(file)
+                with self._store.transaction():
+                    for raw, length in batch:
+                        line += 1
+                        self._apply(raw, length, Source(shown, line), report)
+                    done = not batch
+                    self._store.set_spool_position(name, file.tell(), line, done=done)
+                self._tick()
+        except OSError as error:
+            report.tell(f"spool file '{shown}' cannot be read on from line {line + 1}: {error.strerror}")
+            return False
+        return True
+
+    def _apply(self, raw: bytes, length: int, source: Source, report: IngestReport) -> None:
+        try:
+            if length > MAX_LINE_BYTES:
+                raise RecordError(f"line of {length} bytes is longer than {MAX_LINE_BYTES}")
+            record = self._records.read(raw)
+            outcome = "empty"
+            if isinstance(record, LabelledExample):
+                outcome = self._store.add(record.example, source)
+            elif isinstance(record, Prediction):
+                self._store.add_prediction(record.id, record.example, record.prediction)
+                report.predictions += 1
+            elif isinstance(record, Feedback):
+                report.feedback += 1
+                outcome = self._store.add_feedback(record.id, source, label=record.label, correct=record.correct)
+        except (RecordError, DataError) as error:
+            reason = error.message if isinstance(error, DataError) else str(error)
+            self._store.quarantine(source, reason, raw, length)
+            report.quarantined += 1
+            return
+        report.new += outcome == "new"
+        report.corrected += outcome == "corrected"
+        report.duplicates += outcome == "duplicate"
+
+    def _keep(self, name: str) -> None:
+        """Put a file aside whose content is committed, and only then forget its position."""
+        self._move(name, self._ingest, name, self._kept)
+        self._fsync(self._kept)
+        self._store.forget_spool_file(name)
+
+    def _move(self, name: str, source: int, target: str, directory: int) -> None:
+        try:
+            os.rename(name, target, src_dir_fd=source, dst_dir_fd=directory)
+        except FileNotFoundError:
+            pass  # taken back by the application
+        except OSError as error:
+            raise storage_error(error, self._spool / _safe_name(name)) from error
+
+    def _fsync(self, descriptor: int) -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise storage_error(error, self._spool) from error
+
+
+def kept_size(spool: Path) -> tuple[int, int]:
+    """Return how many files are kept below a spool, and their bytes; StorageError (74), ConfigError (78)."""
+    with _kept(spool) as (_, kept):
+        sizes = [os.stat(name, dir_fd=kept, follow_symlinks=False).st_size for name in _names(kept)]
+    return len(sizes), sum(sizes)
+
+
+def remove_kept(spool: Path) -> None:
+    """Remove the files that were kept; StorageError (74), ConfigError (78)."""
+    with _kept(spool) as (_, kept):
+        for name in _names(kept):
+            os.unlink(name, dir_fd=kept)
+
+
+def read_kept_again(spool: Path) -> None:
+    """Let the next pass read the kept files again, before all others: their numbers are the lowest."""
+    with _kept(spool) as (ingest, kept):
+        for name in _names(kept):
+            os.rename(name, name, src_dir_fd=kept, dst_dir_fd=ingest)
+        os.fsync(ingest)
+
+
+@contextmanager
+def _kept(spool: Path) -> Iterator[tuple[int, int]]:
+    """Open the directories of files under way and of files that are kept."""
+    with _opened(spool, INGEST, KEPT) as (_, ingest, kept):
+        try:
+            yield ingest, kept
+        except OSError as error:
+            raise storage_error(error, spool) from error
+
+
+@contextmanager
+def _opened(spool: Path, *names: str) -> Iterator[list[int]]:
+    """Open the spool, and directories of the daemon's own in it."""
+    opened: list[int] = []
+    try:
+        try:
+            opened.append(_open_directory(spool, None))
+            for name in names:
+                opened.append(_private_directory(spool, opened[0], name))
+        except OSError as error:
+            raise storage_error(error, spool) from error
+        yield opened
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _private_directory(spool: Path, top: int, name: str) -> int:
+    """Open or make a directory of the daemon's own in the spool, where others may write."""
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=top)
+    descriptor = _open_directory(Path(name), top)
+    found = os.fstat(descriptor)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        os.close(descriptor)
+        raise ConfigError(
+            f"'{name}' belongs to someone else or others may write to it",
+            where=str(spool),
+            hint="remove that directory after looking into it",
+        )
+    return descriptor
+
+
+def _names(directory: int) -> list[str]:
+    return os.listdir(directory)
+
+
+def _open_directory(path: Path, parent: int | None) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+
+def _why_unsafe(file: BinaryIO) -> str | None:
+    """Return why an open file must not be read, or None."""
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        return "is not a regular file"
+    if found.st_nlink != 1:
+        return f"has {found.st_nlink} hard links"
+    return None
+
+
+def _safe_name(name: str) -> str:
+    """Return the name with letters that are harmless in a message, a path and a database."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", name)[-200:]
+
+
+def _batch(file: BinaryIO) -> list[tuple[bytes, int]]:
+    """Read some lines and their lengths without the line end; of too long a line only the beginning."""
+    batch: list[tuple[bytes, int]] = []
+    size = 0
+    while len(batch) < BATCH_LINES and size < BATCH_BYTES and (raw := file.readline(MAX_LINE_BYTES + 1)):
+        size += len(raw)
+        if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
+            batch.append((raw[:EXCERPT_BYTES], len(raw) + _skip_line(file)))
+        else:
+            content = raw.rstrip(b"\r\n")
+            batch.append((content, len(content)))
+    return batch
+
+
+def _skip_line(file: BinaryIO) -> int:
+    """Read up to the end of the line in bounded pieces; return the bytes before the line end."""
+    skipped = 0
+    while piece := file.readline(MAX_LINE_BYTES):
+        skipped += len(piece)
+        if piece.endswith(b"\n"):
+            return skipped - 1
+    return skipped

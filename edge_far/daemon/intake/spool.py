@@ -1,0 +1,118 @@
+"""How an application hands examples over: a complete JSONL file appears in the spool directory by one rename.
+
+Standard library only, and nothing of the daemon: an application may import this module, call `edge-far
+add`, or do the same itself in any language. When `add` returns, the example is on the storage device.
+
+    from edge_far.daemon.intake import spool
+    spool.add("turn the lights on", "light_on")
+    spool.add("dim it", id="42", prediction="light_off")     # no label yet
+    spool.add(id="42", label="light_dim")                    # the label, later
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+
+from edge_far.errors import DataError, InputMissing, StorageError
+from edge_far.storage import fsync_directory, storage_error
+
+__all__ = ["DEFAULT_SPOOL", "SUFFIX", "add", "is_ready"]
+
+DEFAULT_SPOOL = Path("/var/spool/edge-far")
+SUFFIX = ".jsonl"
+FILE_MODE = 0o640  # the directory's group is the daemon's
+FEEDBACK = ("correct", "wrong")
+
+
+def add(
+    text: str | None = None,
+    label: str | None = None,
+    *,
+    text_pair: str | None = None,
+    id: str | None = None,
+    prediction: str | None = None,
+    feedback: str | None = None,
+    spool: Path = DEFAULT_SPOOL,
+) -> Path:
+    """Hand over one example, one prediction or one feedback; return its file once it is durable.
+
+    With a `label` this is an example; without one it needs the application's own `id`, under which a label,
+    or the `feedback` 'correct' or 'wrong', may follow later without the text.
+    Raises DataError (65), InputMissing (66) for a missing spool, StorageError (74).
+    """
+    fields = {
+        **{"id": id, "text": text, "text_pair": text_pair},
+        **{"label": label, "prediction": prediction, "feedback": feedback},
+    }
+    record = {name: value for name, value in fields.items() if value is not None}
+    _check(record)
+    try:
+        line = json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
+    except UnicodeEncodeError as error:
+        raise DataError("the text holds half of a surrogate pair", hint="write the character itself") from error
+    return _drop(line, Path(spool))
+
+
+def is_ready(name: str) -> bool:
+    """Return whether a name in the spool is that of a complete file."""
+    return name.endswith(SUFFIX) and not name.startswith(".")
+
+
+def _check(record: dict[str, str]) -> None:
+    for name, value in record.items():
+        if not isinstance(value, str) or "\0" in value:
+            raise DataError(f"'{name}' is not a text", hint="give a string without NUL characters")
+        if not value.strip():
+            raise DataError(f"'{name}' is empty", hint="give a text, or leave it out")
+    if record.get("feedback", "correct") not in FEEDBACK:
+        raise DataError(f"feedback '{record['feedback']}' is not known", hint="use 'correct' or 'wrong'")
+    if "id" not in record and not {"text", "label"} <= record.keys():
+        raise DataError("neither an example nor a prediction", hint="give text and label, or text and id")
+    if "text" not in record and not {"label", "feedback"} & record.keys():
+        raise DataError("no text and no feedback", hint="give a text, or a label or feedback for the id")
+
+
+def _drop(line: bytes, spool: Path) -> Path:
+    stem = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
+    temporary, final = spool / f".{stem}.tmp", spool / f"{stem}{SUFFIX}"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), FILE_MODE)
+                file.write(line)
+                file.flush()
+                _keep_order(file.fileno(), spool)
+                os.fsync(file.fileno())
+            temporary.rename(final)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        fsync_directory(spool)
+    except FileNotFoundError as error:
+        hint = "start the daemon once, or name another directory"
+        raise InputMissing("spool directory does not exist", where=str(spool), hint=hint) from error
+    except PermissionError as error:
+        hint = "add this user to the group that owns the directory"
+        raise StorageError("not allowed to write to the spool", where=str(spool), hint=hint) from error
+    except OSError as error:
+        raise storage_error(error, spool) from error
+    return final
+
+
+def _keep_order(descriptor: int, spool: Path) -> None:
+    """Date the file after all that wait: they are read in this order, even if the clock was set back."""
+    newest = 0
+    with os.scandir(spool) as entries:
+        for entry in entries:
+            if is_ready(entry.name):
+                try:
+                    newest = max(newest, entry.stat(follow_symlinks=False).st_mtime_ns)
+                except FileNotFoundError:
+                    continue  # taken by the daemon meanwhile
+    now = max(time.time_ns(), newest + 1)
+    os.utime(descriptor, ns=(now, now))

@@ -1,0 +1,45 @@
+"""What a training engine must offer; the trainer knows nothing else of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from edge_far.texts.batches import Batch
+
+__all__ = ["Backend", "DropoutKey"]
+
+
+@dataclass(frozen=True, slots=True)
+class DropoutKey:
+    """What a dropout mask may depend on, besides its node; the same key gives the same masks on every machine."""
+
+    seed: int
+    step: int
+    micro_batch: int
+
+
+class Backend(Protocol):
+    """Computes losses and gradients of the trained parameters.
+
+    `parameters` and `gradients` map names to float32 arrays that stay the same objects: the trainer updates the
+    parameters in place and clears the gradients, the backend reads the former and adds to the latter.
+    """
+
+    name: str
+    parameters: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+
+    def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None, variant: str = "step") -> float:
+        """Add the gradients of loss_scale * (sum of the examples' losses); return that loss.
+
+        `key` draws the dropout masks; None trains without dropout. `variant` names one of the bundle's step graphs.
+        """
+
+    def logits(self, batch: Batch) -> np.ndarray:
+        """Return float32 [B, labels] without dropout, with the present parameters."""
+
+    def close(self) -> None:
+        """Free the engine's memory."""

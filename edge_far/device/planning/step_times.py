@@ -1,0 +1,119 @@
+"""Predicts the time of a step on a calibrated machine: the bundle's work times the machine's seconds for it.
+
+    seconds(graph, batch, sequence) = sum of count x (work x seconds per work at that size + seconds of a node)
+
+The seconds per work of a kernel lie on a line between measured sizes (in logarithms) and keep still beyond them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_far.bundle import Manifest, OperatorCost
+from edge_far.device.engine.dropout import mask_shape
+from edge_far.device.evaluation import rows_by_length
+from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
+from edge_far.device.planning.machine_speed import Calibration
+from edge_far.device.planning.plan import Plan, evaluate
+from edge_far.device.run.settings import TrainSettings
+from edge_far.texts.batches import padded_length, plan_epoch, split_batch
+from edge_far.texts.encode import Encoded
+
+__all__ = ["Prediction", "StepTimes", "predict_run"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run will take on this machine: the mean step, and all steps and evaluations, in seconds."""
+
+    step_seconds: float
+    seconds: float
+
+
+class StepTimes:
+    """A bundle on a machine (plan.StepSeconds)."""
+
+    def __init__(
+        self, manifest: Manifest, calibration: Calibration, *, dropout: bool, optimizer: str = DEFAULT_OPTIMIZER
+    ) -> None:
+        self.calibration = calibration
+        self._portable = manifest.portable
+        self._masks = manifest.portable.masks if dropout else ()
+        self._costs = {step.name: step.costs for step in manifest.portable.steps}
+        self._speeds = {kernel: _Speed(points) for kernel, points in calibration.kernels.items()}
+        self._known: dict[tuple[str, int, int], float] = {}
+        self.update = manifest.trained_parameters * calibration.parameter_seconds[optimizer]
+
+    def micro_batch(self, variant: str, rows: int, length: int) -> float:
+        """Return the seconds of one run of a step graph, its dropout masks included."""
+        key = (variant, rows, length)
+        if key not in self._known:
+            drawn = sum(math.prod(mask_shape(mask, rows, length)) for mask in self._masks)
+            graph = self._graph(self._costs[variant], rows, length)
+            self._known[key] = graph + drawn * self.calibration.mask_byte_seconds
+        return self._known[key]
+
+    def evaluation(self, rows: int, length: int) -> float:
+        """Return the seconds of one run of the inference graph."""
+        key = ("infer", rows, length)
+        if key not in self._known:
+            self._known[key] = self._graph(self._portable.infer.costs, rows, length)
+        return self._known[key]
+
+    def _graph(self, costs: Sequence[OperatorCost], rows: int, length: int) -> float:
+        total = 0.0
+        for cost in costs:
+            total += cost.count * self.calibration.node_seconds
+            if cost.work:
+                work, size = evaluate(cost.work, rows, length), evaluate(cost.size, rows, length)
+                total += cost.count * self._speeds[cost.kernel].seconds(work, size)
+        return total
+
+
+class _Speed:
+    """The measured speed of one kernel."""
+
+    def __init__(self, points: Sequence[tuple[float, float, float]]) -> None:
+        by_size: dict[float, list[float]] = {}
+        for size, work, seconds in points:
+            by_size.setdefault(math.log(size), []).append(math.log(seconds / work))
+        self._sizes = np.array(sorted(by_size))
+        self._per_work = np.array([float(np.mean(by_size[size])) for size in self._sizes])
+
+    def seconds(self, work: float, size: float) -> float:
+        """Return the time of one operator."""
+        return work * math.exp(float(np.interp(math.log(size), self._sizes, self._per_work)))
+
+
+def predict_run(
+    times: StepTimes, plan: Plan, settings: TrainSettings, train: Encoded, held_out: Encoded | None
+) -> Prediction:
+    """Return what training takes: the steps of the first epoch stand for all, checkpoints are not counted."""
+    batches = plan_epoch(train.lengths, settings.batch_size, settings.seed, 0)
+    steps = [
+        times.update
+        + sum(
+            times.micro_batch(plan.variant_for(length), len(part), length)
+            for part in split_batch(train.lengths, indices, plan.rows_for)
+            for length in [_length(train, part)]
+        )
+        for indices in batches
+    ]
+    mean = sum(steps) / len(steps)
+    count = min(len(batches) * settings.epochs, settings.max_steps or 10**12)
+    total = mean * count
+    if held_out is not None:
+        groups = rows_by_length(held_out.lengths, plan.evaluation_tokens)
+        once = sum(times.evaluation(len(group), _length(held_out, group)) for group in groups)
+        total += once * math.ceil(count / len(batches))
+    return Prediction(mean, total)
+
+
+def _length(encoded: Encoded, indices: np.ndarray) -> int:
+    """Return what a batch of these examples is padded to (batches.collate)."""
+    longest = int(encoded.lengths[indices].max())
+    return max(longest, min(padded_length(longest), encoded.max_seq_len))

@@ -1,0 +1,194 @@
+"""What a run keeps on disk, so that a power cut at any instruction loses at most the steps since the last checkpoint.
+
+    RUN/run.json                         what was asked for, and of which bundle and data
+    RUN/log.jsonl                        the run log
+    RUN/checkpoints/step-00000120/       learners, optimiser state, state.json
+    RUN/best/                            learners of the best evaluation, its metrics
+    RUN/learners.safetensors             the result, once training has ended
+    RUN/result.json                      its figures and its hash; written last
+
+Every directory and file is complete or absent. A checkpoint's state.json holds the hashes of its arrays and of itself;
+one that does not match is passed over for the one before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_far.device.engine.arrays import write_arrays
+from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
+from edge_far.errors import BundleError, Deferred, StorageError
+from edge_far.storage import fsync_directory, remove_leftovers, sha256_of, staged_directory, storage_error, write_json
+
+__all__ = ["Checkpoint", "RunDirectory", "TrainingState"]
+
+KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where training stands after `step` optimiser steps; with bundle, data and plan it decides everything to come.
+
+    `optimizer` names the kind whose state lies beside it.
+    `seconds` is all the time since the start, `step_seconds` that of the steps without evaluations and checkpoints.
+    `divisor` divides the plan's micro-batches since the last step-down, `leanest` says that every one takes the step
+    graph of the smallest peak; `evaluated` is the step of the last evaluation.
+    """
+
+    step: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    divisor: int = 1
+    leanest: bool = False
+    evaluated: int = 0
+    best_step: int | None = None
+    best_accuracy: float | None = None
+    first_loss: float | None = None
+    smoothed_loss: float | None = None
+    peak_rss_mib: float = 0.0
+    optimizer: str = DEFAULT_OPTIMIZER
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint on disk; `damaged` newer ones were passed over."""
+
+    state: TrainingState
+    learners: Path
+    optimizer: Path
+    damaged: int
+
+
+class RunDirectory:
+    """The files of one run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.checkpoints = root / "checkpoints"
+        self.log = root / "log.jsonl"
+        self.settings = root / "run.json"
+        self.best = root / "best"
+        self.learners = root / "learners.safetensors"
+        self.result = root / "result.json"
+        self._saved: tuple[int, dict[str, str]] | None = None  # step and hashes of the newest checkpoint
+
+    @property
+    def unused(self) -> bool:
+        """Say whether a new run can begin here: nothing there, or what a start that was killed at once left behind."""
+        if not self.root.exists():
+            return True
+        return self.root.is_dir() and all(path.name.startswith(".run.json.") for path in self.root.iterdir())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the directory and hold it for this process alone; raises Deferred while another one trains here."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            fsync_directory(self.root.parent)
+            descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise storage_error(error, self.root) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise Deferred(
+                "another process is training this run", where=str(self.root), hint="wait for it, or stop it first"
+            ) from error
+        finally:
+            os.close(descriptor)
+
+    def prepare(self) -> None:
+        """Create the directories and clear what a killed process left behind."""
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+            fsync_directory(self.root)
+        except OSError as error:
+            raise storage_error(error, self.checkpoints) from error
+        replaced = [path.with_name(path.name[1:-4]) for path in self.checkpoints.glob(".step-*.old")]
+        for path in (self.settings, self.best, self.learners, self.result, *replaced):
+            remove_leftovers(path)
+        for path in self.checkpoints.glob(".*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def save(
+        self, state: TrainingState, learners: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray]
+    ) -> None:
+        """Publish a checkpoint, then remove all but the newest KEPT_CHECKPOINTS; raises StorageError.
+
+        A second one of the same step replaces state.json alone: the arrays are those of the first.
+        """
+        final = self.checkpoints / f"step-{state.step:08d}"
+        if self._saved is not None and self._saved[0] == state.step:
+            write_json(final / "state.json", _document(state, self._saved[1]))
+            return
+        with staged_directory(final, replace=True) as staging:
+            write_arrays(staging / "learners.safetensors", learners)
+            write_arrays(staging / "optimizer.safetensors", optimizer)
+            hashes = {path.name: sha256_of(path) for path in sorted(staging.glob("*.safetensors"))}
+            write_json(staging / "state.json", _document(state, hashes))
+        self._saved = (state.step, hashes)
+        for old in self._newest_first()[KEPT_CHECKPOINTS:]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def load_latest(self) -> Checkpoint | None:
+        """Return the newest complete checkpoint, or None where there is none; removes damaged newer ones.
+
+        Raises StorageError where one cannot be read, BundleError when there are some and all are damaged.
+        """
+        found = self._newest_first()
+        for damaged, directory in enumerate(found):
+            loaded = _load(directory)
+            if loaded is None:
+                continue
+            for old in found[:damaged]:
+                shutil.rmtree(old, ignore_errors=True)
+            state, hashes = loaded
+            self._saved = (state.step, hashes)
+            return Checkpoint(state, directory / "learners.safetensors", directory / "optimizer.safetensors", damaged)
+        if found:
+            raise BundleError(
+                "the checkpoint is damaged" if len(found) == 1 else f"all {len(found)} checkpoints are damaged",
+                where=str(self.checkpoints),
+                hint="start a new run",
+            )
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        return sorted((path for path in self.checkpoints.glob("step-*") if path.is_dir()), reverse=True)
+
+
+def _document(state: TrainingState, hashes: Mapping[str, str]) -> dict[str, Any]:
+    body = {**asdict(state), "sha256": dict(hashes)}
+    return {**body, "checksum": _checksum(body)}
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _load(directory: Path) -> tuple[TrainingState, dict[str, str]] | None:
+    """Return state and hashes of a checkpoint, or None when it is damaged."""
+    try:
+        body = json.loads((directory / "state.json").read_bytes())
+        if body.pop("checksum") != _checksum(body):
+            return None
+        hashes: dict[str, str] = body.pop("sha256")
+        intact = all((directory / name).is_file() and sha256_of(directory / name) == hashes[name] for name in hashes)
+        return (TrainingState(**body), hashes) if intact else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot read: {error.strerror}", where=str(directory)) from error

@@ -1,0 +1,91 @@
+"""`edge-far plan`: what it says fits, what it refuses, and that nothing is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_far.bundle import Bundle
+from edge_far.cli import main
+from edge_far.device.planning.machine_speed import machine_name
+from tests.faults.processes import edge_far, succeed
+
+
+@pytest.fixture(scope="module")
+def root(tiny_bundle: Callable[[str], Bundle]) -> str:
+    return str(tiny_bundle("tiny-fp32").root)
+
+
+# Where a test names its budget, the command has a process of its own: a plan counts what its process holds already.
+def test_document(root: str) -> None:
+    document = succeed("plan", root, "--profile", "rpi4-2gb", "--budget-mib", "900")
+    assert document["fits"] is True and document["profile"] == "rpi4-2gb" and document["budget_mib"] == 900
+    assert document["longest"] == 64 and list(document["rows"]) == [str(length) for length in range(8, 65, 8)]
+    parts = document["parts_mib"]
+    assert set(parts) == {
+        "runtime",
+        "parameters",
+        "gradients",
+        "optimiser",
+        "constants",
+        "embeddings",
+        "activations",
+    }
+    assert document["optimizer"] == "adamw"
+    assert document["optimizer_mib"].keys() == {"adamw", "adamw8bit", "lion", "sgd"}
+    assert document["optimizer_mib"]["adamw"] == parts["optimiser"]
+    assert document["predicted_peak_mib"] == pytest.approx(sum(parts.values()), abs=0.5)
+
+
+def test_the_optimiser_comes_from_the_profile_or_the_option(root: str, tmp_path: Path) -> None:
+    board = tmp_path / "board.yaml"
+    board.write_text("memory: {budget_mib: 900}\ntraining: {optimizer: lion}\n")
+    for options, name in (([], "lion"), (["--optimizer", "adamw8bit"], "adamw8bit")):
+        document = succeed("plan", root, "--profile", board, *options)
+        assert document["optimizer"] == name
+        assert document["optimizer_mib"][name] == document["parts_mib"]["optimiser"]
+    done = edge_far("plan", root, "--profile", board)
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("optimiser"))
+    assert " MiB   lion; by kind: adamw 0.1, adamw8bit 0.1, lion 0.0, sgd 0.0" in line
+
+
+def test_lengths_of_the_data(root: str, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", root, "--train", str(tiny_data), "--max-seq-len", "16", "--batch-size", "7", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["longest"] == 16 and document["batch_size"] == 7
+
+
+def test_refusal_names_a_budget_that_is_enough(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", root, "--budget-mib", "9", "--json"]) == 78
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["kind"] == "BudgetError"
+    needed = error["hint"].split("raise the budget to ")[1].split(",")[0]
+    assert main(["plan", root, "--budget-mib", needed, "--no-probe"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("fits ") and f"of {needed} MiB" in lines[0]
+    assert lines[-3].split()[::2] == ["64", "step"] and lines[-1] == "times       none: this machine was not measured"
+
+
+def test_times_are_those_of_this_machine_and_say_so(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", root, "--threads", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    seconds = document["step_seconds"]
+    assert list(seconds) == list(document["rows"]) == list(document["variants"])
+    assert all(0 < time < 60 for time in seconds.values()) and seconds["64"] > seconds["8"]
+    assert document["times_from"].startswith(machine_name())
+    assert main(["plan", root, "--threads", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"times       predicted for this machine: {document['times_from']}"
+    assert lines[-3].split()[:3] == ["64", str(document["rows"]["64"]), "step"]
+    assert float(lines[-3].split()[3]) == pytest.approx(seconds["64"], abs=1e-3)
+
+
+def test_no_probe_makes_no_time_up(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", root, "--no-probe", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["step_seconds"] is None and document["times_from"] is None
+    assert set(document["variants"].values()) == {"step"}

@@ -1,0 +1,101 @@
+"""`edge-far predict`: where its texts may stand on the command line, and what it makes of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_far import cli
+from edge_far.bundle import Bundle
+from edge_far.device.engine.arrays import read_arrays
+from edge_far.device.evaluation import predict_logits
+from edge_far.device.release import ReleasedModel
+from edge_far.texts.data import Example
+from edge_far.texts.encode import Encoder
+from tests.tiny_cases import Oracle
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["b", "--run", "r", "one", "two"],
+        ["b", "one", "two", "--run", "r"],
+        ["b", "one", "--run", "r", "two"],
+        ["--run", "r", "b", "one", "two"],
+    ],
+)
+def test_texts_stand_before_or_after_the_options(arguments: list[str]) -> None:
+    options = cli._build_parser("predict").parse_args(["predict", *arguments])
+    assert (str(options.bundle), str(options.run), options.text) == ("b", "r", ["one", "two"])
+
+
+def test_data_needs_no_text_and_a_dash_is_one() -> None:
+    assert cli._build_parser("predict").parse_args(["predict", "b", "--data", "f.jsonl"]).text == []
+    assert cli._build_parser("predict").parse_args(["predict", "b", "--top", "2", "-"]).text == ["-"]
+
+
+def test_what_is_missing_is_the_bundle_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["predict"]) == 64
+    assert "required: BUNDLE (see" in capsys.readouterr().err
+
+
+def predictions(root: str, *arguments: str, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert cli.main(["predict", root, "--json", *arguments]) == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["predictions"]
+    return found
+
+
+def test_probabilities_are_those_of_torch(
+    tiny_bundle: Callable[[str], Bundle],
+    oracle: Callable[[str], Oracle],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bundle, expected = tiny_bundle("tiny-fp32"), oracle("tiny-fp32")
+    model = ReleasedModel(bundle, read_arrays(bundle.path("learners.safetensors")), 1)
+    encoded = Encoder(bundle.path("tokenizer.json"), 64).encode([Example("w1 w2 w3"), Example("w7")], None)
+    np.testing.assert_allclose(model.logits(expected.batch(0)), expected.logits(0), atol=1e-5)
+    logits = predict_logits(model.logits, encoded, 5).astype(np.float64)
+    odds = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = predictions(str(bundle.root), "w1 w2 w3", "w7", "--top", "9", capsys=capsys)
+    assert [each["text"] for each in found] == ["w1 w2 w3", "w7"]
+    for each, row in zip(found, odds, strict=True):
+        assert [top["probability"] for top in each["top"]] == pytest.approx(sorted(row, reverse=True), abs=2e-6)
+        assert each["label"] == each["top"][0]["label"] == bundle.manifest.labels[row.argmax()]
+
+
+def test_texts_from_file_and_standard_input_are_the_same(
+    tiny_bundle: Callable[[str], Bundle],
+    tiny_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = str(tiny_bundle("tiny-fp32").root)
+    texts = [json.loads(line)["text"] for line in tiny_data.read_text().splitlines()]
+    from_file = predictions(root, "--data", str(tiny_data), capsys=capsys)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\r\n".join([*texts, "", " "]).encode())))
+    from_input = predictions(root, "-", capsys=capsys)
+    assert [each["text"] for each in from_file] == texts and from_input == from_file
+
+
+def test_a_merged_model_and_a_release_answer_like_their_bundle(
+    tiny_bundle: Callable[[str], Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = str(tiny_bundle("tiny-fp32").root)
+    assert cli.main(["merge", root, "--out", str(tmp_path / "model")]) == 0
+    capsys.readouterr()
+    answers = []
+    for source in (root, str(tmp_path / "model")):
+        assert cli.main(["predict", source, "w1 w2 w3", "w4", "--max-seq-len", "16", "--json"]) == 0
+        answers.append(json.loads(capsys.readouterr().out)["predictions"])
+    assert [p["label"] for p in answers[0]] == [p["label"] for p in answers[1]]
+    for bundle, model in zip(*answers, strict=True):
+        assert model["probability"] == pytest.approx(bundle["probability"], abs=1e-5)
+    assert cli.main(["predict", str(tmp_path / "model"), "w1", "--run", "r"]) == 64
+    assert "a released model has its run inside" in capsys.readouterr().err

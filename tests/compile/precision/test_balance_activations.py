@@ -1,0 +1,149 @@
+"""Balancing what frozen products read: exact without quantisation, and a smaller error with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import onnx_ir as ir
+
+from edge_far.compile.precision.balance_activations import balance_activations
+from edge_far.compile.precision.quantize import quantize_frozen_products
+from tests.tiny_graphs import FLOAT, make_graph, operators, random_array, run_graph
+
+pytestmark = pytest.mark.host
+
+TOKENS = "batch*sequence"
+X, W, BIAS = random_array(0, 40, 32), random_array(1, 32, 64), random_array(2, 64)
+GAMMA = np.where(np.arange(32) == 7, 30.0, 0.5).astype(np.float32)  # one outlier channel
+BETA = np.zeros(32, np.float32)
+PARAMETERS = {"gamma": GAMMA, "beta": BETA}
+ROWS = random_array(3, 40, 32) * np.logspace(-2, 1, 40, dtype=np.float32)[:, None]
+
+
+def behind_layer_norm() -> ir.Model:
+    def build(b, x, gamma, beta):
+        outputs = [((TOKENS, 32), FLOAT), ((TOKENS, 1), FLOAT), ((TOKENS, 1), FLOAT)]
+        y = b.multi("LayerNormalization", [x, gamma, beta], outputs, axis=-1)[0]
+        return b.gemm(y, b.constant(W, "w"), b.constant(BIAS, "c"))
+
+    return make_graph({"x": (TOKENS, 32), "gamma": (32,), "beta": (32,)}, build)
+
+
+def behind_gelu() -> ir.Model:
+    def build(b, h):
+        return b.unary("Neg", b.gemm(h, b.constant(W, "w"), b.constant(BIAS, "c")))
+
+    return make_graph({"h": (TOKENS, 32)}, build)
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def test_channels_behind_layer_norm() -> None:
+    exact = run_graph(behind_layer_norm(), X, GAMMA, BETA)[0]
+    model = behind_layer_norm()
+    note = balance_activations(model, PARAMETERS, {})
+    assert note.changes == {"products balanced by channels": 1}
+    assert operators(model) == ["LayerNormalization", "Mul", "Gemm"]
+    np.testing.assert_allclose(run_graph(model, X, GAMMA, BETA)[0], exact, rtol=1e-4, atol=1e-4)
+    trained = GAMMA + 0.1  # exact for any later gamma too
+    expected = run_graph(behind_layer_norm(), X, trained, BETA)[0]
+    np.testing.assert_allclose(run_graph(model, X, trained, BETA)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_behind_gelu_keep_the_bias() -> None:
+    model = behind_gelu()
+    note = balance_activations(model, {}, {})
+    assert note.changes == {"products balanced by rows": 1}
+    assert operators(model) == ["ReduceMax", "ReduceMin", "Neg", "Max", "Div", "Gemm", "Mul", "Add", "Neg"]
+    np.testing.assert_allclose(run_graph(model, ROWS)[0], -(ROWS @ W + BIAS), rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_a_gelu_are_read_once() -> None:
+    """A GELU is never below -0.17, so the largest value says enough."""
+
+    def build(b, x):
+        return b.unary("Neg", b.gemm(b.unary("Gelu", x), b.constant(W, "w")))
+
+    def graph() -> ir.Model:
+        return make_graph({"x": (TOKENS, 32)}, build)
+
+    exact = run_graph(graph(), ROWS)[0]
+    model = graph()
+    balance_activations(model, {}, {})
+    assert operators(model) == ["Gelu", "ReduceMax", "Max", "Div", "Gemm", "Mul", "Neg"]
+    np.testing.assert_allclose(run_graph(model, ROWS)[0], exact, rtol=1e-5, atol=1e-5)
+    quantize_frozen_products(model)
+    # The product multiplies its rows by their sizes itself: no Div before it, no Mul behind it.
+    steps = ["Mul", "Reshape", "Shape", "ConstantOfShape", "QuantizeLinear", "Mul"]
+    product = [*steps, "com.microsoft.MatMulIntegerToFloat", "Neg"]
+    assert operators(model) == ["Gelu", "ReduceMax", "Max", *product]
+    assert relative_error(run_graph(model, ROWS)[0], exact) < 0.015
+    # Nothing below zero is cut off, not even in rows of small numbers, where all of it counts.
+    negative = -np.abs(random_array(9, 8, 32))
+    assert relative_error(run_graph(model, negative)[0], run_graph(graph(), negative)[0]) < 0.02
+
+
+def test_int8_error_falls_in_the_quiet_rows() -> None:
+    def error(model: ir.Model) -> float:
+        quantize_frozen_products(model)
+        exact = -(ROWS @ W + BIAS)
+        quiet = slice(0, 20)
+        return relative_error(run_graph(model, ROWS)[0][quiet] + BIAS, exact[quiet] + BIAS)
+
+    plain, balanced = behind_gelu(), behind_gelu()
+    balance_activations(balanced, {}, {})
+    assert error(balanced) < 0.02
+    assert error(plain) > 5 * error(behind_balanced())
+
+
+def behind_balanced() -> ir.Model:
+    model = behind_gelu()
+    balance_activations(model, {}, {})
+    return model
+
+
+def behind_sorted_nodes() -> ir.Model:
+    def build(b, x):
+        return b.unary("Neg", b.gemm(b.unary("Gelu", x), b.constant(WIDE, "w")))
+
+    return make_graph({"x": (TOKENS, 100)}, build)
+
+
+WIDE = random_array(4, 100, 48)
+
+
+def test_the_largest_of_a_row_is_looked_for_among_the_first_nodes() -> None:
+    seen = np.where(np.arange(100) < 5, 30.0, 2.5).astype(np.float32)
+    x = random_array(5, 40, 100).clip(-2.4, 2.4)
+    x[:3, 2] = (5.0, 12.0, 30.0)
+    model = behind_sorted_nodes()
+    balance_activations(model, {}, {"w": seen})
+    assert operators(model) == ["Gelu", "Slice", "ReduceMax", "Max", "Div", "Gemm", "Mul", "Neg"]
+    exact = run_graph(behind_sorted_nodes(), x)[0]
+    np.testing.assert_allclose(run_graph(model, x)[0], exact, rtol=1e-4, atol=1e-4)
+    (division,) = [node for node in model.graph if node.op_type == "Div"]
+    model.graph.outputs.append(division.inputs[1])
+    sizes = run_graph(model, x)[1].ravel()
+    # Three rows by their own largest node, all others by 1.2 times the largest that the other 95 nodes were seen to be.
+    np.testing.assert_allclose(sizes[:3], [5.0, 12.0, 30.0], rtol=1e-5)
+    np.testing.assert_allclose(sizes[3:], 1.2 * 2.5, rtol=1e-6)
+    model.graph.outputs.pop()
+    quantize_frozen_products(model)
+    assert relative_error(run_graph(model, x)[0], exact) < 0.02
+
+
+def test_what_exceeds_every_expectation_is_clipped_and_nothing_else() -> None:
+    seen = np.full(100, 2.5, np.float32)
+    x = random_array(6, 40, 100).clip(-2.4, 2.4)
+    x[0, 50] = 40.0  # not among the first five
+    model = behind_sorted_nodes()
+    balance_activations(model, {}, {"w": seen})
+    quantize_frozen_products(model)
+    clipped = x.copy()
+    clipped[0, 50] = 3.0
+    assert relative_error(run_graph(model, x)[0], run_graph(behind_sorted_nodes(), clipped)[0]) < 0.03
+    assert relative_error(run_graph(model, x)[0], run_graph(behind_sorted_nodes(), x)[0]) > 0.3

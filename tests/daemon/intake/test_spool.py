@@ -1,0 +1,79 @@
+"""The application's side of the spool: complete, durable, ordered files, or a clear error."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from edge_far.daemon.intake import spool
+from edge_far.errors import DataError, EdgeFarError, InputMissing, StorageError
+
+
+def test_add_leaves_one_complete_file(tmp_path: Path) -> None:
+    file = spool.add("Licht an \u2713", "light_on", text_pair="b", spool=tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [file.name] and spool.is_ready(file.name)
+    assert json.loads(file.read_text("utf-8")) == {
+        "text": "Licht an \u2713",
+        "text_pair": "b",
+        "label": "light_on",
+    }
+    assert file.read_bytes().endswith(b"\n") and stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_names_that_are_not_ready() -> None:
+    assert [spool.is_ready(n) for n in (".a.jsonl", "a.tmp", "a.jsonl.tmp", "a.csv", "a.jsonl")] == [
+        *[False] * 4,
+        True,
+    ]
+
+
+def test_order_survives_a_clock_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = spool.add("a", "x", spool=tmp_path)
+    monkeypatch.setattr(spool.time, "time_ns", lambda: 10**18)
+    second = spool.add("a", "y", spool=tmp_path)
+    third = spool.add("a", "z", spool=tmp_path)
+    dates = [file.stat().st_mtime_ns for file in (first, second, third)]
+    assert dates == sorted(dates) and len(set(dates)) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"text": "a"}, "neither an example nor a prediction"),
+        ({"label": "a"}, "neither an example nor a prediction"),
+        ({"text": " ", "label": "a"}, "'text' is empty"),
+        ({"text": 3, "label": "a"}, "'text' is not a text"),
+        ({"text": "a\0", "label": "a"}, "'text' is not a text"),
+        ({"text": "\ud800", "label": "a"}, "surrogate"),
+        ({"id": "1"}, "no text and no feedback"),
+        ({"id": "1", "feedback": "maybe"}, "feedback 'maybe' is not known"),
+    ],
+)
+def test_bad_arguments(tmp_path: Path, fields: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        spool.add(**fields, spool=tmp_path)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_spool(tmp_path: Path) -> None:
+    with pytest.raises(InputMissing, match="spool directory does not exist"):
+        spool.add("a", "x", spool=tmp_path / "none")
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(spool.os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        spool.add("a", "x", spool=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_are_the_tree_of_edge_far() -> None:
+    with pytest.raises(EdgeFarError):
+        spool.add("a", "x", spool=Path("/proc/self/none"))

@@ -1,0 +1,49 @@
+"""Evaluation and prediction in batches of similar length, with a made-up model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_far.device.evaluation import TOKENS_PER_BATCH, evaluate, metrics_text, predict_logits, rows_by_length
+from edge_far.texts.batches import Batch, padded_length
+from edge_far.texts.encode import Encoded
+
+LENGTHS = np.random.default_rng(0).integers(1, 65, 200)
+
+
+def encoded() -> Encoded:
+    """Return texts whose first token is their number, of label number % 3."""
+    starts = np.concatenate([[0], np.cumsum(LENGTHS)])
+    tokens = np.zeros(starts[-1], np.int32)
+    tokens[starts[:-1]] = np.arange(len(LENGTHS))
+    return Encoded(tokens, starts, None, np.arange(len(LENGTHS)) % 3, 0, 0, 64)
+
+
+def logits(batch: Batch) -> np.ndarray:
+    """Recognise label 0 and 1; take 2 for 0."""
+    return np.eye(3, dtype=np.float32)[batch.input_ids[:, 0] % 3 % 2] * 10
+
+
+@pytest.mark.parametrize("tokens", [1, 64, 100, TOKENS_PER_BATCH, 10**6])
+def test_every_example_once_and_no_batch_too_large(tokens: int) -> None:
+    batches = list(rows_by_length(LENGTHS, tokens))
+    assert sorted(np.concatenate(batches)) == list(range(len(LENGTHS)))
+    for rows in batches:
+        assert len(rows) * padded_length(int(LENGTHS[rows].max())) <= tokens or len(rows) == 1
+    assert list(rows_by_length(np.array([], np.int64))) == []
+
+
+@pytest.mark.parametrize("tokens", [1, 100, TOKENS_PER_BATCH])
+def test_metrics_do_not_depend_on_the_batches(tokens: int) -> None:
+    metrics = evaluate(logits, encoded(), 3, tokens)
+    assert metrics.examples == 200 and metrics.support == (67, 67, 66)
+    assert metrics.accuracy == 134 / 200 and metrics.predicted == (133, 67, 0)
+    right = np.log(np.exp(10) + 2) - 10
+    assert metrics.loss == pytest.approx((134 * right + 66 * (right + 10)) / 200, rel=1e-6)
+    assert metrics_text(metrics).startswith("accuracy 67.00%, macro-F1 ") and "on 200 examples" in metrics_text(metrics)
+
+
+def test_predictions_are_in_the_order_of_the_examples() -> None:
+    found = predict_logits(logits, encoded(), 3)
+    np.testing.assert_array_equal(found.argmax(axis=1), np.arange(200) % 3 % 2)

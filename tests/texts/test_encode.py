@@ -1,0 +1,98 @@
+"""Encoding with a small tokenizer whose ids can be told by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+
+from edge_far.errors import BundleError, ConfigError, DataError, InputMissing
+from edge_far.texts.data import Example
+from edge_far.texts.encode import EXAMPLES_AT_ONCE, Encoder
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "turn", "the", "light", "on", "off"]
+
+
+@pytest.fixture
+def tokenizer_json(tmp_path: Path) -> Path:
+    """A tokenizer file whose own padding (to 50) and truncation (to 4) must be ignored."""
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer.enable_padding(length=50, pad_id=0)
+    tokenizer.enable_truncation(4)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def test_ids_types_labels_and_lengths(tokenizer_json: Path) -> None:
+    examples = [
+        Example("turn the light on", None, "b"),
+        Example("light", "off now", "a"),
+        Example("on", None, None),
+    ]
+    encoded = Encoder(tokenizer_json, 16).encode(examples, ["a", "b"])
+    assert [ids.tolist() for ids in encoded.ids] == [[2, 4, 5, 6, 7, 3], [2, 6, 3, 8, 1, 3], [2, 7, 3]]
+    assert encoded.tokens.dtype == np.int32
+    assert encoded.type_ids is not None
+    assert encoded.type_ids.tolist() == [0] * 6 + [0, 0, 0, 1, 1, 1] + [0] * 3
+    assert encoded.labels.tolist() == [1, 0, -1]
+    assert encoded.labels.dtype == np.int64
+    assert encoded.lengths.tolist() == [6, 6, 3]
+    assert (len(encoded), encoded.truncated, encoded.pad_id) == (3, 0, 0)
+
+
+def test_truncation_keeps_special_tokens_and_is_counted(tokenizer_json: Path) -> None:
+    examples = [
+        Example("turn the light on on on"),
+        Example("turn the light"),
+        Example("on on on on", "off off"),
+    ]
+    encoded = Encoder(tokenizer_json, 5).encode(examples, None)
+    assert [ids.tolist() for ids in encoded.ids][:2] == [[2, 4, 5, 6, 3], [2, 4, 5, 6, 3]]
+    assert encoded.ids[2].tolist() == [2, 7, 3, 8, 3]  # the longer text of a pair loses first
+    assert encoded.truncated == 2
+    assert encoded.labels.tolist() == [-1, -1, -1]
+
+
+def test_models_without_segments(tokenizer_json: Path) -> None:
+    assert Encoder(tokenizer_json, 16, token_types=False).encode([Example("on", "off")], None).type_ids is None
+
+
+def test_many_examples_and_none(tokenizer_json: Path) -> None:
+    texts = ["on " * (1 + number % 7) for number in range(2 * EXAMPLES_AT_ONCE + 3)]
+    encoded = Encoder(tokenizer_json, 16).encode([Example(text) for text in texts], None)
+    assert encoded.lengths.tolist() == [3 + number % 7 for number in range(len(texts))]
+    nothing = Encoder(tokenizer_json, 16).encode([], ["a"])
+    assert (len(nothing), nothing.tokens.size, nothing.lengths.size) == (0, 0, 0)
+
+
+def test_pad_id_without_padding_settings(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(WordLevel({"<s>": 0, "<pad>": 1, "a": 2}, unk_token="a"))
+    tokenizer.save(str(tmp_path / "t.json"))
+    encoder = Encoder(tmp_path / "t.json", 8)
+    assert encoder.pad_id == 1
+    with pytest.raises(DataError, match="the text of example 2 gives no token"):
+        encoder.encode([Example("a"), Example("")], None)
+
+
+def test_errors(tokenizer_json: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputMissing, match="tokenizer file does not exist"):
+        Encoder(tmp_path / "none.json", 16)
+    broken = tmp_path / "broken.json"
+    for content in (b"", b"{}", b"\xff", tokenizer_json.read_bytes()[:-20]):
+        broken.write_bytes(content)
+        with pytest.raises(BundleError, match="not a tokenizer") as caught:
+            Encoder(broken, 16)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="max_seq_len 4 leaves no room"):
+        Encoder(tokenizer_json, 4)
+    with pytest.raises(DataError, match="unknown label 'c'"):
+        Encoder(tokenizer_json, 16).encode([Example("on", None, "c")], ["a"])
