@@ -33,6 +33,7 @@ from typing import Any
 from edge_far.errors import BundleError, InputMissing
 
 __all__ = [
+    "DROPOUT_FACTOR",
     "FORMAT",
     "Bundle",
     "Defaults",
@@ -52,6 +53,7 @@ __all__ = [
 ]
 
 FORMAT = 3
+DROPOUT_FACTOR = "dropout_factor"  # input of the ort/ graphs: 1 with dropout, 0 without
 MANIFEST = "manifest.json"
 _READ_BYTES = 1 << 20
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_far import __version__
-from edge_far.device.engine.ort_training import training_package_missing
 from edge_far.errors import InputMissing, UsageError
+from edge_far.runtime import training_package_missing
 
 __all__ = [
     "Environment",

@@ -143,8 +143,8 @@ def _train(
     from edge_far.device.engine.arrays import read_arrays_into
     from edge_far.device.engine.backends import choose_backend
     from edge_far.device.planning.plan import make_plan, shapes_of
-    from edge_far.device.planning.step_times import predict_run
     from edge_far.device.run.control import Control
+    from edge_far.device.run.prediction import predict_run
     from edge_far.device.run.runlog import RunLog
     from edge_far.device.run.settings import store_record
     from edge_far.device.run.trainer import TrainData, Trainer

@@ -5,7 +5,7 @@
 2. Read: batches of lines; one transaction holds a batch, its quarantined lines and the new position in the
    file.
 3. Finish: the position is marked done; the file is renamed into `.kept`; the directory is fsynced; the position is
-   forgotten. What is kept is removed when there is a second copy of the store (backup.py).
+   forgotten. What is kept is removed when there is a second copy of the store (store/backup.py).
 Anything but a regular file with one name goes to `.refused`, unread. docs/adaptation.md has the table of
 crashes.
 """
@@ -25,16 +25,17 @@ from typing import BinaryIO
 from edge_far.daemon.intake.records import Feedback, LabelledExample, Prediction, RecordError, RecordReader
 from edge_far.daemon.intake.spool import is_ready
 from edge_far.daemon.store.examples import EXCERPT_BYTES, Source, Store
-from edge_far.errors import ConfigError, DataError
+from edge_far.daemon.store.kept import INGEST, KEPT, names_in, opened
+from edge_far.errors import DataError
 from edge_far.storage import storage_error
 from edge_far.texts.data import MAX_LINE_BYTES
 
-__all__ = ["IngestReport", "Ingestion", "kept_size", "read_kept_again", "remove_kept"]
+__all__ = ["IngestReport", "Ingestion"]
 
 BATCH_LINES = 1000
 BATCH_BYTES = 1 << 20
 CLAIM_FILES = 1000
-INGEST, KEPT, REFUSED = ".ingest", ".kept", ".refused"
+REFUSED = ".refused"
 OPEN_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -83,7 +84,7 @@ class Ingestion:
         with self._directories():
             self._finish_interrupted()
             while True:
-                for name in sorted(_names(self._ingest)):
+                for name in sorted(names_in(self._ingest)):
                     self._ingest_file(name, report)
                     self._tick()
                 if not self._claim(report):
@@ -93,13 +94,13 @@ class Ingestion:
     @contextmanager
     def _directories(self) -> Iterator[None]:
         """Open the spool and its private directories, so that no name can lead elsewhere."""
-        with _opened(self._spool, INGEST, KEPT, REFUSED) as (self._top, self._ingest, self._kept, self._refused):
+        with opened(self._spool, INGEST, KEPT, REFUSED) as (self._top, self._ingest, self._kept, self._refused):
             self._fsync(self._top)
             yield
 
     def _finish_interrupted(self) -> None:
         """Keep files that were committed completely, and forget positions whose file is not here any more."""
-        present = set(_names(self._ingest))
+        present = set(names_in(self._ingest))
         for name in self._store.spool_names():
             position = self._store.spool_position(name)
             if name not in present:
@@ -154,7 +155,7 @@ class Ingestion:
 
     def _next_number(self) -> int:
         """Return a number above all that a file or a position still bears."""
-        used = [*_names(self._ingest), *_names(self._kept), *_names(self._refused), *self._store.spool_names()]
+        used = [*names_in(self._ingest), *names_in(self._kept), *names_in(self._refused), *self._store.spool_names()]
         return 1 + max((int(name[:12]) for name in used if re.match(r"\d{12}-", name)), default=0)
 
     def _ingest_file(self, name: str, report: IngestReport) -> None:
@@ -237,79 +238,6 @@ class Ingestion:
             os.fsync(descriptor)
         except OSError as error:
             raise storage_error(error, self._spool) from error
-
-
-def kept_size(spool: Path) -> tuple[int, int]:
-    """Return how many files are kept below a spool, and their bytes; StorageError (74), ConfigError (78)."""
-    with _kept(spool) as (_, kept):
-        sizes = [os.stat(name, dir_fd=kept, follow_symlinks=False).st_size for name in _names(kept)]
-    return len(sizes), sum(sizes)
-
-
-def remove_kept(spool: Path) -> None:
-    """Remove the files that were kept; StorageError (74), ConfigError (78)."""
-    with _kept(spool) as (_, kept):
-        for name in _names(kept):
-            os.unlink(name, dir_fd=kept)
-
-
-def read_kept_again(spool: Path) -> None:
-    """Let the next pass read the kept files again, before all others: their numbers are the lowest."""
-    with _kept(spool) as (ingest, kept):
-        for name in _names(kept):
-            os.rename(name, name, src_dir_fd=kept, dst_dir_fd=ingest)
-        os.fsync(ingest)
-
-
-@contextmanager
-def _kept(spool: Path) -> Iterator[tuple[int, int]]:
-    """Open the directories of files under way and of files that are kept."""
-    with _opened(spool, INGEST, KEPT) as (_, ingest, kept):
-        try:
-            yield ingest, kept
-        except OSError as error:
-            raise storage_error(error, spool) from error
-
-
-@contextmanager
-def _opened(spool: Path, *names: str) -> Iterator[list[int]]:
-    """Open the spool, and directories of the daemon's own in it."""
-    opened: list[int] = []
-    try:
-        try:
-            opened.append(_open_directory(spool, None))
-            for name in names:
-                opened.append(_private_directory(spool, opened[0], name))
-        except OSError as error:
-            raise storage_error(error, spool) from error
-        yield opened
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
-
-
-def _private_directory(spool: Path, top: int, name: str) -> int:
-    """Open or make a directory of the daemon's own in the spool, where others may write."""
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=top)
-    descriptor = _open_directory(Path(name), top)
-    found = os.fstat(descriptor)
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        os.close(descriptor)
-        raise ConfigError(
-            f"'{name}' belongs to someone else or others may write to it",
-            where=str(spool),
-            hint="remove that directory after looking into it",
-        )
-    return descriptor
-
-
-def _names(directory: int) -> list[str]:
-    return os.listdir(directory)
-
-
-def _open_directory(path: Path, parent: int | None) -> int:
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
 
 
 def _why_unsafe(file: BinaryIO) -> str | None:

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from edge_far.daemon.intake.ingest import kept_size, read_kept_again, remove_kept
 from edge_far.daemon.store.database import COMPANIONS, DatabaseDamaged, set_aside
 from edge_far.daemon.store.examples import Store
 from edge_far.daemon.store.journal import FINISHED
+from edge_far.daemon.store.kept import kept_size, read_kept_again, remove_kept
 from edge_far.daemon.store.recovery import readable_examples
 from edge_far.errors import StorageError
 from edge_far.storage import fsync_directory, storage_error

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import onnxruntime as ort
 
-from edge_far.device.planning.plan import ARENA_ROOM
+from edge_far.device.engine.backend import ARENA_ROOM
 
 __all__ = ["SHRINK", "make_arena"]
 

@@ -9,7 +9,10 @@ import numpy as np
 
 from edge_far.texts.batches import Batch
 
-__all__ = ["Backend", "DropoutKey"]
+__all__ = ["ARENA_ROOM", "Backend", "DropoutKey"]
+
+# A backend's arena, in predicted activations: a region too small takes a second one, which costs more than room.
+ARENA_ROOM = 1.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ optimiser is ours, as with every backend. Module keeps a copy of the parameters,
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from edge_far.bundle import Bundle
+from edge_far.bundle import DROPOUT_FACTOR, Bundle
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.errors import BundleError, EdgeFarError, Unavailable
+from edge_far.runtime import training_package_missing
 from edge_far.texts.batches import Batch
 
-__all__ = ["OrtTrainingBackend", "available", "training_package_missing"]
+__all__ = ["OrtTrainingBackend", "available"]
 
 FILES = ("ort/training_model.onnx", "ort/eval_model.onnx", "ort/checkpoint")
-DROPOUT_FACTOR = "dropout_factor"
 HINT = "use --backend portable"
 
 
@@ -34,17 +33,6 @@ def available(bundle: Bundle) -> str | None:
         return missing
     if not bundle.manifest.ort_training or any(name not in bundle.manifest.files for name in FILES):
         return "the bundle was exported without the ort/ artifacts"
-    return None
-
-
-def training_package_missing() -> str | None:
-    """Return None where onnxruntime-training and torch are installed, else the reason; imports neither."""
-    spec = importlib.util.find_spec("onnxruntime")
-    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-    if not any((Path(folder) / "training" / "api").is_dir() for folder in folders):
-        return "onnxruntime-training is not installed: it has no wheel but for Linux x86_64 and Python <= 3.11"
-    if importlib.util.find_spec("torch") is None:
-        return "onnxruntime-training needs torch, which is not installed"
     return None
 
 

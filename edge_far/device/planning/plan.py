@@ -23,6 +23,7 @@ import numpy as np
 
 from edge_far.bundle import GraphInfo, Manifest
 from edge_far.device.board.memory import MIB
+from edge_far.device.engine.backend import ARENA_ROOM
 from edge_far.device.evaluation import TOKENS_PER_BATCH
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS, state_bytes
 from edge_far.errors import BudgetError, BundleError
@@ -33,8 +34,6 @@ __all__ = ["Choice", "Plan", "Shapes", "StepSeconds", "evaluate", "make_plan", "
 
 # ONNX Runtime's session objects, kernels' scratch memory and the allocators' rounding (docs/performance.md).
 SESSION_MIB = 20.0
-# The arena's region, in predicted activations: one that is too small takes a second, which costs more than room.
-ARENA_ROOM = 1.25
 # The arena's table of blocks takes a 32nd of its region at once.
 ARENA_TABLE = 1 + ARENA_ROOM / 32
 PLAIN = "step"  # the step graph of a length that names none

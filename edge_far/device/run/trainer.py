@@ -27,9 +27,9 @@ from edge_far.device.evaluation import evaluate, metrics_document, metrics_text
 from edge_far.device.optimizers.base import clipped_step, global_norm
 from edge_far.device.optimizers.registry import make_optimizer
 from edge_far.device.planning.plan import Plan
-from edge_far.device.planning.step_times import Prediction
 from edge_far.device.run.checkpoint import Checkpoint, RunDirectory, TrainingState
 from edge_far.device.run.control import Control
+from edge_far.device.run.prediction import Prediction
 from edge_far.device.run.runlog import RunLog
 from edge_far.device.run.settings import TrainSettings
 from edge_far.device.run.signals import StopRequest

@@ -19,11 +19,11 @@ from edge_far.compile.emit.ort_artifacts import write_ort_artifacts
 from edge_far.compile.forward.fold import fold_constants, fold_embeddings
 from edge_far.compile.forward.trace import export_forward
 from edge_far.console import Console
-from edge_far.device.engine.ort_training import training_package_missing
 from edge_far.errors import StorageError
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import reconfigure, trained_parameters
 from edge_far.far.select import select_learners
+from edge_far.runtime import training_package_missing
 from tests.tiny_models import MAX_POSITIONS, make_tiny
 
 pytestmark = [

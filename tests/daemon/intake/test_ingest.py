@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from edge_far.daemon.intake import ingest, spool
-from edge_far.daemon.intake.ingest import Ingestion, IngestReport, kept_size, read_kept_again, remove_kept
+from edge_far.daemon.intake.ingest import Ingestion, IngestReport
 from edge_far.daemon.store.examples import Store
+from edge_far.daemon.store.kept import kept_size, read_kept_again, remove_kept
 from edge_far.errors import ConfigError, StorageError
 
 

@@ -13,7 +13,8 @@ from edge_far.bundle import Bundle, Manifest, OperatorCost
 from edge_far.device.evaluation import rows_by_length
 from edge_far.device.planning.machine_speed import Calibration
 from edge_far.device.planning.plan import Choice, Shapes, make_plan
-from edge_far.device.planning.step_times import StepTimes, predict_run
+from edge_far.device.planning.step_times import StepTimes
+from edge_far.device.run.prediction import predict_run
 from edge_far.device.run.settings import resolve_settings
 from edge_far.texts.batches import collate, plan_epoch, split_batch
 from edge_far.texts.encode import Encoded
