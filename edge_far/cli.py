@@ -41,6 +41,9 @@ COMMANDS = {
     "demo": ("workstation.demo", "generate the demo's smart-home intent data"),
 }
 
+# What the daemon asks of a child of its own; no help speaks of them.
+INTERNAL = {"decide": "adaptation.decide"}
+
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser that raises UsageError instead of exiting with 2."""
@@ -70,11 +73,11 @@ def _build_parser(command: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"edge-far {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    for name, (module_name, summary) in COMMANDS.items():
+    for name, (_, summary) in _commands(command).items():
         if name != command:
             subparsers.add_parser(name, help=summary, add_help=False)
             continue
-        module = _module(module_name)
+        module = _module(name)
         sub = subparsers.add_parser(
             name,
             help=summary,
@@ -89,13 +92,25 @@ def _build_parser(command: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"edge_far.commands.{name}")
+def _commands(command: str | None) -> dict[str, tuple[str, str]]:
+    """Return module and summary of every command that may be named, an internal one only where it is asked for."""
+    return COMMANDS | {name: (module, "") for name, module in INTERNAL.items() if name == command}
+
+
+def _module(command: str) -> ModuleType:
+    module = INTERNAL.get(command) or COMMANDS[command][0]
+    return importlib.import_module(f"edge_far.commands.{module}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["--child-of"]:
+        from edge_far.daemon.training.child import bind_to
+
+        if not bind_to(int(arguments[1])):
+            return EdgeFarError.exit_code
+        arguments = arguments[2:]
     as_json = "--json" in arguments
     try:
         return _run(arguments)
@@ -116,12 +131,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     command = next((word for word in arguments if not word.startswith("-")), None)
-    parser = _build_parser(command if command in COMMANDS else None)
+    parser = _build_parser(command if command in COMMANDS or command in INTERNAL else None)
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help()
         return UsageError.exit_code
-    module = _module(COMMANDS[options.command][0])
+    module = _module(options.command)
     console = Console(quiet=options.quiet, verbose=options.verbose)
     document = module.run(options, console)
     print(json.dumps(document, indent=2) if options.json else module.render(document), flush=True)

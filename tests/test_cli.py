@@ -120,7 +120,7 @@ class Failing:
 def test_failures_of_a_command_become_codes(
     error: BaseException, code: int, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = cli._module("workstation.profiles")
+    module = cli._module("profiles")
     monkeypatch.setattr(module, "run", Failing(error).run)
     assert cli.main(["profiles", "list"]) == code
     assert capsys.readouterr().err == f"edge-far: error: {shown}\n"

@@ -14,7 +14,6 @@ from edge_far.daemon.releases import Releases
 from edge_far.daemon.state import StateDirectory
 from edge_far.daemon.store.examples import Store
 from edge_far.daemon.store.journal import Journal
-from edge_far.daemon.training.supervisor import Supervisor
 from edge_far.device.board.sensors import Sensors
 from edge_far.profile.document import Profile
 
@@ -38,7 +37,6 @@ class Context:
     bundle: Bundle
     profile: Profile
     profile_source: str
-    supervisor: Supervisor
     notifier: Notifier
     sensors: Sensors
     stop: Callable[[], bool] = lambda: False

@@ -27,7 +27,7 @@ from edge_far.daemon.store.journal import FINISHED, CycleRow
 from edge_far.daemon.training.candidate import LEARNERS, ChildFailed, build_candidate, ensure_factory, run_to_end
 from edge_far.daemon.training.interruptions import Interruptions
 from edge_far.daemon.training.overseer import Overseer
-from edge_far.daemon.training.supervisor import ChildEnd
+from edge_far.daemon.training.supervisor import ChildEnd, Supervisor
 from edge_far.errors import BudgetError, ConfigError, DataError, Deferred, EdgeFarError, StorageError, Unavailable
 from edge_far.storage import fsync_directory, staged_directory, storage_error
 from edge_far.texts.data import Example
@@ -46,8 +46,9 @@ class AdaptationCycle:
     (69); the row then stays where it is.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, supervisor: Supervisor) -> None:
         self._context = context
+        self._supervisor = supervisor
         self._journal = context.journal
         self._directory = context.state.cycle
         self._steps: dict[str, Callable[[CycleRow], CycleRow]] = {
@@ -137,7 +138,7 @@ class AdaptationCycle:
                 raise Deferred(f"training stopped at step {end.progress.step} of {end.progress.steps}: {end.stopped}")
             if end.status != 0:
                 return self._failed_training(row, run, end)
-        build_candidate(self._context, run, self._directory / "candidate")
+        build_candidate(self._context, self._supervisor, run, self._directory / "candidate")
         result = json.loads((run / "result.json").read_bytes())
         figures = {name: result[name] for name in ("steps", "seconds", "peak_rss_mib", "budget_mib", "final_loss")}
         return self._journal.update(row, state="trained", details={"training": figures})
@@ -177,7 +178,7 @@ class AdaptationCycle:
             *(["--resume"] if resume else []),
             *(["--micro-batch", str(smaller)] if smaller else []),
         ]
-        return context.supervisor.run(
+        return self._supervisor.run(
             *(arguments, self._directory / "train"), log=run / "log.jsonl", control=control, wish=Overseer(context)
         )
 
@@ -233,10 +234,16 @@ class AdaptationCycle:
             *("--held-out", self._directory / HELD_OUT, "--settings", json.dumps(settings)),
             *("--max-seq-len", str(context.bundle.manifest.defaults.max_seq_len)),
             *("--threads", str(context.profile.compute.threads), "--out", self._directory / "decision.json"),
+            *("--json", "-q"),
         ]
         if row.details["examples"].get(BASE):
-            arguments += ["--base", self._directory / BASE, "--factory", releases / ensure_factory(context).id]
-        run_to_end(context, arguments, self._directory / "decide")
+            arguments += [
+                "--base",
+                self._directory / BASE,
+                "--factory",
+                releases / ensure_factory(context, self._supervisor).id,
+            ]
+        run_to_end(context, self._supervisor, arguments, self._directory / "decide")
         decision = json.loads((self._directory / "decision.json").read_bytes())
         details: dict[str, Any] = {"decision": decision}
         if not decision["accepted"]:
@@ -301,7 +308,7 @@ class AdaptationCycle:
 
     def _finish(self, row: CycleRow) -> CycleRow:
         context, outcome = self._context, row.state
-        context.releases.prune(keep=[ensure_factory(context).id])
+        context.releases.prune(keep=[ensure_factory(context, self._supervisor).id])
         row = self._journal.update(row, state=FINISHED, outcome=outcome)
         self.tidy()
         return row

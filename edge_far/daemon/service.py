@@ -107,12 +107,20 @@ class Signals:
 class Service:
     """One device's daemon, opened by `running_service`."""
 
-    def __init__(self, context: Context, settings: ServiceSettings, signals: Signals, console: Console) -> None:
+    def __init__(
+        self,
+        context: Context,
+        supervisor: Supervisor,
+        settings: ServiceSettings,
+        signals: Signals,
+        console: Console,
+    ) -> None:
         self._context = context
+        self._supervisor = supervisor
         self._settings = settings
         self._signals = signals
         self._console = console
-        self._cycle = AdaptationCycle(context)
+        self._cycle = AdaptationCycle(context, supervisor)
         context.stop = lambda: signals.stop
         context.tick = self._reload_if_asked
         context.changed = self.report
@@ -247,7 +255,7 @@ class Service:
     def _checked_release(self) -> Release:
         """Return the current release, verified; go back to a good one where it is damaged."""
         context = self._context
-        ensure_factory(context)
+        ensure_factory(context, self._supervisor)
         release, note = context.releases.load_current()
         if note:
             self._console.warn(note)
@@ -335,11 +343,11 @@ def running_service(settings: ServiceSettings, signals: Signals, console: Consol
             bundle=bundle,
             profile=profile,
             profile_source=settings.profile,
-            supervisor=Supervisor(notifier, descriptors=[lock], stall_s=settings.stall_s),
             notifier=notifier,
             sensors=Sensors(settings.sensors_root, disk=state.root),
         )
-        service = Service(context, settings, signals, console)
+        supervisor = Supervisor(notifier, descriptors=[lock], stall_s=settings.stall_s)
+        service = Service(context, supervisor, settings, signals, console)
         notifier.ready("ready")
         try:
             yield service

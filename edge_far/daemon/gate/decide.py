@@ -1,6 +1,4 @@
-"""The child that asks the released files themselves: both models answer the held-out examples, the gate decides.
-
-    decide --candidate DIR --current DIR [--factory DIR] --held-out FILE [--base FILE] --settings JSON --out FILE
+"""Asks the released files themselves: both models answer the held-out examples, the gate decides (in a child).
 
 Refuses to know the store and the releases; it reads and writes files. Models are loaded one after the other,
 with their weights mapped, so that the smallest board can do it.
@@ -8,11 +6,8 @@ with their weights mapped, so that the smallest board can do it.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,58 +16,49 @@ from edge_far.daemon.gate.verdict import Answers, GateSettings, decide
 from edge_far.device.board.memory import use_one_heap
 from edge_far.device.evaluation import predict_logits
 from edge_far.device.file_model import FileModel
-from edge_far.errors import EdgeFarError
-from edge_far.storage import write_json
 from edge_far.texts.data import read_examples
 from edge_far.texts.encode import Encoded, Encoder
 
-__all__ = ["main"]
+__all__ = ["Question", "decide_on_files"]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Write the decision; return 0, or the exit code of the failure, which is printed as JSON."""
-    parser = argparse.ArgumentParser(prog="decide")
-    for name in ("candidate", "current", "held-out", "out"):
-        parser.add_argument(f"--{name}", required=True, type=Path)
-    parser.add_argument("--factory", type=Path)
-    parser.add_argument("--base", type=Path)
-    parser.add_argument("--settings", required=True, type=json.loads)
-    parser.add_argument("--max-seq-len", required=True, type=int)
-    parser.add_argument("--threads", default=1, type=int)
-    options = parser.parse_args(arguments)
-    try:
-        document = _decide(options)
-        write_json(options.out, document)
-    except EdgeFarError as error:
-        print(json.dumps({"error": error.as_document()}), flush=True)
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+@dataclass(frozen=True)
+class Question:
+    """The directories of both models, the files of labelled examples, and how the gate asks.
+
+    `factory` and `base` go together: how much may be forgotten of the host's samples.
+    """
+
+    candidate: Path
+    current: Path
+    held_out: Path
+    settings: GateSettings
+    max_seq_len: int
+    threads: int = 1
+    factory: Path | None = None
+    base: Path | None = None
 
 
-def _decide(options: argparse.Namespace) -> dict[str, object]:
+def decide_on_files(question: Question) -> dict[str, object]:
+    """Return the decision and its settings as a JSON document; raises DataError or InputMissing for a wrong file."""
     use_one_heap()
-    settings = GateSettings(**options.settings)
-    sets = {"device": options.held_out, "base": options.base}
-    files = {name: path for name, path in sets.items() if path is not None}
-    candidate = _answers(options.candidate, files, options)
-    current = _answers(options.current, {"device": files["device"]}, options)
+    files = {"device": question.held_out} | ({"base": question.base} if question.base is not None else {})
+    candidate = _answers(question.candidate, files, question)
+    current = _answers(question.current, {"device": files["device"]}, question)
     device = Answers(candidate["device"][0], candidate["device"][1], current["device"][1])
     base = None
-    if "base" in files:
-        same = options.factory.resolve() == options.current.resolve()
-        asked = current if same and "base" in current else _answers(options.factory, {"base": files["base"]}, options)
+    if question.base is not None:
+        reference = question.factory or question.current
+        asked = _answers(reference, {"base": question.base}, question)
         base = Answers(candidate["base"][0], candidate["base"][1], asked["base"][1])
-    decision = decide(device, base, settings)
-    return {**decision.as_document(), "settings": dataclasses.asdict(settings)}
+    decision = decide(device, base, question.settings)
+    return {**decision.as_document(), "settings": dataclasses.asdict(question.settings)}
 
 
-def _answers(
-    directory: Path, files: dict[str, Path], options: argparse.Namespace
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _answers(directory: Path, files: dict[str, Path], question: Question) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return labels [N] and logits [N, C] for each file."""
-    model = FileModel(directory, options.threads)
-    encoder = Encoder(model.tokenizer, options.max_seq_len, token_types=model.token_types)
+    model = FileModel(directory, question.threads)
+    encoder = Encoder(model.tokenizer, question.max_seq_len, token_types=model.token_types)
     result = {}
     for name, path in files.items():
         examples = read_examples(path, labels=model.labels) if path.stat().st_size else []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_far.daemon.context import Context
 from edge_far.daemon.releases import Release, ReleaseDamaged
-from edge_far.daemon.training.supervisor import ChildEnd, Wish
+from edge_far.daemon.training.supervisor import ChildEnd, Supervisor, Wish
 from edge_far.errors import Deferred, EdgeFarError, InputMissing, StorageError
 from edge_far.storage import fsync_directory, remove_leftovers, storage_error, write_atomically
 
@@ -22,7 +22,7 @@ class ChildFailed(EdgeFarError):
     """A child whose work is simple failed again and again."""
 
 
-def build_candidate(context: Context, run: Path | None, out: Path) -> None:
+def build_candidate(context: Context, supervisor: Supervisor, run: Path | None, out: Path) -> None:
     """Merge a finished run (None: the bundle as it is) into the directory `out`; does nothing where that is done.
 
     Raises Deferred (75) when asked to stop, StorageError (74), and ChildFailed for a child that fails twice.
@@ -31,7 +31,10 @@ def build_candidate(context: Context, run: Path | None, out: Path) -> None:
         remove_leftovers(out)
         source: list[str | Path] = ["--run", run] if run is not None else []
         run_to_end(
-            context, ["merge", context.bundle.root, *source, "--out", out, "--json", "-q"], out.with_name("merge")
+            context,
+            supervisor,
+            ["merge", context.bundle.root, *source, "--out", out, "--json", "-q"],
+            out.with_name("merge"),
         )
     learners = out / LEARNERS
     remove_leftovers(learners)
@@ -43,10 +46,10 @@ def build_candidate(context: Context, run: Path | None, out: Path) -> None:
             raise storage_error(error, learners) from error
 
 
-def run_to_end(context: Context, arguments: list[str | Path], output: Path) -> ChildEnd:
+def run_to_end(context: Context, supervisor: Supervisor, arguments: list[str | Path], output: Path) -> ChildEnd:
     """Run a child whose work can simply be done again; a second try where it dies."""
     for attempt in range(TRIES):
-        end = context.supervisor.run(
+        end = supervisor.run(
             arguments,
             output,
             wish=lambda progress: Wish("kill", "asked to stop") if context.stop() else Wish(),
@@ -62,7 +65,7 @@ def run_to_end(context: Context, arguments: list[str | Path], output: Path) -> C
     raise _as_error(ChildFailed, end, str(arguments[0]))
 
 
-def ensure_factory(context: Context) -> Release:
+def ensure_factory(context: Context, supervisor: Supervisor) -> Release:
     """Return the factory release of the bundle; when a bundle is seen first, its release is made and made current.
 
     The directory `factory` exists from the first step to the last, so that a power cut in between is noticed.
@@ -76,7 +79,7 @@ def ensure_factory(context: Context) -> Release:
         context.state.factory.mkdir(exist_ok=True)
         fsync_directory(context.state.root)
         if release is None:
-            release = _make_factory(context)
+            release = _make_factory(context, supervisor)
         current = _current(context)
         if current is None or current.facts.get("bundle") != context.bundle.fingerprint:
             context.releases.switch(release.id, expected=context.releases.current_id())
@@ -87,9 +90,9 @@ def ensure_factory(context: Context) -> Release:
     return release
 
 
-def _make_factory(context: Context) -> Release:
+def _make_factory(context: Context, supervisor: Supervisor) -> Release:
     candidate = context.state.factory / "candidate"
-    build_candidate(context, None, candidate)
+    build_candidate(context, supervisor, None, candidate)
     facts = {
         **{"kind": "factory", "bundle": context.bundle.fingerprint},
         "model": context.bundle.manifest.model.name,

@@ -27,6 +27,7 @@ POLL_S = 0.2
 STALL_S = 240.0
 STALL_SHARE = 0.8  # of the watchdog's interval: the stalled child goes, and the daemon lives to tell
 GAP_S = 10.0
+CHILD_OF = "--child-of"  # cli.py
 GRACE_S = 8.0  # for the checkpoint; the daemon itself has 10
 SHOWN_BYTES = 2000
 
@@ -149,7 +150,7 @@ class Supervisor:
     def _start(self, arguments: Sequence[str | Path], stdout: BinaryIO, stderr: BinaryIO) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if k not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")}
         environment["PYTHONUNBUFFERED"] = "1"
-        command = [sys.executable, "-m", "edge_far.daemon.training.child", str(os.getpid()), *map(str, arguments)]
+        command = [sys.executable, "-m", "edge_far.cli", CHILD_OF, str(os.getpid()), *map(str, arguments)]
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -16,26 +16,36 @@ print([name for name in ("numpy", "onnxruntime", "torch", "psutil", "tokenizers"
 print(open("/proc/self/status").read())
 """
 MODULES = [
-    *(
-        "conditions",
-        "health",
-        "ingest",
-        "interruptions",
-        "metrics",
-        "notify",
-        "paired",
-        "records",
-        "releases",
-        "retention",
-    ),
-    *("candidate", "context", "cycle", "journal", "measures", "notes", "overseer", "service", "state", "status"),
-    *("spool", "status_text", "store", "supervisor"),
+    "daemon.context",
+    "daemon.cycle",
+    "daemon.notes",
+    "daemon.notify",
+    "daemon.releases",
+    "daemon.service",
+    "daemon.state",
+    "daemon.gate.health",
+    "daemon.gate.paired",
+    "daemon.intake.ingest",
+    "daemon.intake.records",
+    "daemon.intake.spool",
+    "daemon.report.measures",
+    "daemon.report.metrics",
+    "daemon.report.status",
+    "daemon.report.status_text",
+    "daemon.store.examples",
+    "daemon.store.journal",
+    "daemon.store.retention",
+    "daemon.training.candidate",
+    "daemon.training.conditions",
+    "daemon.training.interruptions",
+    "daemon.training.overseer",
+    "daemon.training.supervisor",
+    "device.board.sensors",
 ]
 
 
 def test_imports_and_memory() -> None:
-    names = [*(f"daemon.{name}" for name in MODULES), "device.sensors"]
-    done = subprocess.run([sys.executable, "-c", CODE, *names], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", CODE, *MODULES], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("[]")
     peak = re.search(r"VmHWM:\s+(\d+) kB", done.stdout)
     assert peak and int(peak[1]) < 40 * 1024
