@@ -3,7 +3,7 @@
 #   make demo           set up, export, train inside a budget, evaluate, draw
 #   make test           set up, lint, then every test in both environments
 #   make test-aarch64   the device side under emulated board cores (root; cached; minutes to hours)
-#   make lint           ruff and mypy
+#   make lint           ruff, mypy, and who may import whom
 #   make env-host       .venv: the workstation's environment (torch, transformers, onnx)
 #   make env-device     .venv-device: the device's environment (stock onnxruntime; no torch)
 #   make clean          remove what was built; make distclean removes the environments as well
@@ -50,6 +50,7 @@ lint: env-host
 	$(HOST) -m ruff check $(PYTHON_PATHS)
 	$(HOST) -m ruff format --check $(PYTHON_PATHS)
 	$(HOST) -m mypy
+	.venv/bin/lint-imports --no-logo --cache-dir build/import-linter
 
 env-host: $(HOST_STAMP)
 

@@ -1,5 +1,4 @@
-"""Measures training: time, peak memory and bytes moved, against PyTorch and onnxruntime-training.
+"""Times and weighs training here, against PyTorch and onnxruntime-training, in processes of their own.
 
-cases says which rows a table has, run starts a fresh process (child) for each, summary turns what they return into rows
-and ratios. Only bundles, models, traffic and torch_steps need the workstation's packages.
+Begin in pipeline.py; what is timed is in work/. Never imports commands/ or the daemon.
 """

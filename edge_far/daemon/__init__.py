@@ -1,1 +1,4 @@
-"""Periodic adaptation: spool, store, conditions, cycle, gate, releases (docs/adaptation.md)."""
+"""Periodic adaptation on a device: spool, store, conditions, training, gate, releases.
+
+Begin in service.py (one look), then cycle.py (one night). The parent process never imports NumPy or ONNX Runtime.
+"""
