@@ -1,4 +1,7 @@
-"""The house keeps its shape: small wings, short rooms, a word at each wing's door; `make lint` holds who may import whom."""
+"""The house keeps its shape: small wings, short rooms, a word at each wing's door.
+
+Who may import whom is held by `make lint`.
+"""
 
 from __future__ import annotations
 
