@@ -1,6 +1,6 @@
 """Table, significance and picture of scripts/adaptation_demo.py, from what it left in --out.
 
-    .venv/bin/python scripts/adaptation_report.py build/adaptation [--picture docs/adaptation.png]
+    .venv/bin/python scripts/adaptation_report.py build/adaptation [--picture docs/lab/adaptation.png]
 
 Every comparison is paired: the same sentences, answered by the factory release and by a later one. For one seed the
 p-value is McNemar's exact test, two-sided. Over seeds the sentences are the same and the models are not, so a sentence

@@ -7,7 +7,7 @@
 #   --operators  only the operator probe, no training
 #
 # Needs root (chroot, mounts), .venv and .venv-device (make env-host env-device). Exit codes: 0 all equal, 1 something differs or
-# failed, 64 usage, 77 skipped because this machine cannot run it. docs/aarch64.md says how it works.
+# failed, 64 usage, 77 skipped because this machine cannot run it. docs/lab/aarch64.md says how it works.
 #
 # Nothing is registered with the kernel and nothing stays mounted: the whole script runs in a mount namespace of its
 # own, which ends with it, and every emulated program is started through the QEMU binary by name (no binfmt_misc).

@@ -263,7 +263,7 @@ def _within_positions(settings: ExportSettings, source: SourceModel, console: Co
 def _learning_rate(settings: ExportSettings, source: SourceModel) -> float:
     """Return the rate asked for, or the default for this width.
 
-    3e-4 is near the best for MiniLM on CLINC150 (docs/results.md); wider models take the customary smaller rate.
+    3e-4 is near the best for MiniLM on CLINC150 (docs/lab/results.md); wider models take the customary smaller rate.
     """
     if settings.learning_rate is not None:
         return settings.learning_rate

@@ -4,8 +4,8 @@
                     |           |          |
                     failed      rejected   discarded    -> finished
 
-docs/adaptation.md has the table of what is on disk when a state is committed. Everything that needs NumPy or ONNX
-Runtime runs in a child (training/supervisor.py). Read `advance` first.
+docs/explain/adaptation.md has the table of what is on disk when a state is committed. Everything that needs NumPy or
+ONNX Runtime runs in a child (training/supervisor.py). Read `advance` first.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def prime(model: nn.Module, batches: Iterable[Batch], settings: PrimingSettings,
     half; the overlap is the share of top nodes in common. The two share no batch, no moment of Adam and no
     dropout mask. This costs half the priming again, and understates the whole priming, which has twice the
     steps. (To cut one run in two would cost nothing, but those halves share Adam's moments and say little
-    about the data: see docs/far.md.)
+    about the data: see docs/lab/priming-overlap.md.)
 
     Raises UsageError for a model without a classification head, DataError for too few batches or a label the
     model has no output for, ConfigError for wrong settings or a loss that is no longer finite.

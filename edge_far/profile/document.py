@@ -1,8 +1,8 @@
 """Device profiles: what a board can spare for training, and when; one YAML file a board.
 
-The dataclasses below are the schema: the one declaration behind validation, defaults and docs/profiles.md.
+The dataclasses below are the schema: the one declaration behind validation, defaults and docs/reference/profiles.md.
 Units are part of the field names. To add a setting, add a field here and paste the output of
-`edge-far profiles sample` into docs/profiles.md; a test compares the two.
+`edge-far profiles sample` into docs/reference/profiles.md; a test compares the two.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Adaptation:
     learning_rate_percent: float = setting(
         33.0,
         "Learning rate of a cycle, as a share of the bundle's, because a cycle starts from a trained model. On one "
-        "data set 33 did in one epoch what 100 did in four (docs/adaptation.md).",
+        "data set 33 did in one epoch what 100 did in four (docs/lab/adaptation.md).",
         unit="percent",
         minimum=1,
         maximum=100,
@@ -347,7 +347,7 @@ def builtin_path(name: str) -> Path:
 
 
 def reference_yaml() -> str:
-    """Return the commented sample with every field; docs/profiles.md holds a copy."""
+    """Return the commented sample with every field; docs/reference/profiles.md holds a copy."""
     return commented_sample(SECTIONS)
 
 

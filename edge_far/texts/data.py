@@ -1,7 +1,7 @@
 """Training and evaluation data from JSONL, CSV or TSV files; every error names file and line.
 
-Refuses to know the tokenizer and the model. The formats are described in docs/data.md. Files are read line by
-line with a bound on the length of a line, so that a wrong file costs neither memory nor time.
+Refuses to know the tokenizer and the model. The formats are described in docs/reference/data-files.md. Files are read
+line by line with a bound on the length of a line, so that a wrong file costs neither memory nor time.
 """
 
 from __future__ import annotations

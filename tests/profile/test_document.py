@@ -250,7 +250,7 @@ def test_the_defaults_obey_their_own_rules(tmp_path: Path) -> None:
 
 
 def test_the_docs_hold_the_generated_sample() -> None:
-    text = (ROOT / "docs" / "profiles.md").read_text()
+    text = (ROOT / "docs" / "reference" / "profiles.md").read_text()
     _, _, rest = text.partition("<!-- edge-far profiles sample -->\n```yaml\n")
     assert rest.partition("```\n")[0] == reference_yaml(), "paste the output of: edge-far profiles sample"
 

@@ -10,7 +10,8 @@
    value of a row is looked for among FEW of the nodes, instead of reading all of the GELU's output once more. It is at
    least MARGIN times the largest that any other node was seen to take; what exceeds even that is clipped.
 
-On real weights this is the difference between a worst learner gradient's cosine of 0.95 and 0.99 (docs/performance.md).
+On real weights this is the difference between a worst learner gradient's cosine of 0.95 and 0.99
+(docs/lab/performance.md).
 """
 
 from __future__ import annotations

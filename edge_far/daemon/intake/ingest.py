@@ -6,7 +6,7 @@
    file.
 3. Finish: the position is marked done; the file is renamed into `.kept`; the directory is fsynced; the position is
    forgotten. What is kept is removed when there is a second copy of the store (store/backup.py).
-Anything but a regular file with one name goes to `.refused`, unread. docs/adaptation.md has the table of
+Anything but a regular file with one name goes to `.refused`, unread. docs/explain/adaptation.md has the table of
 crashes.
 """
 

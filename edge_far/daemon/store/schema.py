@@ -1,6 +1,6 @@
 """The tables of the store, as one migration after the other; `user_version` counts those applied.
 
-A migration that has shipped is never edited: a change is a new entry at the end. docs/adaptation.md explains
+A migration that has shipped is never edited: a change is a new entry at the end. docs/explain/adaptation.md explains
 the tables.
 """
 

@@ -4,7 +4,7 @@ ONNX Runtime's arena (a best-fit allocator with coalescing, core/framework/bfc_a
 two regions never become one: grown as asked for, it keeps regions for every shape. Here a region is as large as all
 activations together. That is address space; only pages that are written to become resident, from its beginning on, so
 what is held settles at the need of the largest shape. In the C library's heap the same tensors lie between blocks of
-other owners and leave holes that nothing else fills (docs/performance.md).
+other owners and leave holes that nothing else fills (docs/lab/performance.md).
 
 The arena never gives its first region back, and the size of later ones is heeded after it was shrunk: so the first is
 as small as can be, and a process begins with a run that shrinks it (PortableBackend).

@@ -3,7 +3,7 @@
 An update reads and writes several arrays as large as the parameters. Done array by array, as torch's foreach
 implementations do, each of its passes would go through memory; here all passes work on one chunk that stays in cache
 before the next chunk is touched, so temporaries are as large as a chunk. It is one thread's work: two threads take
-turns at the interpreter's lock between passes this short, and were slower (docs/performance.md).
+turns at the interpreter's lock between passes this short, and were slower (docs/lab/performance.md).
 """
 
 from __future__ import annotations

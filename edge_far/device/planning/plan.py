@@ -32,7 +32,7 @@ from edge_far.texts.encode import Encoded
 
 __all__ = ["Choice", "Plan", "Shapes", "StepSeconds", "evaluate", "make_plan", "shapes_of"]
 
-# ONNX Runtime's session objects, kernels' scratch memory and the allocators' rounding (docs/performance.md).
+# ONNX Runtime's session objects, kernels' scratch memory and the allocators' rounding (docs/lab/performance.md).
 SESSION_MIB = 20.0
 # The arena's table of blocks takes a 32nd of its region at once.
 ARENA_TABLE = 1 + ARENA_ROOM / 32
