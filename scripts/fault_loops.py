@@ -26,7 +26,7 @@ from tests.daemon.faults import FAULTS, Device
 from tests.daemon.field import Field
 from tests.daemon.invariants import Ledger, current_problem, examples_in, store_problem
 
-FEW = {"1 M lines": 2}  # rounds of what takes long
+MOST_ROUNDS = {"1 M lines": 2}  # rounds of what takes long
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
     for name in options.fault or FAULTS:
         with tempfile.TemporaryDirectory() as folder:
             field = Field(Path(folder), options.bundle.absolute())
-            rows.append(loop(name, field, min(options.rounds, FEW.get(name, options.rounds)), options.seed))
+            rows.append(loop(name, field, min(options.rounds, MOST_ROUNDS.get(name, options.rounds)), options.seed))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     print("| " + " | ".join(rows[0]) + " |")
     print("|" + "---|" * len(rows[0]))

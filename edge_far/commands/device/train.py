@@ -2,7 +2,7 @@
 
 A plan is made before anything runs: micro-batches that fit the budget, with gradients accumulated to the whole batch.
 Ctrl-C and SIGTERM stop after a checkpoint; the same command with --resume continues, byte for byte, also after a power
-cut. Here are the options, their checks and the report; the run itself is in training_phases.py.
+cut.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # imported where needed, so that --help and bad options answe
     from edge_far.device.run.settings import RunRecord, TrainSettings
     from edge_far.profile.document import Profile
 
+# Here are the options, their checks and the report; the run itself is in training_phases.py.
 EXAMPLES = """examples:
   edge-far train bundle --train train.jsonl --eval eval.jsonl --out run
   edge-far train bundle --train train.jsonl --out run --resume

@@ -15,7 +15,7 @@ __all__ = ["CONSUMING", "FINISHED", "CycleRow", "Journal"]
 FINISHED = "finished"
 # After these the same examples do not start another cycle.
 CONSUMING = ("released", "rejected", "failed")
-COLUMNS = "id, state, attempt, change, base_release, candidate_release, outcome, details, started_s, updated_s"
+CYCLE_COLUMNS = "id, state, attempt, change, base_release, candidate_release, outcome, details, started_s, updated_s"
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Journal:
         return {str(outcome): int(count) for outcome, count in self._database.rows(query)}
 
     def _rows(self, condition: str, *values: object) -> list[CycleRow]:
-        rows = self._database.rows(f"SELECT {COLUMNS} FROM cycles {condition}", values)
+        rows = self._database.rows(f"SELECT {CYCLE_COLUMNS} FROM cycles {condition}", values)
         return [
             CycleRow(
                 *(row[0], row[1], row[2], row[3], row[4], row[5], row[6]),
