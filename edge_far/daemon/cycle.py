@@ -21,7 +21,7 @@ from typing import Any
 from edge_far import __version__
 from edge_far.daemon.context import Context
 from edge_far.daemon.gate.health import ask_health_command
-from edge_far.daemon.releases import Release
+from edge_far.daemon.release_files import Release
 from edge_far.daemon.store.backup import back_up
 from edge_far.daemon.store.journal import FINISHED, CycleRow
 from edge_far.daemon.training.candidate import LEARNERS, ChildFailed, build_candidate, ensure_factory, run_to_end

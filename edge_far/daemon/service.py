@@ -24,7 +24,8 @@ from edge_far.daemon.cycle import AdaptationCycle
 from edge_far.daemon.intake.ingest import Ingestion, IngestReport
 from edge_far.daemon.notes import Notes
 from edge_far.daemon.notify import Notifier
-from edge_far.daemon.releases import Release, Releases
+from edge_far.daemon.release_files import Release
+from edge_far.daemon.releases import Releases
 from edge_far.daemon.report import status
 from edge_far.daemon.report.measures import metrics_of
 from edge_far.daemon.report.metrics import write_metrics

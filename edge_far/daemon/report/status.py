@@ -12,7 +12,8 @@ from dataclasses import asdict
 from typing import Any
 
 from edge_far.daemon.notes import Note, Notes
-from edge_far.daemon.releases import Release, ReleaseDamaged, Releases
+from edge_far.daemon.release_files import Release, ReleaseDamaged
+from edge_far.daemon.releases import Releases
 from edge_far.daemon.report import status_text
 from edge_far.daemon.state import StateDirectory
 from edge_far.daemon.store.examples import Store

@@ -20,6 +20,7 @@ MODULES = [
     "daemon.cycle",
     "daemon.notes",
     "daemon.notify",
+    "daemon.release_files",
     "daemon.releases",
     "daemon.service",
     "daemon.state",
