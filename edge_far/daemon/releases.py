@@ -52,6 +52,12 @@ class Releases:
                 if stat.S_IMODE(path.stat().st_mode) != DIRECTORY_MODE:
                     path.chmod(DIRECTORY_MODE)
 
+    def path(self, id: str) -> Path:
+        """Return the directory of a release, whether it is there or not; InputMissing (66) for what is no ID."""
+        if not ID.fullmatch(id):
+            raise InputMissing("is not the ID of a release", where=id[:60], hint="see 'edge-far releases'")
+        return self._releases / id
+
     def ids(self) -> list[str]:
         """Return the releases that are there, the earliest first, without checking them."""
         with self._storage_errors():
@@ -68,7 +74,7 @@ class Releases:
         with self._lock():
             with suppress(ReleaseDamaged, InputMissing):
                 return self.verify(id)
-            final = self._path(id)
+            final = self.path(id)
             if final.exists():
                 self._set_aside(id)
             with staged_directory(final) as directory, self._storage_errors():
@@ -80,7 +86,7 @@ class Releases:
 
         Without `hashes` the files' presence, kind and size are checked, not their content.
         """
-        return verify_files(self._path(id), id, hashes=hashes)
+        return verify_files(self.path(id), id, hashes=hashes)
 
     def current_id(self) -> str | None:
         """Return the release that `current` names, whether it is good or not; None when there is none."""
@@ -137,7 +143,7 @@ class Releases:
             removed = [id for id in self.ids() if id not in kept]
             with self._storage_errors():
                 for id in removed:
-                    self._path(id).rename(self._releases / f".{id}.gone.tmp")
+                    self.path(id).rename(self._releases / f".{id}.gone.tmp")
                 for path in [*self._releases.glob(".*.tmp"), *self.directory.glob(".current.*.tmp")]:
                     if path.is_dir() and not path.is_symlink():
                         shutil.rmtree(path)
@@ -154,7 +160,7 @@ class Releases:
                 release = self.verify(candidate)
                 self._point_at(candidate)
                 note = f"{reason}; went back to release {candidate}"
-                if damaged is not None and self._path(damaged).is_dir():
+                if damaged is not None and self.path(damaged).is_dir():
                     note += f", the damaged one is kept as {self._set_aside(damaged)}"
                 return release, note
         raise ReleaseDamaged(
@@ -168,7 +174,7 @@ class Releases:
         chain: list[str] = []
         link = id
         while link is not None:
-            link = replaced_release(self._path(link))
+            link = replaced_release(self.path(link))
             if link is None or link in chain or link == id:
                 break
             chain.append(link)
@@ -191,7 +197,7 @@ class Releases:
         while (target := self._releases / f".corrupt-{id}-{number}").exists():
             number += 1
         with self._storage_errors():
-            self._path(id).rename(target)
+            self.path(id).rename(target)
             fsync_directory(self._releases)
         return f"releases/{target.name}"
 
@@ -199,11 +205,6 @@ class Releases:
         """Return all IDs in use, those of damaged releases included."""
         with self._storage_errors():
             return [found[0] for path in self._releases.iterdir() if (found := ID.search(path.name))]
-
-    def _path(self, id: str) -> Path:
-        if not ID.fullmatch(id):
-            raise InputMissing("is not the ID of a release", where=id[:60], hint="see 'edge-far releases'")
-        return self._releases / id
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
