@@ -116,15 +116,27 @@ def make_bundle(out: Path, seed: int) -> None:
         return
     model = subprocess.run(
         [HOST / "python", REPOSITORY / "scripts/packaged_model.py"],
-        **{"check": True, "capture_output": True, "text": True, "cwd": REPOSITORY},
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
     ).stdout.strip()
     for name in ("exported", "factory-run", "bundle.partial"):
         shutil.rmtree(out / name, ignore_errors=True)
-    profile = ("--profile", out / "profile.yaml")
     edge_far(
         HOST,
-        *("export", "--model", REPOSITORY / model, "--train", out / "host.jsonl", *profile),
-        *("--no-ort", "--seed", str(seed), "--out", out / "exported"),
+        "export",
+        "--model",
+        REPOSITORY / model,
+        "--train",
+        out / "host.jsonl",
+        "--profile",
+        out / "profile.yaml",
+        "--no-ort",
+        "--seed",
+        str(seed),
+        "--out",
+        out / "exported",
     )
     train(out / "exported", out / "host.jsonl", out / "factory-run", out)
     shutil.copytree(out / "exported", out / "bundle.partial")

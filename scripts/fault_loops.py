@@ -71,9 +71,16 @@ def loop(name: str, field: Field, rounds: int, seed: int) -> dict[str, object]:
         counts = store.counts()
     told = [f"{device.notes.count(note)} {note}" for note in dict.fromkeys(device.notes)]
     return {
-        **{"fault": name, "rounds": rounds, "acknowledged": len(device.ledger.acknowledged), "sound": sound},
-        **{"next cycle": succeeded, "in quarantine": counts.quarantined, "expected there": device.quarantined},
-        **{"set aside": counts.set_aside, "daemon's peak, MiB": round(device.peak_mib, 1) or "", "": ", ".join(told)},
+        "fault": name,
+        "rounds": rounds,
+        "acknowledged": len(device.ledger.acknowledged),
+        "sound": sound,
+        "next cycle": succeeded,
+        "in quarantine": counts.quarantined,
+        "expected there": device.quarantined,
+        "set aside": counts.set_aside,
+        "daemon's peak, MiB": round(device.peak_mib, 1) or "",
+        "": ", ".join(told),
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
 

@@ -43,7 +43,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         try:
             release = releases.verify(id)
             entry |= {
-                **{"made_s": release.created_s, "replaces": release.replaces, "path": str(release.path)},
+                "made_s": release.created_s,
+                "replaces": release.replaces,
+                "path": str(release.path),
                 "facts": dict(release.facts),
             }
         except EdgeFarError as error:

@@ -147,7 +147,12 @@ def _compare(
         confidence=confidence,
         detectable_loss=detectable_loss(n, discordant, tolerance, confidence, superior=superior),
         accepted_if_equal=acceptance_probability(
-            *(n, discordant / 2, discordant / 2, tolerance, confidence), superior=superior
+            n,
+            gain=discordant / 2,
+            loss=discordant / 2,
+            tolerance=tolerance,
+            confidence=confidence,
+            superior=superior,
         ),
     )
     if len(np.unique(candidate)) == 1 and len(np.unique(labels)) > 1:

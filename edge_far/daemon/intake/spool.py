@@ -45,8 +45,12 @@ def add(
     Raises DataError (65), InputMissing (66) for a missing spool, StorageError (74).
     """
     fields = {
-        **{"id": id, "text": text, "text_pair": text_pair},
-        **{"label": label, "prediction": prediction, "feedback": feedback},
+        "id": id,
+        "text": text,
+        "text_pair": text_pair,
+        "label": label,
+        "prediction": prediction,
+        "feedback": feedback,
     }
     record = {name: value for name, value in fields.items() if value is not None}
     _check(record)

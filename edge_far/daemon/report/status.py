@@ -160,8 +160,13 @@ def _cycle(row: CycleRow | None) -> dict[str, Any] | None:
         return None
     details = row.details
     return {
-        **{"id": row.id, "state": row.state, "outcome": row.outcome, "attempt": row.attempt, "base": row.base},
-        **{"started_s": round(row.started_s), "updated_s": round(row.updated_s)},
+        "id": row.id,
+        "state": row.state,
+        "outcome": row.outcome,
+        "attempt": row.attempt,
+        "base": row.base,
+        "started_s": round(row.started_s),
+        "updated_s": round(row.updated_s),
         "candidate": row.candidate,
         "reason": details.get("reason"),
         "examples": details.get("examples"),

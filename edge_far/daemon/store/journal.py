@@ -77,8 +77,13 @@ class Journal:
                 "UPDATE cycles SET state = ?, attempt = ?, candidate_release = ?, outcome = ?, details = ?,"
                 " updated_s = ? WHERE id = ?",
                 (
-                    *(changed.state, changed.attempt, changed.candidate, changed.outcome),
-                    *(json.dumps(dict(changed.details)), changed.updated_s, row.id),
+                    changed.state,
+                    changed.attempt,
+                    changed.candidate,
+                    changed.outcome,
+                    json.dumps(dict(changed.details)),
+                    changed.updated_s,
+                    row.id,
                 ),
             )
         return changed
@@ -108,12 +113,18 @@ class Journal:
         rows = self._database.rows(f"SELECT {CYCLE_COLUMNS} FROM cycles {condition}", values)
         return [
             CycleRow(
-                *(row[0], row[1], row[2], row[3], row[4], row[5], row[6]),
-                details=_details(row[7]),
-                started_s=row[8],
-                updated_s=row[9],
+                id=id,
+                state=state,
+                attempt=attempt,
+                change=change,
+                base=base,
+                candidate=candidate,
+                outcome=outcome,
+                details=_details(details),
+                started_s=started,
+                updated_s=updated,
             )
-            for row in rows
+            for id, state, attempt, change, base, candidate, outcome, details, started, updated in rows
         ]
 
 

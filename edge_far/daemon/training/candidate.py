@@ -94,7 +94,8 @@ def _make_factory(context: Context, supervisor: Supervisor) -> Release:
     candidate = context.state.factory / "candidate"
     build_candidate(context, supervisor, None, candidate)
     facts = {
-        **{"kind": "factory", "bundle": context.bundle.fingerprint},
+        "kind": "factory",
+        "bundle": context.bundle.fingerprint,
         "model": context.bundle.manifest.model.name,
     }
     id = context.releases.next_id(candidate)

@@ -26,6 +26,8 @@ MODULES = [
     "daemon.state",
     "daemon.gate.health",
     "daemon.gate.paired",
+    "daemon.gate.questions",
+    "daemon.intake.host_samples",
     "daemon.intake.ingest",
     "daemon.intake.records",
     "daemon.intake.spool",
@@ -39,7 +41,9 @@ MODULES = [
     "daemon.training.candidate",
     "daemon.training.conditions",
     "daemon.training.interruptions",
+    "daemon.training.material",
     "daemon.training.overseer",
+    "daemon.training.phase",
     "daemon.training.supervisor",
     "device.board.sensors",
 ]
