@@ -38,7 +38,7 @@ from edge_far.daemon.store.identity import example_key, is_held_out
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HOST, DEVICE = (REPOSITORY / name / "bin" for name in (".venv", ".venv-device"))
-BATCHES = 5
+SPOOL_BATCHES = 5
 REPLAY = 1000
 CHOOSING_SHARE = 0.15
 SETS = ("test", "base", "held_out")  # what the report measures on
@@ -97,8 +97,8 @@ def write_data(options: argparse.Namespace, out: Path, seed: int) -> None:
     write(out / "test.jsonl", chosen[1::2] if options.choose else read(options.data / "test"))
     write(out / "held_out.jsonl", held_out)
     write(out / "at-once.jsonl", host + [record for record in device if record["text"] not in kept])
-    size = -(-len(device) // BATCHES)
-    for number in range(BATCHES):
+    size = -(-len(device) // SPOOL_BATCHES)
+    for number in range(SPOOL_BATCHES):
         write(out / f"batch-{number + 1}.jsonl", device[number * size : (number + 1) * size])
     (out / "profile.yaml").write_text(PROFILE.format(extra=options.adaptation))
 
@@ -116,15 +116,27 @@ def make_bundle(out: Path, seed: int) -> None:
         return
     model = subprocess.run(
         [HOST / "python", REPOSITORY / "scripts/packaged_model.py"],
-        **{"check": True, "capture_output": True, "text": True, "cwd": REPOSITORY},
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
     ).stdout.strip()
     for name in ("exported", "factory-run", "bundle.partial"):
         shutil.rmtree(out / name, ignore_errors=True)
-    profile = ("--profile", out / "profile.yaml")
     edge_far(
         HOST,
-        *("export", "--model", REPOSITORY / model, "--train", out / "host.jsonl", *profile),
-        *("--no-ort", "--seed", str(seed), "--out", out / "exported"),
+        "export",
+        "--model",
+        REPOSITORY / model,
+        "--train",
+        out / "host.jsonl",
+        "--profile",
+        out / "profile.yaml",
+        "--no-ort",
+        "--seed",
+        str(seed),
+        "--out",
+        out / "exported",
     )
     train(out / "exported", out / "host.jsonl", out / "factory-run", out)
     shutil.copytree(out / "exported", out / "bundle.partial")
@@ -146,7 +158,7 @@ def run_cycles(out: Path) -> None:
         spool.mkdir()
         service(out)  # makes the factory release, and defers
         append(results, {"batch": 0, **measured(out, (out / "state" / "model" / "current").resolve())})
-    for number in range(max(len(done), 1), BATCHES + 1):
+    for number in range(max(len(done), 1), SPOOL_BATCHES + 1):
         target = spool / f"batch-{number}.jsonl"  # known examples, where this batch had been fed before
         shutil.copyfile(out / f"batch-{number}.jsonl", target.with_suffix(".tmp"))
         target.with_suffix(".tmp").rename(target)

@@ -26,7 +26,7 @@ from tests.daemon.faults import FAULTS, Device
 from tests.daemon.field import Field
 from tests.daemon.invariants import Ledger, current_problem, examples_in, store_problem
 
-FEW = {"1 M lines": 2}  # rounds of what takes long
+MOST_ROUNDS = {"1 M lines": 2}  # rounds of what takes long
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
     for name in options.fault or FAULTS:
         with tempfile.TemporaryDirectory() as folder:
             field = Field(Path(folder), options.bundle.absolute())
-            rows.append(loop(name, field, min(options.rounds, FEW.get(name, options.rounds)), options.seed))
+            rows.append(loop(name, field, min(options.rounds, MOST_ROUNDS.get(name, options.rounds)), options.seed))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     print("| " + " | ".join(rows[0]) + " |")
     print("|" + "---|" * len(rows[0]))
@@ -71,9 +71,16 @@ def loop(name: str, field: Field, rounds: int, seed: int) -> dict[str, object]:
         counts = store.counts()
     told = [f"{device.notes.count(note)} {note}" for note in dict.fromkeys(device.notes)]
     return {
-        **{"fault": name, "rounds": rounds, "acknowledged": len(device.ledger.acknowledged), "sound": sound},
-        **{"next cycle": succeeded, "in quarantine": counts.quarantined, "expected there": device.quarantined},
-        **{"set aside": counts.set_aside, "daemon's peak, MiB": round(device.peak_mib, 1) or "", "": ", ".join(told)},
+        "fault": name,
+        "rounds": rounds,
+        "acknowledged": len(device.ledger.acknowledged),
+        "sound": sound,
+        "next cycle": succeeded,
+        "in quarantine": counts.quarantined,
+        "expected there": device.quarantined,
+        "set aside": counts.set_aside,
+        "daemon's peak, MiB": round(device.peak_mib, 1) or "",
+        "": ", ".join(told),
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
 

@@ -36,8 +36,14 @@ from tests.daemon.invariants import Ledger, current_problem, examples_in, store_
 
 # In the order of a cycle, and up to how long after its beginning the kill comes, in s.
 PHASES = {
-    **{"ingest": 0.05, "start of training": 0.6, "training": 0.6, "checkpoint": 0.01},
-    **{"merge": 0.6, "gate": 0.5, "release": 0.06, "end": 0.06},
+    "ingest": 0.05,
+    "start of training": 0.6,
+    "training": 0.6,
+    "checkpoint": 0.01,
+    "merge": 0.6,
+    "gate": 0.5,
+    "release": 0.06,
+    "end": 0.06,
 }
 POLL_S = 0.0005
 EASY = PROFILE.replace("min_new_examples: 10}", "min_new_examples: 1, tolerance_percent: 50}")
@@ -87,9 +93,15 @@ def run(field: Field, rounds: int, chance: random.Random) -> int:
     with Store(field.state / "store.sqlite3") as store:
         counts = store.counts()
     result = {
-        **{"kills": killed.total(), "killed_while": dict(killed), "ended_before": ended},
-        **{"acknowledged": len(ledger.acknowledged), "in_use": counts.examples, "set_aside": counts.set_aside},
-        **{"last_cycle": document["cycle"]["outcome"], "cycles": document["cycle"]["id"], "problem": problem},
+        "kills": killed.total(),
+        "killed_while": dict(killed),
+        "ended_before": ended,
+        "acknowledged": len(ledger.acknowledged),
+        "in_use": counts.examples,
+        "set_aside": counts.set_aside,
+        "last_cycle": document["cycle"]["outcome"],
+        "cycles": document["cycle"]["id"],
+        "problem": problem,
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
     print(json.dumps(result, indent=2))
@@ -101,7 +113,9 @@ def kill_in(field: Field, aim: str, chance: random.Random) -> str | None:
     start = Start(field)
     process = subprocess.Popen(
         field.command("daemon", "--once"),
-        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment()},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
     )
     while process.poll() is None and not start.has_begun(aim):
         time.sleep(POLL_S)

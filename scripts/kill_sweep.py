@@ -38,8 +38,22 @@ from tests.daemon.field import Field, environment, wait_for
 from tests.daemon.invariants import Ledger
 
 CALLS = (
-    *("write", "pwrite64", "ftruncate", "fsync", "fdatasync", "rename", "renameat", "renameat2"),
-    *("unlink", "unlinkat", "rmdir", "mkdir", "mkdirat", "symlink", "fchmod", "chmod"),
+    "write",
+    "pwrite64",
+    "ftruncate",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "mkdir",
+    "mkdirat",
+    "symlink",
+    "fchmod",
+    "chmod",
 )
 FILLING = ("write", "pwrite64", "fsync", "fdatasync", "rename", "mkdir", "mkdirat", "symlink")
 CHILD = re.compile(r"(vfork|clone3?|fork)\(")
@@ -99,7 +113,9 @@ class Legs:
         """Kill daemons until one has come exactly so far, and keep that."""
         process = subprocess.Popen(
             self.field.command("daemon", "--once"),
-            **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment()},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
         )
         wait_for(lambda: reached() or process.poll() is not None)
         process.kill()
@@ -145,8 +161,11 @@ def sweep(legs: Legs, name: str, options: argparse.Namespace) -> tuple[dict[str,
                 failed += 1
                 print(f"{name}: before {call} {k}: {problem}", file=sys.stderr, flush=True)
     figures: dict[str, object] = {
-        **{"times": before.total(), "before": dict(before), "cycle_was": dict(states)},
-        **{"ended_afterwards": finished, "failed": failed},
+        "times": before.total(),
+        "before": dict(before),
+        "cycle_was": dict(states),
+        "ended_afterwards": finished,
+        "failed": failed,
     }
     return figures, failed
 

@@ -81,8 +81,11 @@ def main() -> int:
             if number % 1000 == 999:
                 print(f"{number + 1} of {len(states)} states", file=sys.stderr, flush=True)
     result = {
-        **{"operations": len(operations), "kinds": dict(kinds), "cuts": len(cuts)},
-        **{"disks": {crash: dict(row) for crash, row in table.items()}, "problems": len(problems)},
+        "operations": len(operations),
+        "kinds": dict(kinds),
+        "cuts": len(cuts),
+        "disks": {crash: dict(row) for crash, row in table.items()},
+        "problems": len(problems),
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
     print(json.dumps(result, indent=2))

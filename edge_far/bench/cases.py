@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_far.errors import UsageError
-from edge_far.profile.document import Compute
+from edge_far.profile.run_sections import Compute
 from edge_far.profile.schema import settings_of
 
 __all__ = ["ENGINES", "PRECISIONS", "Case", "Method", "cases_for", "far_name", "method_named"]

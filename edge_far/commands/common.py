@@ -13,7 +13,8 @@ from edge_far.bundle import Bundle
 from edge_far.console import Console
 from edge_far.device.engine.arrays import read_arrays
 from edge_far.errors import BundleError, ConfigError, InputMissing
-from edge_far.profile.document import Profile, Training, load_profile
+from edge_far.profile.document import Profile, load_profile
+from edge_far.profile.run_sections import Training
 from edge_far.profile.schema import settings_of
 from edge_far.storage import sha256_of
 from edge_far.texts.data import Example, read_examples

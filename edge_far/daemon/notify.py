@@ -1,7 +1,7 @@
 """Tells systemd how the service is: ready, busy with what, alive, reloading, stopping (sd_notify(3)).
 
 Standard library only. Outside systemd every call does nothing; a message that cannot be sent never stops the
-daemon. Pings must come from the work itself: a daemon that pings from a timer thread is alive only in name.
+daemon. Pings must come from the work itself: a timer thread would go on pinging for a daemon that hangs.
 """
 
 from __future__ import annotations

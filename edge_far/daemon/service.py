@@ -21,10 +21,12 @@ from edge_far.bundle import open_bundle
 from edge_far.console import Console
 from edge_far.daemon.context import Context
 from edge_far.daemon.cycle import AdaptationCycle
+from edge_far.daemon.intake.host_samples import HostSamples
 from edge_far.daemon.intake.ingest import Ingestion, IngestReport
 from edge_far.daemon.notes import Notes
 from edge_far.daemon.notify import Notifier
-from edge_far.daemon.releases import Release, Releases
+from edge_far.daemon.release_files import Release
+from edge_far.daemon.releases import Releases
 from edge_far.daemon.report import status
 from edge_far.daemon.report.measures import metrics_of
 from edge_far.daemon.report.metrics import write_metrics
@@ -38,8 +40,7 @@ from edge_far.daemon.training.supervisor import Supervisor
 from edge_far.device.board.sensors import Readings, Sensors
 from edge_far.errors import Deferred, EdgeFarError, StorageError
 from edge_far.profile.document import Profile, load_profile
-from edge_far.storage import storage_error, write_json
-from edge_far.texts.data import read_examples
+from edge_far.storage import write_json
 
 __all__ = ["Outcome", "Service", "ServiceSettings", "Signals", "running_service"]
 
@@ -121,10 +122,10 @@ class Service:
         self._signals = signals
         self._console = console
         self._cycle = AdaptationCycle(context, supervisor)
+        self._host_samples = HostSamples(settings.replay, settings.base)
         context.stop = lambda: signals.stop
         context.tick = self._reload_if_asked
         context.changed = self.report
-        self._replay_stamp: list[tuple[float, int]] | None = None
 
     def tick(self) -> Outcome:
         """Ingest, then finish the cycle under way or start one where the conditions allow."""
@@ -132,7 +133,7 @@ class Service:
         self._reload_if_asked()
         self._cycle.tidy()
         ingested = self._ingest()
-        self._load_replay()
+        self._host_samples.load(context)
         current = self._checked_release()
         row = context.journal.under_way()
         waits = [c.text for c in self._conditions() if not c.ok]
@@ -200,8 +201,10 @@ class Service:
         """Return what `status` needs to look by itself."""
         settings = self._settings
         return {
-            **{"profile": settings.profile, "bundle": str(settings.bundle.absolute())},
-            **{"spool": str(self._context.spool.absolute()), "pid": os.getpid()},
+            "profile": settings.profile,
+            "bundle": str(settings.bundle.absolute()),
+            "spool": str(self._context.spool.absolute()),
+            "pid": os.getpid(),
             "memory_limit_mib": readings.cgroup_limit_mib,
         }
 
@@ -224,33 +227,6 @@ class Service:
         if removed:
             self._console.info(f"retention: {removed} of the oldest examples deleted")
         return report
-
-    def _load_replay(self) -> None:
-        """Take the host's samples over when a file is new, or drop them where the profile has no use for them."""
-        context = self._context
-        files = [path for path in (self._settings.replay, self._settings.base) if path is not None]
-        if not files or not context.profile.adaptation.use_replay:
-            if context.store.counts().replay:
-                with context.store.transaction():
-                    context.store.replace_replay([])
-            self._replay_stamp = None
-            return
-        stamp = []
-        for path in files:
-            try:
-                found = path.stat()
-            except OSError as error:
-                raise storage_error(error, path) from error
-            stamp.append((found.st_mtime, found.st_size))
-        if stamp != self._replay_stamp or not context.store.counts().replay:
-            labels = context.bundle.manifest.labels
-            replay, base = (
-                None if path is None else read_examples(path, labels=labels)
-                for path in (self._settings.replay, self._settings.base)
-            )
-            with context.store.transaction():
-                context.store.replace_replay(replay or [], base)
-            self._replay_stamp = stamp
 
     def _checked_release(self) -> Release:
         """Return the current release, verified; go back to a good one where it is damaged."""

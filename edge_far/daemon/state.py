@@ -18,12 +18,57 @@ from pathlib import Path
 from edge_far.errors import Deferred, InputMissing
 from edge_far.storage import fsync_directory, remove_leftovers, storage_error
 
-__all__ = ["DEFAULT_STATE", "StateDirectory"]
+__all__ = ["DEFAULT_STATE", "CycleDirectory", "StateDirectory"]
 
 DEFAULT_STATE = Path("/var/lib/edge-far")
 ROOT_MODE = 0o711  # others may pass through to model/ and metrics/, and see nothing else
 SPOOL_MODE = 0o770
 LOCK_WAIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class CycleDirectory:
+    """The paths below the directory of the cycle under way."""
+
+    root: Path
+
+    @property
+    def train(self) -> Path:
+        """Return the examples to train on, the host's samples included."""
+        return self.root / "train.jsonl"
+
+    @property
+    def held_out(self) -> Path:
+        """Return the device's held-out examples."""
+        return self.root / "held_out.jsonl"
+
+    @property
+    def base(self) -> Path:
+        """Return the host's samples that measure forgetting."""
+        return self.root / "base.jsonl"
+
+    @property
+    def control(self) -> Path:
+        """Return the file that tells the trainer to run, pause or stop."""
+        return self.root / "control"
+
+    @property
+    def candidate(self) -> Path:
+        """Return the directory that becomes a release."""
+        return self.root / "candidate"
+
+    @property
+    def decision(self) -> Path:
+        """Return the gate's decision."""
+        return self.root / "decision.json"
+
+    def run(self, attempt: int) -> Path:
+        """Return the trainer's run directory."""
+        return self.root / f"run-{attempt}"
+
+    def output(self, child: str) -> Path:
+        """Return where a child's output goes, without suffix."""
+        return self.root / child
 
 
 @dataclass(frozen=True)
@@ -43,9 +88,9 @@ class StateDirectory:
         return self.root / "spool"
 
     @property
-    def cycle(self) -> Path:
+    def cycle(self) -> CycleDirectory:
         """Return the directory of the cycle under way."""
-        return self.root / "cycle"
+        return CycleDirectory(self.root / "cycle")
 
     @property
     def factory(self) -> Path:
@@ -89,7 +134,7 @@ class StateDirectory:
 
     def clear_leftovers(self) -> None:
         """Remove what a killed daemon left; under the lock only, for another's file is no leftover; StorageError."""
-        for path in (self.cycle, self.factory, self.status, self.notes, self.metrics):
+        for path in (self.cycle.root, self.factory, self.status, self.notes, self.metrics):
             remove_leftovers(path)
 
     def must_exist(self) -> None:

@@ -26,7 +26,7 @@ TYPO_SHARE = 0.15
 OPENING_SHARE = 0.15
 CASUAL_SHARE = 0.5  # lower case, no full stop, no apostrophes: typed in haste
 OPENINGS = ("hey, ", "ok, ", "listen, ", "sorry, ", "hi, ", "well, ")
-ATTEMPTS = 40  # draws of one family before it counts as used up
+FAMILY_DRAWS = 40  # draws of one family before it counts as used up
 
 
 def generate(seed: int) -> dict[str, list[Example]]:
@@ -72,7 +72,7 @@ def _sentences(
 def _new_sentence(
     family: str, split: str, seen: set[str], vocabulary: frozenset[str], rng: random.Random
 ) -> str | None:
-    for _ in range(ATTEMPTS):
+    for _ in range(FAMILY_DRAWS):
         clean = draw(family, split, rng)
         if normalise(clean) in seen:
             continue

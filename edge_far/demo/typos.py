@@ -13,7 +13,7 @@ from collections.abc import Collection
 __all__ = ["add_typo"]
 
 MIN_LETTERS = 5
-ATTEMPTS = 8
+TYPO_ATTEMPTS = 8
 NEIGHBOURS = {
     "a": "qsz", "b": "vgn", "c": "xdv", "d": "sfe", "e": "wrd", "f": "dgr", "g": "fht", "h": "gju",
     "i": "uok", "j": "hkn", "k": "jli", "l": "kop", "m": "nj", "n": "bmh", "o": "ipl", "p": "ol",
@@ -26,7 +26,7 @@ _WORD = re.compile(rf"[a-z]{{{MIN_LETTERS},}}")
 def add_typo(sentence: str, vocabulary: Collection[str], rng: random.Random) -> str:
     """Return the sentence with one typing error, or as it was where no word allows one."""
     words = list(_WORD.finditer(sentence))
-    for _ in range(ATTEMPTS if words else 0):
+    for _ in range(TYPO_ATTEMPTS if words else 0):
         word = rng.choice(words)
         wrong = _misspell(word[0], rng)
         if wrong != word[0] and wrong not in vocabulary:

@@ -45,8 +45,29 @@ AMOUNTS: dict[str, dict[str, float]] = {
 # The last part of a key that names a unit, right or wrong: `budget_mb` is meant to be `budget_mib`.
 UNIT_SUFFIXES = frozenset(
     [
-        *("b", "bytes", "kb", "kib", "m", "mb", "mib", "g", "gb", "gib", "percent", "pct"),
-        *("c", "celsius", "degrees", "f", "fahrenheit", "s", "seconds", "min", "minutes", "h", "hours"),
+        "b",
+        "bytes",
+        "kb",
+        "kib",
+        "m",
+        "mb",
+        "mib",
+        "g",
+        "gb",
+        "gib",
+        "percent",
+        "pct",
+        "c",
+        "celsius",
+        "degrees",
+        "f",
+        "fahrenheit",
+        "s",
+        "seconds",
+        "min",
+        "minutes",
+        "h",
+        "hours",
     ]
 )
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from edge_far.daemon import releases as module
-from edge_far.daemon.releases import Release, ReleaseDamaged, Releases
+from edge_far.daemon.release_files import Release, ReleaseDamaged
+from edge_far.daemon.releases import Releases
 from edge_far.errors import DataError, EdgeFarError, InputMissing, StorageError
 
 

@@ -13,13 +13,13 @@ import yaml
 from edge_far.errors import ConfigError, InputMissing, StorageError
 from edge_far.profile.document import (
     SECTIONS,
-    Memory,
     Profile,
     builtin_names,
     list_profiles,
     load_profile,
     reference_yaml,
 )
+from edge_far.profile.run_sections import Memory
 from edge_far.profile.schema import REQUIRED, default_of, settings_of
 
 ROOT = Path(__file__).parents[2]

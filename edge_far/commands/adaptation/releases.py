@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Verify and list."""
-    from edge_far.daemon.releases import ReleaseDamaged, Releases
+    from edge_far.daemon.release_files import ReleaseDamaged
+    from edge_far.daemon.releases import Releases
     from edge_far.errors import EdgeFarError
 
     state = StateDirectory(options.state)
@@ -42,7 +43,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         try:
             release = releases.verify(id)
             entry |= {
-                **{"made_s": release.created_s, "replaces": release.replaces, "path": str(release.path)},
+                "made_s": release.created_s,
+                "replaces": release.replaces,
+                "path": str(release.path),
                 "facts": dict(release.facts),
             }
         except EdgeFarError as error:

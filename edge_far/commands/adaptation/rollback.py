@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Switch `current`; a cycle under way notices and discards its candidate."""
-    from edge_far.daemon.releases import ReleaseDamaged, Releases
+    from edge_far.daemon.release_files import ReleaseDamaged
+    from edge_far.daemon.releases import Releases
 
     state = StateDirectory(options.state)
     state.must_exist()

@@ -41,7 +41,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             if options.what == "quarantine":
                 document["lines"] = [
                     {
-                        **{"file": source.file, "line": source.line, "reason": reason},
+                        "file": source.file,
+                        "line": source.line,
+                        "reason": reason,
                         "beginning": excerpt.decode("utf-8", "replace"),
                     }
                     for source, reason, excerpt in store.quarantined(options.limit)

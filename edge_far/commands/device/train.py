@@ -16,11 +16,8 @@ from edge_far.commands.common import (
     add_optimizer_argument,
     add_probe_argument,
     add_profile_arguments,
-    budget_of,
-    encode_file,
     profile_for,
     read_result,
-    step_times,
     threads_of,
 )
 from edge_far.console import Console
@@ -30,9 +27,9 @@ if TYPE_CHECKING:  # imported where needed, so that --help and bad options answe
     from edge_far.bundle import Bundle
     from edge_far.device.run.checkpoint import RunDirectory
     from edge_far.device.run.settings import RunRecord, TrainSettings
-    from edge_far.device.run.signals import StopRequest
     from edge_far.profile.document import Profile
 
+# Here are the options, their checks and the report; the run itself is in training_phases.py.
 EXAMPLES = """examples:
   edge-far train bundle --train train.jsonl --eval eval.jsonl --out run
   edge-far train bundle --train train.jsonl --out run --resume
@@ -89,9 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Train; the document is the run's result."""
     from edge_far.bundle import open_bundle
-    from edge_far.device.optimizers.registry import RATE_ADVICE
     from edge_far.device.run.checkpoint import RunDirectory
-    from edge_far.device.run.settings import load_record, resolve_settings
+    from edge_far.device.run.settings import resolve_settings
     from edge_far.device.run.signals import StopRequest
 
     _check_machine_options(options)
@@ -99,24 +95,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     profile = profile_for(options, bundle)
     settings = resolve_settings(bundle, _wishes(options, profile))
     directory = RunDirectory(options.out)
-    known = load_record(directory.settings) if options.resume else None
-    if known is None and not directory.unused:
-        raise OutputExists(
-            "exists already and is not empty",
-            where=str(options.out),
-            hint="continue it with --resume, or choose another directory"
-            if directory.settings.is_file()
-            else "choose another directory",
-        )
+    known = _known_record(options, directory)
     threads = known.threads if known and options.threads is None else threads_of(options, profile)
     wanted = _wanted_record(options, bundle, settings, threads)
-    if settings.optimizer in RATE_ADVICE and options.learning_rate is None:
-        console.warn(
-            f"the learning rate {settings.learning_rate:g} is the bundle's, chosen for AdamW; "
-            f"{RATE_ADVICE[settings.optimizer]}: name it with --learning-rate"
-        )
-    if wanted.train_sha256 == wanted.eval_sha256:
-        console.warn("--eval is the training data: its accuracy says nothing about new texts")
+    _warn_of_wishes(options, wanted, console)
     if known is not None:
         known.refuse_changes(wanted)
         if directory.result.is_file():
@@ -125,109 +107,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             return {"run": str(options.out), **document}
         _warn_of_changes(known, wanted, console)
     with StopRequest() as stop:
-        return _train(options, console, bundle, profile, directory, wanted, known, stop)
+        from edge_far.commands.device.training_phases import Job, train
 
-
-def _train(
-    options: argparse.Namespace,
-    console: Console,
-    bundle: Bundle,
-    profile: Profile,
-    directory: RunDirectory,
-    wanted: RunRecord,
-    known: RunRecord | None,
-    stop: StopRequest,
-) -> dict[str, Any]:
-    from edge_far.device.board.memory import cgroup_limit_mib, release_free_memory, resident_set, use_one_heap
-    from edge_far.device.board.pressure import MemoryWatch
-    from edge_far.device.engine.arrays import read_arrays_into
-    from edge_far.device.engine.backends import choose_backend
-    from edge_far.device.planning.plan import make_plan, shapes_of
-    from edge_far.device.run.control import Control
-    from edge_far.device.run.prediction import predict_run
-    from edge_far.device.run.runlog import RunLog
-    from edge_far.device.run.settings import store_record
-    from edge_far.device.run.trainer import TrainData, Trainer
-
-    use_one_heap()
-    settings = wanted.settings
-    train = encode_file(bundle, options.train, console, max_seq_len=settings.max_seq_len)
-    held_out = encode_file(bundle, options.eval, console, max_seq_len=settings.max_seq_len) if options.eval else None
-    make_backend, _, learners = choose_backend(wanted.backend, bundle, wanted.threads, dropout=settings.dropout)
-    if options.learners:
-        read_arrays_into(options.learners, learners)
-    portable = wanted.backend == "portable"
-    budget = _effective_budget(budget_of(options, profile), cgroup_limit_mib(), console)
-    times = None
-    if portable:
-        times = step_times(
-            options,
-            bundle,
-            wanted.threads,
-            console,
-            budget,
-            dropout=settings.dropout,
-            optimizer=settings.optimizer,
-        )
-    release_free_memory()
-    plan = make_plan(
-        bundle.manifest,
-        shapes_of(train, settings.batch_size, held_out),
-        budget,
-        resident_set().now_mib,
-        options.micro_batch,
-        loaded=True,
-        keep=known.choice if known else None,
-        optimizer=settings.optimizer,
-        only_plain=not portable,
-        seconds=times,
-    )
-    if plan.predicted_peak_mib > budget:
-        console.warn(
-            f"the plan of this run needs about {plan.predicted_peak_mib:.0f} MiB, the budget is {budget:g} MiB"
-        )
-    prediction = None if times is None else predict_run(times, plan, settings, train, held_out)
-    with directory.locked():
-        if known is None:
-            store_record(directory.settings, wanted.planned(plan))
-        directory.prepare()
-        trainer = Trainer(
-            settings,
-            TrainData(train, held_out, len(bundle.manifest.labels)),
-            plan,
-            directory,
-            lambda: make_backend(learners, plan.parts_mib["activations"]),
-            MemoryWatch(budget, profile.pressure.min_available_mib, profile.pressure.max_memory_psi_some_avg10_percent),
-            console,
-            no_decay=frozenset(p.name for p in bundle.manifest.portable.parameters if not p.decay),
-            checkpoint_seconds=options.checkpoint_minutes * 60,
-            checkpoint_steps=options.checkpoint_steps,
-            control=Control(options.control),
-            prediction=prediction,
-        )
-        trainer.resume(directory.load_latest())
-        console.info(
-            f"plan: {trainer.total_steps} steps of {settings.batch_size} examples, micro-batch {plan.micro_batch} at "
-            f"{plan.longest} tokens; predicted peak {plan.predicted_peak_mib:.0f} of {budget:.0f} MiB"
-        )
-        if prediction is not None:
-            console.info(
-                f"time: about {prediction.step_seconds:.3g} s a step, {prediction.seconds:.0f} s in all on this machine"
-            )
-        with RunLog(directory.log) as log:
-            log.write(
-                "start" if log.empty else "resume",
-                profile=profile.name,
-                budget_mib=budget,
-                steps=trainer.total_steps,
-                step=trainer.state.step,
-                threads=wanted.threads,
-                backend=wanted.backend,
-                optimizer=settings.optimizer,
-                onnxruntime=wanted.onnxruntime,
-                plan=plan.to_json(),
-            )
-            return {"run": str(options.out), **trainer.train(stop, log)}
+        job = Job(options, console, bundle, profile, directory, wanted, known)
+        return {"run": str(options.out), **train(job, stop)}
 
 
 def _check_machine_options(options: argparse.Namespace) -> None:
@@ -239,6 +122,22 @@ def _check_machine_options(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"must be from 0.01 to 10000, not {options.checkpoint_minutes:g}", where="--checkpoint-minutes"
         )
+
+
+def _known_record(options: argparse.Namespace, directory: RunDirectory) -> RunRecord | None:
+    """Return the record of the run to continue, None for a new run; raises OutputExists where none can begin."""
+    from edge_far.device.run.settings import load_record
+
+    if options.resume:
+        return load_record(directory.settings)
+    if not directory.unused:
+        other = "choose another directory"
+        raise OutputExists(
+            "exists already and is not empty",
+            where=str(options.out),
+            hint=f"continue it with --resume, or {other}" if directory.settings.is_file() else other,
+        )
+    return None
 
 
 def _wanted_record(options: argparse.Namespace, bundle: Bundle, settings: TrainSettings, threads: int) -> RunRecord:
@@ -284,14 +183,18 @@ def _wishes(options: argparse.Namespace, profile: Profile) -> dict[str, Any]:
     }
 
 
-def _effective_budget(budget: float, limit: float | None, console: Console) -> float:
-    """A cgroup limit below the budget counts: the kernel would kill the process there."""
-    if limit is not None and limit < budget:
+def _warn_of_wishes(options: argparse.Namespace, wanted: RunRecord, console: Console) -> None:
+    """Tell what was asked for and is seldom meant."""
+    from edge_far.device.optimizers.registry import RATE_ADVICE
+
+    settings = wanted.settings
+    if settings.optimizer in RATE_ADVICE and options.learning_rate is None:
         console.warn(
-            f"this process may use {limit:.0f} MiB only (cgroup limit), less than the budget of {budget:.0f} MiB"
+            f"the learning rate {settings.learning_rate:g} is the bundle's, chosen for AdamW; "
+            f"{RATE_ADVICE[settings.optimizer]}: name it with --learning-rate"
         )
-        return limit
-    return budget
+    if wanted.train_sha256 == wanted.eval_sha256:
+        console.warn("--eval is the training data: its accuracy says nothing about new texts")
 
 
 def _warn_of_changes(known: RunRecord, wanted: RunRecord, console: Console) -> None:

@@ -27,7 +27,7 @@ EXAMPLES = """examples:
 Bundles are compiled into the folder for temporary files (TMPDIR): about 0.6 GB each for DistilBERT.
 """
 
-LARGEST = 4096
+LARGEST_OPTION = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,9 +132,11 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse what cannot be measured before minutes are spent."""
     for name, least in (("batch", 1), ("micro_batch", 1), ("steps", 1), ("warmup", 0), ("rounds", 1), ("threads", 1)):
         value = getattr(options, name)
-        if value is not None and not least <= value <= LARGEST:
-            raise UsageError(f"must be from {least} to {LARGEST}, not {value}", where=f"--{name.replace('_', '-')}")
-    if not 8 <= options.length <= LARGEST or options.length % 8:
+        if value is not None and not least <= value <= LARGEST_OPTION:
+            raise UsageError(
+                f"must be from {least} to {LARGEST_OPTION}, not {value}", where=f"--{name.replace('_', '-')}"
+            )
+    if not 8 <= options.length <= LARGEST_OPTION or options.length % 8:
         raise UsageError(f"must be a multiple of 8 from 8 on, not {options.length}", where="--length")
     if options.seed < 0:
         raise UsageError(f"must not be negative, not {options.seed}", where="--seed")

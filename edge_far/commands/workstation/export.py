@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable
-from edge_far.profile.document import Compute
+from edge_far.profile.run_sections import Compute
 from edge_far.profile.schema import settings_of
 
 EXAMPLES = """examples:

@@ -112,7 +112,7 @@ def _kernel(node: ir.Node) -> str:
 
 
 def _kind(value: ir.Value) -> str:
-    """Return element type (float32 goes without saying) and a letter a dimension; of a short constant its integers."""
+    """Return element type (left out for float32) and a letter a dimension; of a short constant its integers."""
     array = constant_of(value)
     if array is not None and array.size <= _LONGEST_SETTING and array.dtype.kind in "iu":
         return "{" + " ".join(str(number) for number in array.ravel()) + "}"

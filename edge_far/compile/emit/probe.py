@@ -1,10 +1,9 @@
 """Builds probe.onnx: one operator of every kernel, for the device to time by itself.
 
-The device keeps the times (device/planning/machine_speed.py).
-
-Each is the one with the most work of all the bundle's graphs. Activations and learners become inputs, shared by
-operators that read the same shape; what computes a shape that an operator asks for comes along; frozen weights are the
-bundle's own, so the probe weighs a few KB. A Shape behind each operator takes its output, which is freed at once.
+Of the operators of a kernel it is the one with the most work in all of the bundle's graphs. Activations and learners
+become inputs, shared by operators that read the same shape; what computes a shape that an operator asks for comes
+along; frozen weights are the bundle's own, so the probe weighs a few KB. A Shape behind each operator takes its output,
+which is freed at once. The device measures and keeps the times (device/planning/machine_speed.py).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ MASKED_SCORE = -1e9
 
 
 class _Classifier(torch.nn.Module):
-    """The model with explicit mask arithmetic and positions, so that the graph holds no shape puzzles."""
+    """The model with explicit mask arithmetic and positions, so that the graph computes no shapes."""
 
     def __init__(self, model: torch.nn.Module, architecture: str) -> None:
         super().__init__()

@@ -15,7 +15,8 @@ from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, dims_of
 
 __all__ = ["lower_internal_operators"]
 
-SMALLEST_GAMMA = 1e-6
+# A gamma smaller than this is not divided by; this is.
+SMALLEST_DIVISOR = 1e-6
 
 Lowering = Callable[[ir.Node, Builder], list[ir.Value | None]]
 
@@ -78,7 +79,7 @@ def _layer_norm_grad_from_output(node: ir.Node, b: Builder) -> list[ir.Value | N
     dy, y, gamma, beta, rate = _values(node)
     dx, dgamma, dbeta = node.outputs
     width = int(dims_of(gamma)[0])
-    tiny = b.scalar(SMALLEST_GAMMA)
+    tiny = b.scalar(SMALLEST_DIVISOR)
     lost = b.op("Less", [b.unary("Abs", gamma), tiny], dims_of(gamma), dtype=ir.DataType.BOOL)
     inverse = b.binary("Div", b.scalar(1.0), b.op("Where", [lost, tiny, gamma], dims_of(gamma)))
     product = b.mul(dy, y)

@@ -19,7 +19,7 @@ from edge_far.compile.memory.liveness import Buffer, buffers, scratch
 __all__ = ["Arena", "packing"]
 
 SEQUENCES = (8, 16, 32, 64, 128, 192, 256, 384, 512)
-BATCHES = (1, 4, 16)
+LAID_OUT_BATCHES = (1, 4, 16)
 GRAIN = 256  # bytes; the arena rounds sizes up to it
 
 
@@ -66,7 +66,7 @@ def packing(graph: ir.Graph) -> tuple[tuple[float, float], ...]:
     held = buffers(graph)
     besides = [scratch(node) for node in graph]
     return tuple(
-        (float(sequence), round(max(_factor(held, besides, batch, sequence) for batch in BATCHES), 4))
+        (float(sequence), round(max(_factor(held, besides, batch, sequence) for batch in LAID_OUT_BATCHES), 4))
         for sequence in SEQUENCES
     )
 

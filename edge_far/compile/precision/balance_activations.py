@@ -7,8 +7,9 @@
    multiplied by it. A GELU is never below -0.17, so a largest value of at least 1.2 keeps what is negative within a
    seventh of it, which is the range that quantize.py leaves below zero.
 3. Rows are large by a few nodes. Where largest_inputs.py has seen which, and sort_nodes.py put them first, the largest
-   value of a row is looked for among FEW of the nodes, instead of reading all of the GELU's output once more. It is at
-   least MARGIN times the largest that any other node was seen to take; what exceeds even that is clipped.
+   value of a row is looked for in the first SEARCHED_SHARE of the nodes, instead of reading all of the GELU's output
+   once more. It is at least UNSEARCHED_MARGIN times the largest that any other node was seen to take; what exceeds
+   even that is clipped.
 
 On real weights this is the difference between a worst learner gradient's cosine of 0.95 and 0.99
 (docs/lab/performance.md).
@@ -32,11 +33,11 @@ __all__ = ["SMALLEST_GELU_ROW", "balance_activations"]
 
 SMALLEST_GELU_ROW = 1.2
 # The share of a branch's nodes that the largest value of a row is looked for among.
-FEW = 0.05
-MARGIN = 1.2
+SEARCHED_SHARE = 0.05
+UNSEARCHED_MARGIN = 1.2
 
 # A normalised channel has mean 0 and deviation 1 over the features of a token: 3 deviations cover nearly all of it.
-DEVIATIONS = 3.0
+CHANNEL_DEVIATIONS = 3.0
 
 
 def balance_activations(
@@ -70,7 +71,7 @@ def _is_forward_product(node: ir.Node) -> bool:
 
 def _balance_channels(graph: ir.Graph, node: ir.Node, norm: ir.Node, parameters: Mapping[str, np.ndarray]) -> None:
     gamma, beta = (_value_of(value, parameters) for value in norm.inputs[1:3])
-    sizes = np.abs(beta) + DEVIATIONS * np.abs(gamma)
+    sizes = np.abs(beta) + CHANNEL_DEVIATIONS * np.abs(gamma)
     sizes = np.maximum(sizes, sizes.mean() * 1e-3).astype(np.float32)
     source, weight = node.inputs[:2]
     matrix = constant_of(weight)
@@ -100,8 +101,8 @@ def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> No
 def _gelu_row_sizes(value: ir.Value, seen: np.ndarray | None, b: Builder) -> ir.Value:
     least = SMALLEST_GELU_ROW
     if seen is not None:
-        few = math.ceil(FEW * len(seen))
-        least = max(least, MARGIN * float(seen[min(few, len(seen) - 1)]))
+        few = math.ceil(SEARCHED_SHARE * len(seen))
+        least = max(least, UNSEARCHED_MARGIN * float(seen[min(few, len(seen) - 1)]))
         bounds = [b.constant(np.array([bound], np.int64), f"nodes.{bound}") for bound in (0, few)]
         last_axis = b.constant(np.array([-1], np.int64), "last_axis")
         value = b.op("Slice", [value, *bounds, last_axis], (dims_of(value)[0], few))

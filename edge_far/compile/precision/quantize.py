@@ -8,8 +8,8 @@
    com.microsoft MatMulIntegerToFloat; a gradient that a stash multiplies before its product stays in bytes between the
    two (stashed_gradients.py); elsewhere DynamicQuantizeMatMul finds one scale for the whole.
 
-`store_frozen_weights` is for cores without integer dot products: 8 bits with one scale for BLOCK numbers, stored once
-for both directions, become fp32 for each product (DequantizeLinear), and activations are not rounded.
+`store_frozen_weights` is for cores without integer dot products: 8 bits with one scale for MATRIX_BLOCK numbers, stored
+once for both directions, become fp32 for each product (DequantizeLinear), and activations are not rounded.
 
 Frozen embedding tables are int8 with one scale for TABLE_BLOCK numbers of a row; only rows that are looked up become
 float32.
@@ -30,12 +30,12 @@ from edge_far.compile.precision.stashed_gradients import integer_product, stashe
 
 __all__ = ["quantize_columns", "quantize_frozen_products", "quantize_frozen_tables", "store_frozen_weights"]
 
-LARGEST = 127
+LARGEST_INT8 = 127
 # Below this many elements the saving is not worth a quantisation of the activation.
 SMALLEST_MATRIX = 1024
 # Numbers that share a scale where only the storage is rounded, in a matrix and in a row of a table. Chosen by the worst
 # gradient (benchmarks/gradient_cosine.py): blocks of 32 in matrices cost int8-weights a cosine of 0.0015.
-BLOCK, TABLE_BLOCK = 16, 32
+MATRIX_BLOCK, TABLE_BLOCK = 16, 32
 BLOCKED_OPSET = 21  # DequantizeLinear knows blocks since then
 # The uint8 that stands for zero in rows that were divided by their size: of a GELU, which is never far below zero, and
 # of anything else.
@@ -45,12 +45,12 @@ GELU_ZERO, SYMMETRIC_ZERO = 32, 128
 def quantize_columns(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Quantise a matrix [in, out] to int8 with one scale a column; return (values, scales float32 [out])."""
     peak = np.abs(matrix).max(axis=0)
-    scales = np.where(peak > 0, peak / LARGEST, 1.0).astype(np.float32)
-    values = np.clip(np.rint(matrix / scales), -LARGEST, LARGEST).astype(np.int8)
+    scales = np.where(peak > 0, peak / LARGEST_INT8, 1.0).astype(np.float32)
+    values = np.clip(np.rint(matrix / scales), -LARGEST_INT8, LARGEST_INT8).astype(np.int8)
     return values, scales
 
 
-def quantize_blocks(matrix: np.ndarray, axis: int, size: int = BLOCK) -> tuple[np.ndarray, np.ndarray]:
+def quantize_blocks(matrix: np.ndarray, axis: int, size: int = MATRIX_BLOCK) -> tuple[np.ndarray, np.ndarray]:
     """Quantise a matrix to int8 with one scale for each `size` numbers along an axis that they fill.
 
     Returns values and scales (float32, the axis divided by `size`).
@@ -58,8 +58,8 @@ def quantize_blocks(matrix: np.ndarray, axis: int, size: int = BLOCK) -> tuple[n
     shape = [*matrix.shape[:axis], -1, size, *matrix.shape[axis + 1 :]]
     blocks = matrix.reshape(shape)
     peak = np.abs(blocks).max(axis=axis + 1, keepdims=True)
-    scales = np.where(peak > 0, peak / LARGEST, 1.0).astype(np.float32)
-    values = np.clip(np.rint(blocks / scales), -LARGEST, LARGEST).astype(np.int8)
+    scales = np.where(peak > 0, peak / LARGEST_INT8, 1.0).astype(np.float32)
+    values = np.clip(np.rint(blocks / scales), -LARGEST_INT8, LARGEST_INT8).astype(np.int8)
     return values.reshape(matrix.shape), np.squeeze(scales, axis + 1)
 
 
@@ -96,14 +96,14 @@ def store_frozen_weights(model: ir.Model) -> PassNote:
     """Make every Gemm with a frozen matrix read it from 8 bits, dequantised for that product alone."""
     note = PassNote("store_frozen_weights")
     for node, weight, matrix in _frozen_products(model.graph, note):
-        axis = next((axis for axis in (0, 1) if matrix.shape[axis] % BLOCK == 0), None)
+        axis = next((axis for axis in (0, 1) if matrix.shape[axis] % MATRIX_BLOCK == 0), None)
         if axis is None:
-            note.refuse(f"{weight.name}: blocks of {BLOCK} do not fill {matrix.shape[0]} x {matrix.shape[1]}")
+            note.refuse(f"{weight.name}: blocks of {MATRIX_BLOCK} do not fill {matrix.shape[0]} x {matrix.shape[1]}")
             continue
         values, scales = quantize_blocks(matrix, axis)
         b = Builder(model.graph, "int8")
         stored = [b.constant(values, f"{weight.name}.int8"), b.constant(scales, f"{weight.name}.scales")]
-        restored = b.op("DequantizeLinear", stored, dims_of(weight), axis=axis, block_size=BLOCK)
+        restored = b.op("DequantizeLinear", stored, dims_of(weight), axis=axis, block_size=MATRIX_BLOCK)
         insert_before(model.graph, node, b.nodes)
         node.replace_input_with(1, restored)
         note.changed("matrices stored in 8 bits")

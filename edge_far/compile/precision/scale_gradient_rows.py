@@ -4,7 +4,7 @@ Rows of dy differ by orders of magnitude: the first token of the last blocks car
 The branch dx = ((dy @ w2.T) * gelu') @ w1.T is linear in each row, so rows are divided by their size before the first
 product and multiplied by it after the second: exact in real numbers, and per-row precision for int8.
 
-The size is DEVIATIONS times the root mean square, or the length, where that is less. Divided by it all rows have one
+The size is ROW_SIZE_RMS times the root mean square, or the length, where that is less. Divided by it all rows have one
 length, which says how large their products become (stashed_gradients.py); the largest magnitude would not. A number of
 a row of 768 exceeds the row's size where it is more than 0.29 of the row's length: it is clipped. A LayerNormalization
 with one gamma more than about eight times the others makes such rows.
@@ -21,7 +21,7 @@ from edge_far.compile.graph.sizes import dims_of
 
 __all__ = ["SMALLEST_ROW", "multiply_users", "scale_gradient_rows", "scaled_length"]
 
-DEVIATIONS = 8.0
+ROW_SIZE_RMS = 8.0
 
 # Keeps a row of zeros (padding) at zero instead of dividing by it.
 SMALLEST_ROW = 1e-30
@@ -55,7 +55,7 @@ def _row_sizes(value: ir.Value, b: Builder) -> ir.Value:
 
 def scaled_length(width: int) -> float:
     """Return how long a row of `width` numbers is, once divided by its size: at least 1, where nothing is clipped."""
-    return float(max(1.0, width**0.5 / DEVIATIONS))
+    return float(max(1.0, width**0.5 / ROW_SIZE_RMS))
 
 
 def multiply_users(graph: ir.Graph, node: ir.Node, sizes: ir.Value, bias: ir.Value | None = None) -> None:

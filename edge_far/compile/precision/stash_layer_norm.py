@@ -21,7 +21,7 @@ from edge_far.compile.graph.sizes import BATCH, dims_of
 __all__ = ["normalise_from_outputs"]
 
 # Training moves a gamma by about the sum of its learning rates: far less than this in any run that converges.
-SMALLEST_GAMMA = 0.05
+SMALLEST_SAFE_GAMMA = 0.05
 
 
 def normalise_from_outputs(model: ir.Model, gammas: Mapping[str, np.ndarray]) -> PassNote:
@@ -44,7 +44,7 @@ def normalise_from_outputs(model: ir.Model, gammas: Mapping[str, np.ndarray]) ->
             note.refuse(f"{y.name}: one row an example saves nothing")
             continue
         smallest = float(np.abs(gammas[str(gamma.name)]).min())
-        if smallest < SMALLEST_GAMMA:
+        if smallest < SMALLEST_SAFE_GAMMA:
             note.refuse(f"{gamma.name}: an element of size {smallest:.1e} is too small to divide by")
             continue
         b = Builder(graph, "stash")

@@ -7,8 +7,8 @@ bytes.
 How large the first product becomes must be known before it is: to read it for that would cost what bytes save. It makes
 h = x @ w, and over many nodes h_j deviates from zero by |x| times the root mean square of column j of w. Rows have been
 brought to one length |x| by scale_gradient_rows; columns are divided by that figure here, which the matrix' scales and
-the second matrix take over; so one step suits all of h, QLinearMatMul gives it in bytes, and values up to DEVIATIONS
-are kept; the few beyond are clipped. The second product multiplies its rows by their sizes again.
+the second matrix take over; so one step suits all of h, and QLinearMatMul gives it in bytes. Values up to
+KEPT_DEVIATIONS are kept; the few beyond are clipped. The second product multiplies its rows by their sizes again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from edge_far.compile.precision.scale_gradient_rows import scaled_length
 
 __all__ = ["StashedGradient", "integer_product", "stashed_gradient"]
 
-DEVIATIONS = 4.0
-LARGEST = 127  # steps of the largest magnitude kept
+KEPT_DEVIATIONS = 4.0
+KEPT_STEPS = 127  # a byte's steps from zero to the largest magnitude that is kept
 # GELU' is between -0.13 and 1.13, and so is the product in units of the largest gradient kept.
 PRODUCT_SCALE = 1.13
 
@@ -60,7 +60,7 @@ class StashedGradient:
         """Return the gradient in bytes, what a step of them is, and the byte for zero."""
         x, matrix, x_scale, scales, zero = self.first.inputs[:5]
         assert x is not None and zero is not None
-        step = scaled_length(int(dims_of(x)[-1])) * DEVIATIONS / LARGEST
+        step = scaled_length(int(dims_of(x)[-1])) * KEPT_DEVIATIONS / KEPT_STEPS
         symmetric = b.constant(np.array(0, np.int8), "zero.int8")
         inputs = [x, x_scale, zero, matrix, scales, symmetric, b.scalar(step), zero]
         return b.op("QLinearMatMul", inputs, dims_of(self.gradient), dtype=ir.DataType.UINT8), step, zero

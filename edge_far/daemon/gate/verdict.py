@@ -1,9 +1,11 @@
 """Decides whether a candidate may be released, from the answers of both models to the same held-out examples.
 
-A pure function of arrays: no file, no clock, no model. Two comparisons: - the device's held-out examples:
-not worse in the point estimate than the current release, and the lower confidence bound of the paired
-difference above minus the tolerance; - the base (replay) set, where there is one: non-inferior to the
-**factory** release, so that a small loss each night cannot add up.
+A pure function of arrays: no file, no clock, no model. There are two comparisons, and both must be passed:
+
+- the device's held-out examples, against the current release: the accuracy is not lower, and the lower confidence bound
+  of the paired difference is above minus the tolerance;
+- the base (replay) set, where there is one, against the **factory** release: the lower confidence bound is above minus
+  the tolerance. The factory release stays the same, so a small loss each night cannot add up.
 """
 
 from __future__ import annotations
@@ -145,7 +147,12 @@ def _compare(
         confidence=confidence,
         detectable_loss=detectable_loss(n, discordant, tolerance, confidence, superior=superior),
         accepted_if_equal=acceptance_probability(
-            *(n, discordant / 2, discordant / 2, tolerance, confidence), superior=superior
+            n,
+            gain=discordant / 2,
+            loss=discordant / 2,
+            tolerance=tolerance,
+            confidence=confidence,
+            superior=superior,
         ),
     )
     if len(np.unique(candidate)) == 1 and len(np.unique(labels)) > 1:

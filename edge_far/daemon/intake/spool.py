@@ -24,7 +24,7 @@ __all__ = ["DEFAULT_SPOOL", "SUFFIX", "add", "is_ready"]
 
 DEFAULT_SPOOL = Path("/var/spool/edge-far")
 SUFFIX = ".jsonl"
-FILE_MODE = 0o640  # the directory's group is the daemon's
+SPOOLED_FILE_MODE = 0o640  # the directory's group is the daemon's
 FEEDBACK = ("correct", "wrong")
 
 
@@ -45,8 +45,12 @@ def add(
     Raises DataError (65), InputMissing (66) for a missing spool, StorageError (74).
     """
     fields = {
-        **{"id": id, "text": text, "text_pair": text_pair},
-        **{"label": label, "prediction": prediction, "feedback": feedback},
+        "id": id,
+        "text": text,
+        "text_pair": text_pair,
+        "label": label,
+        "prediction": prediction,
+        "feedback": feedback,
     }
     record = {name: value for name, value in fields.items() if value is not None}
     _check(record)
@@ -80,10 +84,10 @@ def _drop(line: bytes, spool: Path) -> Path:
     stem = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
     temporary, final = spool / f".{stem}.tmp", spool / f"{stem}{SUFFIX}"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, SPOOLED_FILE_MODE)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(file.fileno(), FILE_MODE)
+                os.fchmod(file.fileno(), SPOOLED_FILE_MODE)
                 file.write(line)
                 file.flush()
                 _keep_order(file.fileno(), spool)

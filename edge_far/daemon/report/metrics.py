@@ -18,7 +18,7 @@ __all__ = ["CATALOGUE", "Metric", "exposition", "write_metrics"]
 
 PREFIX = "edge_far_"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-FILE_MODE = 0o644
+METRICS_FILE_MODE = 0o644
 
 # Every figure there is: name without prefix -> kind and help. deploy/grafana-dashboard.json shows them.
 CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str]] = {
@@ -74,7 +74,7 @@ def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = exposition(metrics)
         write_atomically(path, text.encode("utf-8"))
-        path.chmod(FILE_MODE)
+        path.chmod(METRICS_FILE_MODE)
     except StorageError:
         raise
     except OSError as error:

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from typing import Any
 
 from edge_far.daemon.notes import Note, Notes
-from edge_far.daemon.releases import Release, ReleaseDamaged, Releases
+from edge_far.daemon.release_files import Release, ReleaseDamaged
+from edge_far.daemon.releases import Releases
 from edge_far.daemon.report import status_text
 from edge_far.daemon.state import StateDirectory
 from edge_far.daemon.store.examples import Store
@@ -159,8 +160,13 @@ def _cycle(row: CycleRow | None) -> dict[str, Any] | None:
         return None
     details = row.details
     return {
-        **{"id": row.id, "state": row.state, "outcome": row.outcome, "attempt": row.attempt, "base": row.base},
-        **{"started_s": round(row.started_s), "updated_s": round(row.updated_s)},
+        "id": row.id,
+        "state": row.state,
+        "outcome": row.outcome,
+        "attempt": row.attempt,
+        "base": row.base,
+        "started_s": round(row.started_s),
+        "updated_s": round(row.updated_s),
         "candidate": row.candidate,
         "reason": details.get("reason"),
         "examples": details.get("examples"),

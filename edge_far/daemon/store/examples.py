@@ -122,17 +122,14 @@ class Store:
         key = example_key(example.text, example.text_pair)
         known = self._database.row("SELECT id, label FROM examples WHERE key = ?", (key,))
         if known is None:
-            size = len(example.text.encode()) + len((example.text_pair or "").encode())
+            text, pair, label = example.text, example.text_pair, example.label
+            side, change = is_held_out(key, self.held_out_share), self._next("change")
+            size, now = len(text.encode()) + len((pair or "").encode()), self.now_s()
             self._database.run(
                 "INSERT INTO examples"
                 " (key, text, text_pair, label, held_out, change, file, line, bytes, received_s)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(key, example.text, example.text_pair, example.label),
-                    is_held_out(key, self.held_out_share),
-                    self._next("change"),
-                    *(source.file, source.line, size, self.now_s()),
-                ),
+                (key, text, pair, label, side, change, source.file, source.line, size, now),
             )
             return "new"
         if known[1] == example.label:
@@ -240,12 +237,10 @@ class Store:
                 example = Example(row["text"], row["text_pair"], row["label"])
                 if self.add(example, Source(row["file"], row["line"])) == "duplicate":
                     continue
+                key = example_key(example.text, example.text_pair)
                 self._database.run(
                     "UPDATE examples SET corrections = ?, received_s = min(?, received_s), set_aside = ? WHERE key = ?",
-                    (
-                        *(row["corrections"], row["received_s"], row["set_aside"]),
-                        example_key(example.text, example.text_pair),
-                    ),
+                    (row["corrections"], row["received_s"], row["set_aside"], key),
                 )
         return self.counts().examples + self.counts().set_aside - before
 

@@ -15,7 +15,7 @@ __all__ = ["CONSUMING", "FINISHED", "CycleRow", "Journal"]
 FINISHED = "finished"
 # After these the same examples do not start another cycle.
 CONSUMING = ("released", "rejected", "failed")
-COLUMNS = "id, state, attempt, change, base_release, candidate_release, outcome, details, started_s, updated_s"
+CYCLE_COLUMNS = "id, state, attempt, change, base_release, candidate_release, outcome, details, started_s, updated_s"
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,13 @@ class Journal:
                 "UPDATE cycles SET state = ?, attempt = ?, candidate_release = ?, outcome = ?, details = ?,"
                 " updated_s = ? WHERE id = ?",
                 (
-                    *(changed.state, changed.attempt, changed.candidate, changed.outcome),
-                    *(json.dumps(dict(changed.details)), changed.updated_s, row.id),
+                    changed.state,
+                    changed.attempt,
+                    changed.candidate,
+                    changed.outcome,
+                    json.dumps(dict(changed.details)),
+                    changed.updated_s,
+                    row.id,
                 ),
             )
         return changed
@@ -105,15 +110,21 @@ class Journal:
         return {str(outcome): int(count) for outcome, count in self._database.rows(query)}
 
     def _rows(self, condition: str, *values: object) -> list[CycleRow]:
-        rows = self._database.rows(f"SELECT {COLUMNS} FROM cycles {condition}", values)
+        rows = self._database.rows(f"SELECT {CYCLE_COLUMNS} FROM cycles {condition}", values)
         return [
             CycleRow(
-                *(row[0], row[1], row[2], row[3], row[4], row[5], row[6]),
-                details=_details(row[7]),
-                started_s=row[8],
-                updated_s=row[9],
+                id=id,
+                state=state,
+                attempt=attempt,
+                change=change,
+                base=base,
+                candidate=candidate,
+                outcome=outcome,
+                details=_details(details),
+                started_s=started,
+                updated_s=updated,
             )
-            for row in rows
+            for id, state, attempt, change, base, candidate, outcome, details, started, updated in rows
         ]
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 __all__ = ["readable_examples"]
 
-COLUMNS = ("text", "text_pair", "label", "change", "corrections", "file", "line", "received_s", "set_aside")
+EXAMPLE_COLUMNS = ("text", "text_pair", "label", "change", "corrections", "file", "line", "received_s", "set_aside")
 HIGHEST_ID = 1 << 20
 RANGE = 1 << 10
 MAX_FAILURES = 50_000  # a few seconds
@@ -41,7 +41,7 @@ def _rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     reader = _RangeReader(connection)
     for first in range(1, highest + 1, RANGE):
         for values in reader.read(first, min(first + RANGE - 1, highest)):
-            row = dict(zip(COLUMNS, map(_decoded, values), strict=True))
+            row = dict(zip(EXAMPLE_COLUMNS, map(_decoded, values), strict=True))
             if _plausible(row):
                 yield row
 
@@ -55,7 +55,7 @@ class _RangeReader:
 
     def read(self, first: int, last: int) -> list[tuple[Any, ...]]:
         """Return the readable rows of a range."""
-        query = f"SELECT {', '.join(COLUMNS)} FROM examples WHERE id BETWEEN ? AND ?"
+        query = f"SELECT {', '.join(EXAMPLE_COLUMNS)} FROM examples WHERE id BETWEEN ? AND ?"
         try:
             return self._connection.execute(query, (first, last)).fetchall()
         except sqlite3.Error:

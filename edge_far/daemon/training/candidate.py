@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edge_far.daemon.context import Context
-from edge_far.daemon.releases import Release, ReleaseDamaged
+from edge_far.daemon.release_files import Release, ReleaseDamaged
 from edge_far.daemon.training.supervisor import ChildEnd, Supervisor, Wish
 from edge_far.errors import Deferred, EdgeFarError, InputMissing, StorageError
 from edge_far.storage import fsync_directory, remove_leftovers, storage_error, write_atomically
@@ -94,7 +94,8 @@ def _make_factory(context: Context, supervisor: Supervisor) -> Release:
     candidate = context.state.factory / "candidate"
     build_candidate(context, supervisor, None, candidate)
     facts = {
-        **{"kind": "factory", "bundle": context.bundle.fingerprint},
+        "kind": "factory",
+        "bundle": context.bundle.fingerprint,
         "model": context.bundle.manifest.model.name,
     }
     id = context.releases.next_id(candidate)

@@ -25,10 +25,10 @@ __all__ = ["ChildEnd", "Progress", "Supervisor", "Wish", "oom_kills"]
 
 POLL_S = 0.2
 STALL_S = 240.0
-STALL_SHARE = 0.8  # of the watchdog's interval: the stalled child goes, and the daemon lives to tell
+STALL_SHARE = 0.8  # of the watchdog's interval: a stalled child is killed before systemd kills the daemon
 GAP_S = 10.0
 CHILD_OF = "--child-of"  # cli.py
-GRACE_S = 8.0  # for the checkpoint; the daemon itself has 10
+GRACE_S = 8.0  # for the checkpoint; the daemon itself must end within 10
 SHOWN_BYTES = 2000
 
 

@@ -42,7 +42,7 @@ NOISE_BITS = 12
 # Below this a block's largest value counts as this: a quotient by it is still a finite float32.
 TINY = np.float32(1e-30)
 # Keeps the quotient of sign and size away from 0 / 0; a is 0 far above it.
-ALMOST_ZERO = np.float32(1e-12)
+ROOT_GUARD = np.float32(1e-12)
 
 
 class AdamW8bit(AdamW):
@@ -134,7 +134,7 @@ def _keep_first(moment: np.ndarray, scratch: np.ndarray, codes: np.ndarray, larg
     np.max(scratch, axis=1, keepdims=True, out=largest)
     np.multiply(moment, np.float32(FIRST_LEVELS**2) / np.maximum(largest, TINY), out=moment)
     np.absolute(moment, out=scratch)
-    np.add(scratch, ALMOST_ZERO, out=scratch)
+    np.add(scratch, ROOT_GUARD, out=scratch)
     np.sqrt(scratch, out=scratch)
     np.divide(moment, scratch, out=moment)
     np.rint(moment, out=moment)

@@ -12,7 +12,7 @@ from edge_far.device.optimizers.base import Chunk, Optimizer, StateArray
 __all__ = ["Lion", "LionSettings"]
 
 # x / (|x| + this) is 0 for 0, and exactly 1 or -1 for |x| above 1e-30.
-ALMOST_ZERO = np.float32(1e-38)
+SIGN_GUARD = np.float32(1e-38)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Lion(Optimizer):
             np.multiply(gradient, step_factor, out=scratch)
             np.add(step, scratch, out=step)
             np.absolute(step, out=scratch)  # np.sign branches on every element and takes ten times as long
-            np.add(scratch, ALMOST_ZERO, out=scratch)
+            np.add(scratch, SIGN_GUARD, out=scratch)
             np.divide(step, scratch, out=step)
             np.multiply(step, rate, out=step)
             if keep != 1:

@@ -52,7 +52,7 @@ _TYPES |= {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(float16)"
 
 
 def measure(bundle: Bundle, threads: int, room_mib: float, seconds: float = SECONDS) -> dict[str, Any]:
-    """Return the measured part of a calibration (see calibration.Calibration) within `room_mib`.
+    """Return the measured part of a calibration (see machine_speed.Calibration) within `room_mib`.
 
     Raises BudgetError where there is no room for the smallest shape.
     """

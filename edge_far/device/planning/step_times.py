@@ -2,7 +2,7 @@
 
     seconds(graph, batch, sequence) = sum of count x (work x seconds per work at that size + seconds of a node)
 
-The seconds per work of a kernel lie on a line between measured sizes (in logarithms) and keep still beyond them.
+The seconds per work of a kernel lie on a line between measured sizes (in logarithms) and stay the same beyond them.
 """
 
 from __future__ import annotations

@@ -22,43 +22,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from edge_far.device.engine.arrays import write_arrays
-from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
-from edge_far.errors import BundleError, Deferred, StorageError
-from edge_far.storage import fsync_directory, remove_leftovers, sha256_of, staged_directory, storage_error, write_json
+from edge_far.device.run.training_state import TrainingState
+from edge_far.errors import BundleError, ConfigError, Deferred, StorageError
+from edge_far.storage import (
+    fsync_directory,
+    remove_leftovers,
+    sha256_of,
+    staged_directory,
+    storage_error,
+    write_atomically,
+    write_json,
+)
 
-__all__ = ["Checkpoint", "RunDirectory", "TrainingState"]
+__all__ = ["Checkpoint", "RunDirectory"]
 
 KEPT_CHECKPOINTS = 2
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """Where training stands after `step` optimiser steps; with bundle, data and plan it decides everything to come.
-
-    `optimizer` names the kind whose state lies beside it.
-    `seconds` is all the time since the start, `step_seconds` that of the steps without evaluations and checkpoints.
-    `divisor` divides the plan's micro-batches since the last step-down, `leanest` says that every one takes the step
-    graph of the smallest peak; `evaluated` is the step of the last evaluation.
-    """
-
-    step: int = 0
-    examples: int = 0
-    seconds: float = 0.0
-    step_seconds: float = 0.0
-    divisor: int = 1
-    leanest: bool = False
-    evaluated: int = 0
-    best_step: int | None = None
-    best_accuracy: float | None = None
-    first_loss: float | None = None
-    smoothed_loss: float | None = None
-    peak_rss_mib: float = 0.0
-    optimizer: str = DEFAULT_OPTIMIZER
 
 
 @dataclass(frozen=True)
@@ -69,6 +52,15 @@ class Checkpoint:
     learners: Path
     optimizer: Path
     damaged: int
+
+    def refuse_other_optimizer(self, name: str) -> None:
+        """Raise ConfigError where the optimiser `name` cannot go on from this state."""
+        if self.state.optimizer != name:
+            raise ConfigError(
+                f"the checkpoint was written with {self.state.optimizer}, not {name}",
+                where="--optimizer",
+                hint=f"continue it with --optimizer {self.state.optimizer}, or start a new run",
+            )
 
 
 class RunDirectory:
@@ -142,6 +134,33 @@ class RunDirectory:
         self._saved = (state.step, hashes)
         for old in self._newest_first()[KEPT_CHECKPOINTS:]:
             shutil.rmtree(old, ignore_errors=True)
+
+    def keep_best(self, learners: Mapping[str, np.ndarray], metrics: Mapping[str, Any]) -> None:
+        """Replace the best learners so far and the metrics that say so."""
+        with staged_directory(self.best, replace=True) as staging:
+            write_arrays(staging / "learners.safetensors", learners)
+            write_json(staging / "metrics.json", metrics)
+
+    def publish_best(self) -> dict[str, Any]:
+        """Make the best learners the run's result; return their metrics."""
+
+        def write(file: BinaryIO) -> None:
+            with (self.best / "learners.safetensors").open("rb") as found:
+                shutil.copyfileobj(found, file)
+
+        write_atomically(self.learners, write)
+        metrics: dict[str, Any] = json.loads((self.best / "metrics.json").read_bytes())
+        return metrics
+
+    def publish(self, learners: Mapping[str, np.ndarray]) -> None:
+        """Make these learners the run's result."""
+        write_arrays(self.learners, learners)
+
+    def finish(self, figures: Mapping[str, Any]) -> dict[str, Any]:
+        """Write result.json, which ends the run: its figures and the hash of the published learners; return it."""
+        result = {**figures, "learners_sha256": sha256_of(self.learners)}
+        write_json(self.result, result)
+        return result
 
     def load_latest(self) -> Checkpoint | None:
         """Return the newest complete checkpoint, or None where there is none; removes damaged newer ones.

@@ -40,7 +40,7 @@ def predict_run(
         for indices in batches
     ]
     mean = sum(steps) / len(steps)
-    count = min(len(batches) * settings.epochs, settings.max_steps or 10**12)
+    count = settings.total_steps(len(batches))
     total = mean * count
     if held_out is not None:
         groups = rows_by_length(held_out.lengths, plan.evaluation_tokens)

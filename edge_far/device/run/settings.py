@@ -46,6 +46,10 @@ class TrainSettings:
     max_steps: int | None
     optimizer: str = DEFAULT_OPTIMIZER
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Return the optimiser steps of the whole run."""
+        return min(steps_per_epoch * self.epochs, self.max_steps or 10**12)
+
 
 @dataclass(frozen=True)
 class RunRecord:

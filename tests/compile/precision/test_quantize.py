@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 from edge_far.compile.precision.quantize import (
-    BLOCK,
+    MATRIX_BLOCK,
     quantize_blocks,
     quantize_columns,
     quantize_frozen_products,
@@ -63,9 +63,9 @@ def test_weights_alone_are_stored_once_for_both_directions() -> None:
     assert operators(model) == ["DequantizeLinear", "Gemm", "DequantizeLinear", "Gemm"]
     assert set(model.graph.initializers) == {"w.int8", "w.scales"} and note.changes == {"matrices stored in 8 bits": 2}
     values, scales = quantize_blocks(W, axis=0)
-    assert values.shape == W.shape and scales.shape == (32 // BLOCK, 64)
-    stored = values * np.repeat(scales, BLOCK, axis=0)
-    assert np.all(np.abs(W - stored) <= np.repeat(scales, BLOCK, axis=0) / 2 * (1 + 1e-5))
+    assert values.shape == W.shape and scales.shape == (32 // MATRIX_BLOCK, 64)
+    stored = values * np.repeat(scales, MATRIX_BLOCK, axis=0)
+    assert np.all(np.abs(W - stored) <= np.repeat(scales, MATRIX_BLOCK, axis=0) / 2 * (1 + 1e-5))
     dy = random_array(3, 20, 64)
     forward, backward = run_graph(model, X, dy)
     # Only the storage rounds: the products are fp32 products with the matrix that is stored.

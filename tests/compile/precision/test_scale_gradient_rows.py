@@ -53,7 +53,7 @@ def test_small_rows_survive_int8() -> None:
 
 
 def test_scaled_rows_have_one_length() -> None:
-    """Up to 64 numbers a row is as long as the largest magnitude allowed; above, DEVIATIONS root mean squares are."""
+    """Up to 64 numbers a row is as long as the largest magnitude allowed; above, ROW_SIZE_RMS root mean squares are."""
     for width in (32, 64, 768):
         rows = random_array(4, 5, width) * np.logspace(-3, 3, 5, dtype=np.float32)[:, None]
 

@@ -10,9 +10,11 @@ import pytest
 
 from edge_far.daemon.training.conditions import PauseControl, start_conditions
 from edge_far.device.board.sensors import Power, Pressure, Readings, Temperature, Throttling
-from edge_far.profile.document import Adaptation, Memory, Profile, Schedule, Storage, Thermal
-from edge_far.profile.document import Power as PowerSettings
-from edge_far.profile.document import Pressure as PressureSettings
+from edge_far.profile.adaptation_sections import Adaptation, Schedule, Storage, Thermal
+from edge_far.profile.adaptation_sections import Power as PowerSettings
+from edge_far.profile.document import Profile
+from edge_far.profile.run_sections import Memory
+from edge_far.profile.run_sections import Pressure as PressureSettings
 
 PROFILE = Profile(
     name="test",

@@ -12,7 +12,7 @@ from edge_far.device.engine.arrays import read_arrays_into, write_arrays
 from edge_far.device.optimizers.base import CHUNK, Optimizer, global_norm
 from edge_far.device.optimizers.lion import Lion, LionSettings
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS, RATE_ADVICE, make_optimizer, state_bytes
-from edge_far.profile.document import Training
+from edge_far.profile.run_sections import Training
 from edge_far.profile.schema import settings_of
 
 SHAPES = {

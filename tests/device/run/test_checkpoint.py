@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edge_far.device.engine.arrays import read_arrays
-from edge_far.device.run.checkpoint import KEPT_CHECKPOINTS, RunDirectory, TrainingState
+from edge_far.device.run.checkpoint import KEPT_CHECKPOINTS, RunDirectory
+from edge_far.device.run.training_state import TrainingState
 from edge_far.errors import BundleError, Deferred, StorageError
 
 STATE = TrainingState(step=3, examples=12, seconds=0.1, divisor=2, best_accuracy=1 / 3, smoothed_loss=0.1 + 0.2)

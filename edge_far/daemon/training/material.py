@@ -1,0 +1,60 @@
+"""Writes down what a cycle trains and measures on, as files that stay the same until its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import BinaryIO
+
+from edge_far.daemon.context import Context
+from edge_far.daemon.state import CycleDirectory
+from edge_far.errors import Deferred
+from edge_far.storage import staged_directory
+from edge_far.texts.data import Example
+
+__all__ = ["write_material"]
+
+
+def write_material(context: Context, change: int) -> dict[str, int]:
+    """Write the examples up to `change` and the host's samples into the cycle's directory; return how many by file.
+
+    Examples with labels that the model does not know are left out, which a note tells. Raises Deferred (75) where
+    nothing is left to train on.
+    """
+    store, known = context.store, set(context.bundle.manifest.labels)
+    counts: dict[str, int] = {}
+    unknown = 0
+    with staged_directory(context.state.cycle.root, replace=True) as staging:
+        files = CycleDirectory(staging)
+        for path, held_out in ((files.train, False), (files.held_out, True)):
+            examples = (stored.example for stored in store.examples(held_out=held_out, up_to_change=change))
+            with path.open("wb") as file:
+                counts[path.name], left_out = _write(file, examples, known)
+            unknown += left_out
+        if not counts[files.train.name]:
+            raise Deferred("no example to train on: all are held out or have unknown labels")
+        if context.profile.adaptation.use_replay:
+            with files.train.open("ab") as file:
+                counts["replay"], _ = _write(file, store.replay(held_out=False), known)
+            with files.base.open("wb") as file:
+                counts[files.base.name], _ = _write(file, store.replay(held_out=True), known)
+    context.notes.tell(
+        "labels",
+        f"{unknown} examples have labels that this model does not know and are not used" if unknown else None,
+        "export a bundle with these labels (edge-far export)",
+    )
+    return counts
+
+
+def _write(file: BinaryIO, examples: Iterable[Example], known: set[str]) -> tuple[int, int]:
+    """Write examples as JSON lines; return how many were written and how many have labels not `known`."""
+    used = unknown = 0
+    for example in examples:
+        if example.label not in known:
+            unknown += 1
+            continue
+        record = {"text": example.text, "text_pair": example.text_pair, "label": example.label}
+        line = json.dumps({k: v for k, v in record.items() if v is not None}, ensure_ascii=False)
+        file.write(line.encode("utf-8") + b"\n")
+        used += 1
+    return used, unknown

@@ -1,0 +1,179 @@
+"""The training phase of a cycle: starts the trainer, has it watched, and decides what its end means.
+
+Read `advance` first. An end that was seen ends the phase (trained, failed, discarded), makes it wait (Deferred) or
+starts it over with a smaller plan; what an end that nobody saw means is said in interruptions.py.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from edge_far.daemon.context import Context
+from edge_far.daemon.store.journal import CycleRow
+from edge_far.daemon.training.candidate import LEARNERS, build_candidate
+from edge_far.daemon.training.interruptions import Interruptions
+from edge_far.daemon.training.overseer import Overseer
+from edge_far.daemon.training.supervisor import ChildEnd, Supervisor
+from edge_far.errors import BudgetError, ConfigError, Deferred, EdgeFarError, StorageError, Unavailable
+
+__all__ = ["TrainingPhase"]
+
+MAX_DEATHS = 2
+PASSED_ON = {kind.exit_code: kind for kind in (StorageError, Unavailable, BudgetError)}
+KEPT_FIGURES = ("steps", "seconds", "peak_rss_mib", "budget_mib", "final_loss")
+
+
+class TrainingPhase:
+    """Trains on a cycle's material and builds its candidate."""
+
+    def __init__(self, context: Context, supervisor: Supervisor) -> None:
+        self._context = context
+        self._supervisor = supervisor
+        self._journal = context.journal
+        self._files = context.state.cycle
+
+    def advance(self, row: CycleRow) -> CycleRow:
+        """Train, or go on with it, and build the candidate; return the row in its next state.
+
+        Raises Deferred (75) when training has to wait, StorageError (74), BudgetError (78), Unavailable (69).
+        """
+        run = self._files.run(row.attempt)
+        if not (run / "result.json").is_file():
+            row = self._note_start(row, run)
+            if Interruptions.of(row.details).ask_for_smaller_plan and _micro_batch(row, run) > 1:
+                return self._smaller_plan(row, run)
+            row, end = self._watched_trainer(row, run)
+            if end.stopped and end.status != 0:
+                raise Deferred(f"training stopped at step {end.progress.step} of {end.progress.steps}: {end.stopped}")
+            if end.status != 0:
+                return self._failed(row, run, end)
+        build_candidate(self._context, self._supervisor, run, self._files.candidate)
+        result = json.loads((run / "result.json").read_bytes())
+        figures = {name: result[name] for name in KEPT_FIGURES}
+        return self._journal.update(row, state="trained", details={"training": figures})
+
+    # --- the trainer ------------------------------------------------------------------------------------------
+
+    def _note_start(self, row: CycleRow, run: Path) -> CycleRow:
+        """Note that the trainer starts, and from which checkpoint: nobody may be there to see its end."""
+        newest = max((path.name for path in run.glob("checkpoints/step-*")), default="")
+        interruptions = Interruptions.of(row.details).started(newest)
+        return self._journal.update(row, state="training", details=interruptions.as_details())
+
+    def _watched_trainer(self, row: CycleRow, run: Path) -> tuple[CycleRow, ChildEnd]:
+        """Run the trainer and note its end; one that was killed for its slowness has been interrupted."""
+        ended = Interruptions.of(row.details).ended().as_details()
+        try:
+            end = self._run_trainer(row, run)
+        except EdgeFarError:
+            with suppress(StorageError):
+                self._journal.update(row, details=ended)
+            raise
+        cut_short = end.stopped is not None and end.status < 0
+        return self._journal.update(row, details=_training_figures(row, end) | ({} if cut_short else ended)), end
+
+    def _run_trainer(self, row: CycleRow, run: Path) -> ChildEnd:
+        resume = (run / "run.json").is_file()
+        if not resume:
+            shutil.rmtree(run, ignore_errors=True)
+        control = self._files.control
+        control.unlink(missing_ok=True)
+        return self._supervisor.run(
+            self._trainer_arguments(row, run, resume=resume),
+            self._files.output("train"),
+            log=run / "log.jsonl",
+            control=control,
+            wish=Overseer(self._context),
+        )
+
+    def _trainer_arguments(self, row: CycleRow, run: Path, *, resume: bool) -> list[str | Path]:
+        context = self._context
+        arguments: list[str | Path] = [
+            "train",
+            context.bundle.root,
+            "--train",
+            self._files.train,
+            "--out",
+            run,
+            "--learners",
+            context.releases.path(row.base) / LEARNERS,
+            "--profile",
+            context.profile_source,
+            "--epochs",
+            str(row.details["epochs"]),
+            "--learning-rate",
+            repr(row.details["learning_rate"]),
+            "--control",
+            self._files.control,
+            "--json",
+            "-q",
+        ]
+        arguments += Interruptions.of(row.details).checkpoint_options()
+        if resume:
+            arguments += ["--resume"]
+        if limit := row.details.get("micro_batch_limit"):
+            arguments += ["--micro-batch", str(limit)]
+        return arguments
+
+    # --- what an end means --------------------------------------------------------------------------------------
+
+    def _failed(self, row: CycleRow, run: Path, end: ChildEnd) -> CycleRow:
+        """Say what a failed trainer means: try again, wait, or end the cycle."""
+        described = end.describe()
+        if end.died or end.status not in (*PASSED_ON, Deferred.exit_code, ConfigError.exit_code):
+            return self._retry(row, run, described)
+        if end.status == Deferred.exit_code:
+            raise Deferred(f"the trainer {described}")
+        if end.status == ConfigError.exit_code and end.error.get("kind") != BudgetError.__name__:
+            diverged = str(end.error.get("message", "")).startswith("training diverged")
+            return self._end(row, "failed" if diverged else "discarded", described)
+        raise PASSED_ON[end.status](f"the trainer {described}")
+
+    def _retry(self, row: CycleRow, run: Path, reason: str) -> CycleRow:
+        """After a death that was seen: start over with the next smaller plan, or set the new examples aside."""
+        deaths = [*row.details.get("deaths", []), f"attempt {row.attempt} {reason}"]
+        row = self._journal.update(row, details={"deaths": deaths})
+        if len(deaths) < MAX_DEATHS:
+            return self._smaller_plan(row, run)
+        since = self._journal.consumed_change()
+        text = f"cycle {row.id}: training on them failed {MAX_DEATHS} times ({deaths[-1]})"
+        with self._context.store.transaction():
+            count = self._context.store.set_aside(since, row.change, text)
+        row = self._journal.update(row, details={"set_aside": count})
+        return self._end(row, "failed", f"{'; '.join(deaths)}; {count} new examples were set aside")
+
+    def _smaller_plan(self, row: CycleRow, run: Path) -> CycleRow:
+        """Start over with half the micro-batch."""
+        interruptions = Interruptions.of(row.details)
+        if interruptions.ask_for_smaller_plan:
+            interruptions = interruptions.with_smaller_plan()
+        details = {"micro_batch_limit": max(1, _micro_batch(row, run) // 2), **interruptions.as_details()}
+        return self._journal.update(row, state="collected", attempt=row.attempt + 1, details=details)
+
+    def _end(self, row: CycleRow, state: str, reason: str) -> CycleRow:
+        return self._journal.update(row, state=state, details={"reason": reason})
+
+
+def _micro_batch(row: CycleRow, run: Path) -> int:
+    """Return the micro-batch of a run's plan; of a run that died before it had one, the limit it was given, or 2."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return min(map(int, json.loads((run / "run.json").read_bytes())["rows"].values()))
+    return int(row.details.get("micro_batch_limit") or 2)
+
+
+def _training_figures(row: CycleRow, end: ChildEnd) -> dict[str, Any]:
+    """Return what `status` tells of the training so far; a trainer that told nothing leaves what is known."""
+    progress = end.progress
+    known = row.details
+    return {
+        "micro_batch": progress.micro_batch or known.get("micro_batch"),
+        "predicted_peak_mib": progress.predicted_peak_mib or known.get("predicted_peak_mib"),
+        "step": progress.step or known.get("step"),
+        "steps": progress.steps or known.get("steps"),
+        "paused_s": round(known.get("paused_s", 0.0) + progress.paused_s, 1),
+        "step_downs": known.get("step_downs", 0) + progress.step_downs,
+    }

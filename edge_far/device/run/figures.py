@@ -1,0 +1,85 @@
+"""The figures that a run tells: of a step in the log and on the console, and of the whole run in its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edge_far.device.board.memory import ResidentSet
+from edge_far.device.planning.plan import Plan
+from edge_far.device.run.prediction import Prediction
+from edge_far.device.run.training_state import Step, TrainingState
+
+__all__ = ["progress_text", "result_figures", "step_figures"]
+
+
+def step_figures(step: Step, memory: ResidentSet, *, number: int, epoch: int, learning_rate: float) -> dict[str, Any]:
+    """Return what the log keeps of a step; `number` counts steps and `epoch` epochs from 1."""
+    return {
+        "step": number,
+        "epoch": epoch,
+        "loss": round(step.loss, 6),
+        "learning_rate": learning_rate,
+        "grad_norm": round(step.norm, 6),
+        "examples": step.examples,
+        "tokens": step.tokens,
+        "seconds": round(step.seconds, 4),
+        "rss_mib": round(memory.now_mib, 1),
+        "peak_rss_mib": round(memory.peak_mib, 1),
+    }
+
+
+def progress_text(state: TrainingState, memory: ResidentSet, budget_mib: float) -> str:
+    """Return what stands beside the progress bar."""
+    return (
+        f"loss {state.smoothed_loss:.4f}  {_rate(state):.1f} examples/s  "
+        f"peak {memory.peak_mib:.0f} of {budget_mib:.0f} MiB"
+    )
+
+
+def result_figures(
+    state: TrainingState,
+    plan: Plan,
+    learners: Mapping[str, np.ndarray],
+    prediction: Prediction | None,
+    *,
+    metrics: dict[str, Any] | None,
+    peak_rss_mib: float,
+    backend: str,
+    first_step: int,
+) -> dict[str, Any]:
+    """Return the figures of a run that has ended.
+
+    `metrics` are those of the best evaluation, where there was one; `first_step` is the step from which the process
+    that ended it began.
+    """
+    return {
+        "steps": state.step,
+        "seconds": round(state.seconds, 3),
+        "step_seconds": round(state.step_seconds / max(state.step, 1), 4),
+        "predicted": _predicted(prediction),
+        "examples_per_second": round(_rate(state), 2),
+        "final_loss": None if state.smoothed_loss is None else round(state.smoothed_loss, 6),
+        "eval": metrics,
+        "peak_rss_mib": round(max(state.peak_rss_mib, peak_rss_mib), 1),
+        "budget_mib": plan.budget_mib,
+        "plan": plan.to_json(),
+        "optimizer": state.optimizer,
+        "trained_parameters": sum(array.size for array in learners.values()),
+        "backend": backend,
+        "resumed_from_step": first_step or None,
+        "step_downs": state.step_downs,
+    }
+
+
+def _rate(state: TrainingState) -> float:
+    """Return examples a second since the start."""
+    return state.examples / max(state.seconds, 1e-9)
+
+
+def _predicted(prediction: Prediction | None) -> dict[str, float] | None:
+    if prediction is None:
+        return None
+    return {"step_seconds": round(prediction.step_seconds, 4), "seconds": round(prediction.seconds, 3)}
