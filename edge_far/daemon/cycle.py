@@ -4,9 +4,9 @@
                     |           |          |
                     failed      rejected   discarded    -> finished
 
-docs/explain/adaptation.md has the table of what is on disk when a state is committed. Training is training/phase.py's, what
-is asked before a release gate/questions.py's. Everything that needs NumPy or ONNX Runtime runs in a child
-(training/supervisor.py). Read `advance` first.
+docs/explain/adaptation.md has the table of what is on disk when a state is committed. Training is
+training/phase.py's, what is asked before a release gate/questions.py's. Everything that needs NumPy or ONNX Runtime
+runs in a child (training/supervisor.py). Read `advance` first.
 """
 
 from __future__ import annotations

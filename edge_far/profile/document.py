@@ -1,9 +1,9 @@
 """Device profiles: what a board can spare for training, and when; one YAML file a board.
 
-Each section is a dataclass: the one declaration behind validation, defaults and docs/reference/profiles.md. The sections
-that a training run reads are in run_sections.py, those that the daemon alone reads in adaptation_sections.py, the
-board's below. Units are part of the field names. To add a setting, add a field to its section and paste the output of
-`edge-far profiles sample` into docs/reference/profiles.md; a test compares the two.
+Each section is a dataclass: the one declaration behind validation, defaults and docs/reference/profiles.md. The
+sections that a training run reads are in run_sections.py, those that the daemon alone reads in
+adaptation_sections.py, the board's below. Units are part of the field names. To add a setting, add a field to its
+section and paste the output of `edge-far profiles sample` into docs/reference/profiles.md; a test compares the two.
 """
 
 from __future__ import annotations
