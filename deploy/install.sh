@@ -41,6 +41,8 @@ units=$stage/etc/systemd/system
 command=$stage/usr/local/bin/edge-far
 program=/opt/edge-far/venv/bin/edge-far
 live() { [ -z "$stage" ]; }
+. "$here/directories.sh"
+. "$here/trial.sh"
 
 # Install file $1 as $2 with mode $3, unless it is there with the same content.
 put() {
@@ -62,10 +64,9 @@ remove() {
         "$stage/etc/sysusers.d/edge-far.conf" "$stage/etc/tmpfiles.d/edge-far.conf" "$opt/venv"
     rmdir "$units/edge-far.service.d" "$opt" 2>/dev/null || true
     if [ "$purge" = yes ]; then
-        rm -rf "$opt" "$etc" "$stage/var/spool/edge-far" "$stage/var/lib/private/edge-far" \
-            "$stage/var/cache/private/edge-far"
-        rm -f "$stage/var/lib/edge-far" "$stage/var/cache/edge-far" \
-            "$stage/var/lib/systemd/timers/stamp-edge-far.timer"
+        for place in "$opt" "$etc" "$spool" "$state" "$stage/var/cache/private/edge-far" \
+            "$stage/var/lib/edge-far" "$stage/var/cache/edge-far"; do erase "$place"; done
+        rm -f "$stage/var/lib/systemd/timers/stamp-edge-far.timer"
         if live; then groupdel edge-far-spool 2>/dev/null || true; fi
         say "removed, with all examples and releases"
     else
@@ -86,7 +87,7 @@ check() {
     if live; then
         [ -d /run/systemd/system ] || fail "systemd does not run here; run 'edge-far daemon' or use the container"
     fi
-    code=64
+    check_directories
 }
 
 # Copy the bundle beside its place and rename, so that a power cut leaves none or all of it.
@@ -162,13 +163,32 @@ setup() {
     put "$here/edge-far.sysusers" "$stage/etc/sysusers.d/edge-far.conf" 644
     put "$here/edge-far.tmpfiles" "$stage/etc/tmpfiles.d/edge-far.conf" 644
     if [ "$jetson" = yes ]; then put "$here/jetson.conf" "$units/edge-far.service.d/20-jetson.conf" 644; fi
-    if live; then
-        systemd-sysusers edge-far.conf
-        systemd-tmpfiles --create edge-far.conf
-        systemctl daemon-reload
-        systemctl enable --quiet --now run-edgefar.mount edge-far.timer
-        say "done; 'edge-far status' tells how it is, 'systemctl start edge-far' runs a cycle now"
-    fi
+    take_over_state
+    if live; then start; fi
+}
+
+start() {
+    systemd-sysusers edge-far.conf
+    systemd-tmpfiles --create edge-far.conf
+    former=$(stat --format=%u "$state")
+    take_over_spool
+    give_away_state
+    systemctl daemon-reload
+    try_service
+    give_away_spool "$former"
+    show_model
+    systemctl enable --quiet --now edge-far.timer
+    say "done; 'edge-far status' tells how it is, 'systemctl start edge-far' runs a cycle now"
+}
+
+# Applications must see the state directory of now, not one that was there before a file system was mounted over it.
+show_model() {
+    systemctl enable --quiet run-edgefar.mount
+    if [ ! "$state" -ef /run/edgefar ]; then systemctl stop run-edgefar.mount; fi
+    code=69
+    systemctl start run-edgefar.mount 2>/dev/null || fail "the model cannot be shown in /run/edgefar: see" \
+        "'systemctl status run-edgefar.mount'; in a container, allow it mounts, or use deploy/Containerfile"
+    code=64
 }
 
 if live && [ "$(id -u)" -ne 0 ]; then code=77; fail "run it as root"; fi

@@ -295,6 +295,7 @@ def running_service(settings: ServiceSettings, signals: Signals, console: Consol
     state.prepare()
     with ExitStack() as stack:
         lock = stack.enter_context(state.lock())
+        stack.callback(state.give_to_owner)
         state.clear_leftovers()
         notes = Notes(state.notes)
         try:
