@@ -151,19 +151,96 @@ def test_changed_bundle_and_own_profile(stage: Path, tmp_path: Path) -> None:
 
 
 def test_what_others_have_put_there_stays(stage: Path, tmp_path: Path) -> None:
-    options = ("--profile", "rpi4-2gb", "--bundle", str(tmp_path / "bundle"), "--python", sys.executable)
-    install(stage, *options)
+    install(stage, *options(tmp_path))
     settings = stage / "etc/edge-far/edge-far.env"
     settings.write_text(settings.read_text() + "EDGE_FAR_REPLAY=/opt/edge-far/replay.jsonl\n")
     command = stage / "usr/local/bin/edge-far"
     command.unlink()
     command.write_text("somebody else's")
-    install(stage, "--profile", "rpi5-4gb", *options[2:])
+    install(stage, "--profile", "rpi5-4gb", *options(tmp_path)[2:])
     assert settings.read_text() == (
         "EDGE_FAR_PROFILE=rpi5-4gb\nEDGE_FAR_BUNDLE=/opt/edge-far/bundle\nEDGE_FAR_REPLAY=/opt/edge-far/replay.jsonl\n"
     )
     install(stage, "--uninstall", "--purge")
     assert set(tree(stage)) == {"usr/local/bin/edge-far"}
+
+
+def options(folder: Path) -> tuple[str, ...]:
+    return ("--profile", "rpi4-2gb", "--bundle", str(folder / "bundle"), "--python", sys.executable)
+
+
+@pytest.mark.parametrize("place", ["var/lib/edge-far", "var/lib/private/edge-far", "var/spool/edge-far"])
+@pytest.mark.parametrize("target", ["ssd", "nowhere"])
+def test_a_link_of_somebody_else_is_told_and_nothing_installed(
+    stage: Path, tmp_path: Path, place: str, target: str
+) -> None:
+    (stage / "ssd").mkdir()
+    link = stage / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(stage / target)
+    (told,) = install(stage, *options(tmp_path), code=73).splitlines()
+    right = place.replace("lib/edge", "lib/private/edge")
+    assert f"{link} is a link to {stage / target}" in told
+    assert f"remove the link and mount that directory at {stage / right} (see docs/howto/state-on-ssd.md)" in told
+    assert (DEPLOY.parent / "docs/howto/state-on-ssd.md").exists()
+    assert tree(stage) == {}
+
+
+def test_a_state_directory_of_runs_by_hand_is_moved(stage: Path, tmp_path: Path) -> None:
+    old, new = stage / "var/lib/edge-far", stage / "var/lib/private/edge-far"
+    old.mkdir(parents=True)
+    (old / "store.sqlite3").write_text("examples")
+    new.mkdir(parents=True)  # as systemd-tmpfiles leaves it
+    assert f"moved {old} to {new}" in install(stage, *options(tmp_path))
+    assert (new / "store.sqlite3").read_text() == "examples" and not old.exists()
+    assert new.parent.stat().st_mode & 0o777 == 0o700
+    assert install(stage, *options(tmp_path)) == ""
+
+
+def test_two_state_directories_are_not_mixed(stage: Path, tmp_path: Path) -> None:
+    for place in ("var/lib/edge-far", "var/lib/private/edge-far"):
+        (stage / place).mkdir(parents=True)
+        (stage / place / "store.sqlite3").write_text(place)
+    before = tree(stage)
+    assert "move the other away" in install(stage, *options(tmp_path), code=73)
+    assert tree(stage) == before
+
+
+def test_a_link_that_means_the_same_gives_way(stage: Path, tmp_path: Path) -> None:
+    """systemd takes the relative link only, and makes it itself."""
+    link = stage / "var/lib/edge-far"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/var/lib/private/edge-far")
+    install(stage, *options(tmp_path))
+    assert not link.is_symlink()
+    link.symlink_to("private/edge-far")
+    install(stage, *options(tmp_path))
+    assert link.readlink() == Path("private/edge-far")
+    install(stage, "--uninstall", "--purge")
+    assert not link.is_symlink()
+
+
+def test_purging_leaves_the_link_of_somebody_else_and_what_it_leads_to(stage: Path, tmp_path: Path) -> None:
+    install(stage, *options(tmp_path))
+    (stage / "ssd").mkdir()
+    (stage / "ssd" / "mine").write_text("x")
+    link = stage / "var/lib/edge-far"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(stage / "ssd")
+    assert "which stays" in install(stage, "--uninstall", "--purge")
+    assert set(tree(stage)) == {"ssd/mine"} and link.is_symlink()
+
+
+@needs_systemd
+def test_systemd_accepts_the_trial_of_the_service(units: Path) -> None:
+    """The trial is the service with other commands: what systemd would complain of, nobody would see."""
+    done = subprocess.run(
+        ["sh", "-c", ". ./trial.sh; trial_settings"], cwd=DEPLOY, capture_output=True, text=True, check=True
+    )
+    service = units / "edge-far.service"
+    settings = done.stdout.replace("/opt/edge-far/venv/bin/edge-far", str(units / "edge-far"))
+    (units / "edge-far-trial.service").write_text(service.read_text() + settings)
+    assert systemd_analyze("verify", "./edge-far-trial.service", cwd=units) == ""
 
 
 @pytest.mark.parametrize(

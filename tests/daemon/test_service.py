@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -95,6 +96,16 @@ def test_a_daemon_that_waits_in_vain_leaves_the_files_of_the_one_at_work(field: 
     assert all(path.exists() for path in half_written)
     field.once(status=75)
     assert not any(path.exists() for path in half_written)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_leaves_no_file_of_its_own_in_the_services_directory(field: Field) -> None:
+    StateDirectory(field.state).prepare()
+    os.chown(field.state, 12345, 12345)
+    field.once(status=75)
+    paths = [field.state, *field.state.rglob("*")]
+    assert field.state / "store.sqlite3" in paths
+    assert {path.lstat().st_uid for path in paths} == {12345}
 
 
 def test_status_tells_the_limit_of_the_daemon_and_not_its_own(field: Field) -> None:

@@ -11,6 +11,7 @@ pip is the one thing that is not exercised.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sysconfig
@@ -22,6 +23,13 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEBIAN = Path(os.environ.get("EDGE_FAR_DEBIAN_ROOT", CHECKOUT / "build" / "debian"))
 VENV = "/opt/edge-far/venv"
+PROFILE = """memory: {budget_mib: 400}
+compute: {threads: 1}
+pressure: {min_available_mib: 16, max_memory_psi_some_avg10_percent: null}
+storage: {min_free_mib: 1}
+adaptation: {learning_rate_percent: 100, min_new_examples: 10}
+"""
+INSTALL = ("sh", "/checkout/deploy/install.sh", "--profile", "/profile.yaml", "--bundle", "/bundle")
 # Where the file /etc/greedy exists, a trainer whose plan has not been made smaller takes more and more memory.
 GREEDY_TRAINER = """import os, sys, threading, time
 def take():
@@ -46,29 +54,33 @@ def missing() -> str | None:
 
 
 class Container:
-    """One booted container; changes to its root are thrown away with it."""
+    """One booted container; changes to its root are thrown away with it.
 
-    def __init__(self, folder: Path, bundle: Path) -> None:
+    With `unprivileged`, its root is an ordinary user outside (a user namespace).
+    """
+
+    def __init__(self, folder: Path, bundle: Path, *, unprivileged: bool = False) -> None:
         self.root = folder / "root"
         subprocess.run(["cp", "-a", "--reflink=auto", f"{DEBIAN}/.", self.root], check=True)
-        self._prepare_python()
+        self.prepare_python()
         shutil.copytree(bundle, self.root / "bundle")
         self.log = (folder / "console.log").open("wb")
         packages = sysconfig.get_paths()["purelib"]
-        self._group = make_memory_group()
-        enter = f"echo $$ > {self._group}/cgroup.procs; " if self._group is not None else ""
+        self._groups = make_control_groups()
+        enter = "".join(f"echo $$ > {group}/cgroup.procs; " for group in self._groups)
+        users = ("--private-users=pick", "--private-users-ownership=chown") if unprivileged else ()
         self.process = subprocess.Popen(
             [
                 *("sh", "-c", f'{enter}exec "$@"', "sh"),
                 *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"),
                 *(f"--directory={self.root}", f"--bind-ro={CHECKOUT}:/checkout", f"--bind-ro={packages}:/packages"),
-                "--machine=edge-far-test",
+                *("--machine=edge-far-test", *users),
             ],
             **{"stdin": subprocess.DEVNULL, "stdout": self.log, "stderr": self.log},
         )
         wait_for(lambda: self.process.poll() is not None or self.leader() is not None, 30)
         wait_for(lambda: self.run("systemctl", "is-system-running", check=False) in ("running", "degraded"), 120)
-        if self._group is not None:
+        if self._groups and not unprivileged:
             self._hand_over_memory_controller()
 
     def close(self) -> None:
@@ -80,9 +92,9 @@ class Container:
             self.process.kill()
             self.process.wait()
         self.log.close()
-        if self._group is not None:
-            folders = [path for path in self._group.rglob("*") if path.is_dir()]
-            for folder in [*sorted(folders, reverse=True), self._group]:  # innermost first
+        for group in self._groups:
+            folders = [path for path in group.rglob("*") if path.is_dir()]
+            for folder in [*sorted(folders, reverse=True), group]:  # innermost first
                 with suppress(OSError):
                     folder.rmdir()
 
@@ -92,12 +104,16 @@ class Container:
         found = children.read_text().split() if children.exists() else []
         return int(found[-1]) if found else None
 
-    def run(self, *command: str, check: bool = True) -> str:
-        """Run a command inside and return what it prints."""
-        done = subprocess.run(
+    def call(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command inside, whatever becomes of it."""
+        return subprocess.run(
             ["nsenter", "--all", "--target", str(self.leader()), "env", "-i", "PATH=/usr/sbin:/usr/bin", *command],
             **{"capture_output": True, "text": True, "timeout": 300, "check": False, "stdin": subprocess.DEVNULL},
         )
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a command inside and return what it prints."""
+        done = self.call(*command)
         assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
 
@@ -125,6 +141,11 @@ class Container:
             "systemd-run", *unit, "sh", "-c", f"cat {files} {version_1} 2>/dev/null", check=False
         )
 
+    def allow_namespaces(self, kind: str, count: int) -> None:
+        """Limit how many namespaces of a kind ('mnt', 'net', 'user') an unprivileged container may make."""
+        script = f"echo {count} > /proc/sys/user/max_{kind}_namespaces"
+        subprocess.run(["nsenter", "--user", "--target", str(self.leader()), "sh", "-c", script], check=True)
+
     def trainer(self) -> int | None:
         """Return the trainer's process, as it is numbered inside."""
         found = self.run("sh", "-c", "grep -lz '^train$' /proc/[0-9]*/cmdline 2>/dev/null | head -1", check=False)
@@ -138,7 +159,8 @@ class Container:
         self.run("mount", "-o", "remount,bind,rw", "/sys/fs/cgroup/memory")
         self.run("systemctl", "daemon-reexec")
 
-    def _prepare_python(self) -> None:
+    def prepare_python(self) -> None:
+        """Make the environment that the installer finds; it must not be there."""
         venv = self.root / VENV.lstrip("/")
         (venv / "bin").mkdir(parents=True)
         packages = venv / "lib/python3.11/site-packages"
@@ -153,13 +175,15 @@ class Container:
         program.chmod(0o755)
 
 
-def make_memory_group() -> Path | None:
-    """Make a control group for the container in version 1 of the memory controller; None where there is none."""
-    folder = Path("/sys/fs/cgroup/memory") / f"edge-far-container-{os.getpid()}"
-    if not (folder.parent / "cgroup.procs").exists():
-        return None
-    folder.mkdir()
-    return folder
+def make_control_groups() -> list[Path]:
+    """Make control groups of the container's own in hierarchies of version 1; none where there is only version 2."""
+    made = []
+    for kind in ("memory", "systemd", "unified"):
+        folder = Path("/sys/fs/cgroup") / kind / f"edge-far-container-{os.getpid()}-{secrets.token_hex(2)}"
+        if (folder.parent / "cgroup.procs").exists():
+            folder.mkdir()
+            made.append(folder)
+    return made
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float) -> None:

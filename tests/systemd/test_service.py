@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,29 +10,20 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.field import Field
-from tests.systemd.container import Container, missing, wait_for
+from tests.systemd.container import INSTALL, PROFILE, Container, missing, wait_for
 
 pytestmark = [pytest.mark.device, pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
-PROFILE = """memory: {budget_mib: 400}
-compute: {threads: 1}
-pressure: {min_available_mib: 16, max_memory_psi_some_avg10_percent: null}
-storage: {min_free_mib: 1}
-adaptation: {learning_rate_percent: 100, min_new_examples: 10}
-"""
 SPOOL = "var/spool/edge-far"
 
 
 @pytest.fixture(scope="module")
-def container(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Container]:
-    named = os.environ.get("EDGE_FAR_TINY_BUNDLE")
-    bundle = Path(named) if named else request.getfixturevalue("test_bundles") / "tiny-fp32"
-    booted = Container(tmp_path_factory.mktemp("container"), bundle)
+def container(tmp_path_factory: pytest.TempPathFactory, installed_bundle: Path) -> Iterator[Container]:
+    booted = Container(tmp_path_factory.mktemp("container"), installed_bundle)
     try:
         booted.write("/profile.yaml", PROFILE)
-        install = ("sh", "/checkout/deploy/install.sh", "--profile", "/profile.yaml", "--bundle", "/bundle")
-        booted.run(*install)
-        booted.run(*install)  # a second time changes nothing
+        booted.run(*INSTALL)
+        booted.run(*INSTALL)  # a second time changes nothing
         booted.run("systemctl", "stop", "edge-far.timer")
         yield booted
     finally:

@@ -239,6 +239,6 @@ def _translated(path: Path, error: sqlite3.Error) -> StorageError:
     if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:
         return StorageError("cannot write: no space left", where=where, hint="free some space there")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        hint = "run the command as the owner of the state directory"
+        hint = "run the command as the owner of the state directory; install.sh gives the service all files again"
         return StorageError(f"cannot write: {error}", where=where, hint=hint)
     return StorageError(f"the database failed: {error}", where=where, hint="look in the kernel log for I/O errors")
