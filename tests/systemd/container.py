@@ -92,11 +92,7 @@ class Container:
             self.process.kill()
             self.process.wait()
         self.log.close()
-        for group in self._groups:
-            folders = [path for path in group.rglob("*") if path.is_dir()]
-            for folder in [*sorted(folders, reverse=True), group]:  # innermost first
-                with suppress(OSError):
-                    folder.rmdir()
+        wait_for(lambda: all(map(remove_control_group, self._groups)), 10)
 
     def leader(self) -> int | None:
         """Return the container's first process, as it is numbered outside."""
@@ -178,12 +174,22 @@ class Container:
 def make_control_groups() -> list[Path]:
     """Make control groups of the container's own in hierarchies of version 1; none where there is only version 2."""
     made = []
+    name = f"edge-far-container-{os.getpid()}-{secrets.token_hex(2)}"  # the same in each, as nspawn wants it
     for kind in ("memory", "systemd", "unified"):
-        folder = Path("/sys/fs/cgroup") / kind / f"edge-far-container-{os.getpid()}-{secrets.token_hex(2)}"
+        folder = Path("/sys/fs/cgroup") / kind / name
         if (folder.parent / "cgroup.procs").exists():
             folder.mkdir()
             made.append(folder)
     return made
+
+
+def remove_control_group(group: Path) -> bool:
+    """Remove a group and those in it; return whether it is gone, for processes take a while to leave it."""
+    folders = [path for path in group.rglob("*") if path.is_dir()]
+    for folder in [*sorted(folders, reverse=True), group]:  # innermost first
+        with suppress(OSError):
+            folder.rmdir()
+    return not group.exists()
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float) -> None:
