@@ -14,6 +14,7 @@ from typing import Any
 
 from edge_far import __version__
 from edge_far.errors import InputMissing, UsageError
+from edge_far.process.children import child_environment
 from edge_far.runtime import training_package_missing
 
 __all__ = [
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 OLDEST_RUNTIME = (1, 23)
-_PROBE = "import onnxruntime, edge_far.bench; print(onnxruntime.__version__)"
+_PROBE = "import edge_far.bench, onnxruntime; print(onnxruntime.__version__)"
 _PROBE_SECONDS = 60
 # Relative to the environment of the workstation, where the Makefile puts that of the device.
 _NEIGHBOUR = Path("..", ".venv-device", "bin", "python")
@@ -110,7 +111,12 @@ def _unfit(python: Path) -> str | None:
     """Say why an interpreter cannot run the portable step, or None."""
     try:
         done = subprocess.run(
-            [python, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
+            [python, "-P", "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_SECONDS,
+            check=False,
+            env=child_environment(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"does not start: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from edge_far.bench.cases import Case
 from edge_far.bench.work.task import Measurement, Task
 from edge_far.console import Console
+from edge_far.process.children import child_environment, module_command
 
 __all__ = ["Planned", "Results", "run_rounds", "run_task"]
 
@@ -60,7 +60,7 @@ def run_task(python: Path, task: Task) -> Measurement | str:
     with tempfile.TemporaryDirectory(prefix="edge-far-bench-") as folder:
         told, answered = Path(folder, "task.json"), Path(folder, "result.json")
         task.write(told)
-        command = [str(python), "-m", "edge_far.bench.child", str(told), str(answered)]
+        command = [*module_command("edge_far.bench.child", python), str(told), str(answered)]
         done = subprocess.run(
             command,
             stdout=subprocess.DEVNULL,
@@ -79,4 +79,4 @@ def run_task(python: Path, task: Task) -> Measurement | str:
 def _environment(threads: int) -> Mapping[str, str]:
     """Give every library with threads of its own the same number of them."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {**os.environ, **{name: str(threads) for name in names}}
+    return {**child_environment(), **{name: str(threads) for name in names}}

@@ -11,11 +11,14 @@ after it.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from pathlib import Path
 
 import numpy as np
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # edge_far, which says so everywhere else, is not used here
 import onnxruntime
 
 PACKINGS = {"packed": "0", "mapped": "1"}  # -> session.disable_prepacking

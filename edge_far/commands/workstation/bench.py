@@ -17,6 +17,7 @@ from edge_far.bench.work.geometries import GEOMETRIES
 from edge_far.console import Console
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS
 from edge_far.errors import ConfigError, InputMissing, OutputExists, Unavailable, UsageError
+from edge_far.process.privacy import keep_caches_together
 
 EXAMPLES = """examples:
   edge-far bench                                         DistilBERT, 16 x 128 tokens: all engines, about 10 minutes
@@ -92,6 +93,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.bench.pipeline import Settings, run_bench
 
     _check(options)
+    keep_caches_together()
     retention = options.retention
     settings = Settings(
         model=options.model,

@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable
+from edge_far.process.privacy import keep_caches_together
 from edge_far.profile.run_sections import Compute
 from edge_far.profile.schema import settings_of
 
@@ -86,6 +87,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     profile = load_profile(options.profile)
     _check(options)
+    keep_caches_together()
     try:
         from edge_far.compile.pipeline import ExportSettings, export_bundle
     except ImportError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_far.console import Console
 from edge_far.errors import UsageError
+from edge_far.process.privacy import keep_caches_together
 from edge_far.report.plot import draw_run
 from edge_far.report.runlog import read_run_log
 
@@ -35,6 +36,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     log = read_run_log(options.run)
     if log.torn_lines:
         console.warn(f"{log.torn_lines} torn line(s) of the log skipped")
+    keep_caches_together()
     draw_run(log, options.out, title=options.title or f"Training on {log.profile or 'this machine'}")
     return {
         "picture": str(options.out),

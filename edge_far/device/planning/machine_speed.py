@@ -13,7 +13,6 @@ import math
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,9 +23,11 @@ from edge_far.bundle import Bundle, Manifest
 from edge_far.console import Console
 from edge_far.device.optimizers.registry import OPTIMIZERS
 from edge_far.errors import EdgeFarError
+from edge_far.process.children import child_environment, module_command
+from edge_far.process.privacy import cache_directory
 from edge_far.storage import write_json
 
-__all__ = ["Calibration", "cache_directory", "calibrate", "machine_name"]
+__all__ = ["Calibration", "calibrate", "machine_name"]
 
 FORMAT = 2
 # The probe stops after 10 s; a slow board also needs time to start Python and to verify the bundle.
@@ -91,18 +92,6 @@ def calibrate(bundle: Bundle, threads: int, console: Console, room_mib: float) -
     return found
 
 
-def cache_directory() -> Path | None:
-    """Return the directory of caches: the service's (systemd's CacheDirectory=) or the user's, None without a home."""
-    service = os.environ.get("CACHE_DIRECTORY", "").split(":")[0]
-    if service:
-        return Path(service)
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if base and Path(base).is_absolute():
-        return Path(base) / "edge-far"
-    home = os.environ.get("HOME", "")
-    return Path(home) / ".cache" / "edge-far" if home else None
-
-
 def machine_name() -> str:
     """Return the processor's or the board's name and the number of cores that this process may use."""
     try:
@@ -125,9 +114,10 @@ def _measure(bundle: Bundle, threads: int, room_mib: float) -> tuple[dict[str, A
     with tempfile.TemporaryDirectory(prefix="edge-far-probe-") as folder:
         answer = Path(folder, "measured.json")
         asked = [str(bundle.root), str(threads), str(room_mib), str(answer)]
-        command = [sys.executable, "-m", "edge_far.device.planning.probe", *asked]
+        command = [*module_command("edge_far.device.planning.probe"), *asked]
+        environment = child_environment()
         try:
-            done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False, env=environment)
         except subprocess.TimeoutExpired:
             return None, f"the probe took more than {TIMEOUT_S:.0f} s"
         except OSError as error:

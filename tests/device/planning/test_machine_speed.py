@@ -12,7 +12,7 @@ import pytest
 from edge_far.bundle import Bundle, open_bundle
 from edge_far.console import Console
 from edge_far.device.optimizers.registry import OPTIMIZERS
-from edge_far.device.planning.machine_speed import Calibration, cache_directory, calibrate, machine_name
+from edge_far.device.planning.machine_speed import Calibration, calibrate, machine_name
 from edge_far.device.planning.plan import evaluate
 from edge_far.device.planning.probe import SHAPES
 
@@ -98,17 +98,7 @@ def test_without_a_place_to_keep_it_times_are_measured_all_the_same(
     assert measured(bundle).kernels
     for name in ("XDG_CACHE_HOME", "HOME", "CACHE_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
-    assert cache_directory() is None and measured(bundle).kernels
-
-
-def test_a_service_keeps_it_in_its_cache_directory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cache_directory() == cache
-    monkeypatch.setenv("CACHE_DIRECTORY", "/var/cache/edge-far:/var/cache/other")
-    assert cache_directory() == Path("/var/cache/edge-far")
-    monkeypatch.delenv("CACHE_DIRECTORY")
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification: ignored
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert cache_directory() == Path("/home/someone/.cache/edge-far")
+    assert measured(bundle).kernels
 
 
 def test_a_probe_that_fails_leaves_times_out_and_says_why(
