@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from edge_far import __version__
-from edge_far.console import Console
-from edge_far.errors import Deferred, EdgeFarError, Interrupted, StorageError, UsageError
+from edge_far.console import Console, say
+from edge_far.errors import EdgeFarError, StorageError, UsageError
+from edge_far.process.streams import make_streams_safe
 
 __all__ = ["main"]
 
@@ -44,6 +46,13 @@ COMMANDS = {
 # What the daemon asks of a child of its own; no help speaks of them.
 INTERNAL = {"decide": "adaptation.decide"}
 
+CHILD_OF = "--child-of"
+NOBODY_READS = 141  # as of a program that the shell lets die of SIGPIPE
+
+
+class _Answered(SystemExit):
+    """The parser has said what --help or --version asked for. Any other exit is not the command line's."""
+
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser that raises UsageError instead of exiting with 2."""
@@ -52,6 +61,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UsageError(message, where=self.prog, hint=f"see '{self.prog} --help'")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise _Answered(status)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Let a command's options stand between its positionals: `predict BUNDLE --run RUN TEXT`."""
@@ -97,41 +109,39 @@ def _commands(command: str | None) -> dict[str, tuple[str, str]]:
     return COMMANDS | {name: (module, "") for name, module in INTERNAL.items() if name == command}
 
 
+def _module_name(command: str) -> str:
+    return INTERNAL.get(command) or COMMANDS[command][0]
+
+
 def _module(command: str) -> ModuleType:
-    module = INTERNAL.get(command) or COMMANDS[command][0]
-    return importlib.import_module(f"edge_far.commands.{module}")
+    return importlib.import_module(f"edge_far.commands.{_module_name(command)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
+    make_streams_safe()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["--child-of"]:
-        from edge_far.daemon.training.child import bind_to
-
-        if not bind_to(int(arguments[1])):
-            return EdgeFarError.exit_code
-        arguments = arguments[2:]
-    as_json = "--json" in arguments
     try:
+        if arguments[:1] == [CHILD_OF]:
+            from edge_far.daemon.training.child import bind_to
+
+            if not bind_to(int(arguments[1])):
+                return EdgeFarError.exit_code
+            arguments = arguments[2:]
         return _run(arguments)
-    except EdgeFarError as error:
-        return _fail(error, as_json)
-    except KeyboardInterrupt:
-        return _fail(Interrupted("interrupted"), as_json)
-    except MemoryError:
-        hint = "free memory or give a smaller --budget-mib; a training run continues with --resume"
-        return _fail(Deferred("the system has no memory left", hint=hint), as_json)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        where = str(error.filename) if error.filename else None
-        return _fail(StorageError(error.strerror or str(error), where=where), as_json)
+    except _Answered:
+        raise
+    except BaseException as error:
+        return _fail(error, arguments)
 
 
 def _run(arguments: list[str]) -> int:
-    command = next((word for word in arguments if not word.startswith("-")), None)
-    parser = _build_parser(command if command in COMMANDS or command in INTERNAL else None)
+    command = _command_of(arguments)
+    if command is not None and (command in INTERNAL or _module_name(command).startswith("device.")):
+        from edge_far.process.packages import refuse_deadly_packages
+
+        refuse_deadly_packages()
+    parser = _build_parser(command)
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help()
@@ -139,16 +149,37 @@ def _run(arguments: list[str]) -> int:
     module = _module(options.command)
     console = Console(quiet=options.quiet, verbose=options.verbose)
     document = module.run(options, console)
-    print(json.dumps(document, indent=2) if options.json else module.render(document), flush=True)
+    try:
+        print(json.dumps(document, indent=2) if options.json else module.render(document), flush=True)
+    except BrokenPipeError:
+        return NOBODY_READS
+    except OSError as error:
+        hint = "what the command wrote is complete; only this summary is lost"
+        raise StorageError(f"cannot write: {error.strerror}", where="standard output", hint=hint) from error
     exit_code: int = module.exit_code(document) if hasattr(module, "exit_code") else 0
     return exit_code
 
 
-def _fail(error: EdgeFarError, as_json: bool) -> int:
-    if as_json:
-        print(json.dumps({"error": error.as_document()}, indent=2), flush=True)
-    print(f"edge-far: error: {error}", file=sys.stderr, flush=True)
-    return error.exit_code
+def _command_of(arguments: list[str]) -> str | None:
+    word = next((word for word in arguments if not word.startswith("-")), None)
+    return word if word in COMMANDS or word in INTERNAL else None
+
+
+def _fail(error: BaseException, arguments: list[str]) -> int:
+    """Tell of a failure in one line, and under --json as a document; return its exit code."""
+    from edge_far.process.failures import as_error
+
+    command = _command_of(arguments)
+    on_workstation = command is not None and _module_name(command).startswith("workstation.")
+    told = as_error(error, arguments, "host" if on_workstation else "device")
+    if "--json" in arguments:
+        with suppress(OSError):
+            print(json.dumps({"error": told.as_document()}, indent=2), flush=True)
+    foreseen = told is error and type(error) is not EdgeFarError
+    if not foreseen and {"-v", "--verbose"}.intersection(arguments):
+        say("".join(traceback.format_exception(error)).rstrip())
+    say(f"edge-far: error: {told}")
+    return told.exit_code
 
 
 if __name__ == "__main__":

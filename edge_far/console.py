@@ -9,12 +9,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
-__all__ = ["Console", "Progress"]
+__all__ = ["Console", "Progress", "say"]
 
 PLAIN_INTERVAL_S = 5.0
+
+
+def say(message: str) -> None:
+    """Print a line on stderr; what cannot be shown is dropped, for no work ends because of a message."""
+    if sys.stderr is not None:  # print() would take stdout instead, where the result belongs
+        with suppress(OSError, ValueError):
+            print(message, file=sys.stderr, flush=True)
 
 
 class Progress(Protocol):
@@ -34,16 +41,16 @@ class Console:
     def info(self, message: str) -> None:
         """Print a message unless quiet."""
         if not self.quiet:
-            print(message, file=sys.stderr, flush=True)
+            say(message)
 
     def detail(self, message: str) -> None:
         """Print a message only with `--verbose`."""
         if self.verbose:
-            print(message, file=sys.stderr, flush=True)
+            say(message)
 
     def warn(self, message: str) -> None:
         """Print a warning, also when quiet."""
-        print(f"warning: {message}", file=sys.stderr, flush=True)
+        say(f"warning: {message}")
 
     @contextmanager
     def progress(self, total: int, label: str, *, done: int = 0) -> Iterator[Progress]:
@@ -51,7 +58,7 @@ class Console:
         if self.quiet:
             yield _Silent()
             return
-        shown = _rich_progress(total, label, done) if sys.stderr.isatty() else None
+        shown = _rich_progress(total, label, done) if sys.stderr is not None and sys.stderr.isatty() else None
         if shown is None:
             yield _Plain(total, label, done)
             return
@@ -79,11 +86,9 @@ class _Plain:
         self.shown = now
         advanced = max(done - self.first, 1)
         left = (now - self.started) / advanced * (self.total - done)
-        print(
+        say(
             f"{self.label}: {done}/{self.total} ({done / max(self.total, 1):.0%}) "
-            f"ETA {_clock(left)}{'  ' + text if text else ''}",
-            file=sys.stderr,
-            flush=True,
+            f"ETA {_clock(left)}{'  ' + text if text else ''}"
         )
 
 

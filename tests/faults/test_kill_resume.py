@@ -59,7 +59,7 @@ def said(run: Path, event: str, count: int = 1) -> bool:
     return log.is_file() and log.read_bytes().count(f'"event": "{event}"'.encode()) >= count
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)])
 def test_signal_while_training_leaves_a_checkpoint(
     number: signal.Signals, code: int, tiny_bundle: Callable[[str], Bundle], tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -1,8 +1,8 @@
 """Train a bundle on this machine, inside the memory budget of a device profile.
 
 A plan is made before anything runs: micro-batches that fit the budget, with gradients accumulated to the whole batch.
-Ctrl-C and SIGTERM stop after a checkpoint; the same command with --resume continues, byte for byte, also after a power
-cut.
+Ctrl-C, SIGTERM and a closed terminal stop after a checkpoint; the same command with --resume continues, byte for byte,
+also after a power cut.
 """
 
 from __future__ import annotations

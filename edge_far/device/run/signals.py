@@ -1,4 +1,4 @@
-"""Turns Ctrl-C and SIGTERM into a wish that training grants before its next micro-batch."""
+"""Turns Ctrl-C, SIGTERM and a closed terminal into a wish that training grants before its next micro-batch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class StopRequest:
     """Installed as a context manager.
 
     Until `training` is set there is nothing to save, so Ctrl-C interrupts at once, as a second one always does.
+    SIGHUP is left alone where it was ignored from the start (nohup): there the terminal may close.
     """
 
     def __init__(self) -> None:
@@ -30,12 +31,15 @@ class StopRequest:
         self.received = self.received or signal.SIGTERM
 
     def error(self, step: int, total: int) -> EdgeFarError:
-        """Return what to raise after the checkpoint: Interrupted (130) for Ctrl-C, Deferred (75) for SIGTERM."""
+        """Return what to raise after the checkpoint: Interrupted (130) for Ctrl-C, Deferred (75) for the others."""
         kind = Interrupted if self.received == signal.SIGINT else Deferred
         return kind(f"stopped after step {step} of {total}, checkpoint written", hint="continue with --resume")
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as wishes, sent to this very process."""
+"""Ctrl-C, SIGTERM and SIGHUP as wishes, sent to this very process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_far.errors import Deferred, Interrupted
 
 
 def test_ctrl_c_and_sigterm_while_training() -> None:
-    for number, kind in ((signal.SIGINT, Interrupted), (signal.SIGTERM, Deferred)):
+    for number, kind in ((signal.SIGINT, Interrupted), (signal.SIGTERM, Deferred), (signal.SIGHUP, Deferred)):
         with StopRequest() as stop:
             stop.training = True
             assert not stop.requested
@@ -55,3 +55,14 @@ def test_handlers_are_given_back() -> None:
     with StopRequest():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_closed_terminal_that_was_ignored_from_the_start_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
