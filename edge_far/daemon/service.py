@@ -39,6 +39,7 @@ from edge_far.daemon.training.conditions import Condition
 from edge_far.daemon.training.supervisor import Supervisor
 from edge_far.device.board.sensors import Readings, Sensors
 from edge_far.errors import Deferred, EdgeFarError, StorageError
+from edge_far.process.failures import as_error
 from edge_far.profile.document import Profile, load_profile
 from edge_far.storage import write_json
 
@@ -158,8 +159,8 @@ class Service:
             try:
                 self.tick()
                 self.succeeded()
-            except EdgeFarError as error:
-                self.failed(error)
+            except Exception as error:
+                self.failed(as_error(error, ["daemon"]))
             self.report()
             ends = time.monotonic() + interval_s
             while not self._signals.stop and (left := ends - time.monotonic()) > 0:

@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_far.console import Console
 from edge_far.daemon.state import DEFAULT_STATE
-from edge_far.errors import ConfigError, Deferred, EdgeFarError, UsageError
+from edge_far.errors import ConfigError, Deferred, UsageError
 
 EXAMPLES = """examples:
   edge-far daemon --once --state state --profile rpi4-2gb --bundle bundle
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run the daemon; the document says what the last look came to."""
     from edge_far.daemon.service import ServiceSettings, Signals, running_service
+    from edge_far.process.failures import as_error
 
     if options.bundle is None:
         raise UsageError("no bundle", where="--bundle", hint="name the factory bundle, or set EDGE_FAR_BUNDLE")
@@ -89,9 +90,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             outcome = service.tick()
         except Deferred:
             raise
-        except EdgeFarError as error:
-            service.failed(error)
-            raise
+        except Exception as error:
+            told = as_error(error, ["daemon"])
+            service.failed(told)
+            raise told from error
         service.succeeded()
     row = outcome.cycle
     return {

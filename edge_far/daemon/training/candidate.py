@@ -8,7 +8,8 @@ from pathlib import Path
 
 from edge_far.daemon.context import Context
 from edge_far.daemon.release_files import Release, ReleaseDamaged
-from edge_far.daemon.training.supervisor import ChildEnd, Supervisor, Wish
+from edge_far.daemon.training.child_end import ChildEnd
+from edge_far.daemon.training.supervisor import Supervisor, Wish
 from edge_far.errors import Deferred, EdgeFarError, InputMissing, StorageError
 from edge_far.storage import fsync_directory, remove_leftovers, storage_error, write_atomically
 
@@ -47,7 +48,10 @@ def build_candidate(context: Context, supervisor: Supervisor, run: Path | None, 
 
 
 def run_to_end(context: Context, supervisor: Supervisor, arguments: list[str | Path], output: Path) -> ChildEnd:
-    """Run a child whose work can simply be done again; a second try where it dies."""
+    """Run a child whose work can simply be done again; a second try where it dies.
+
+    Raises Unavailable (69) where it does not start here, and else as `build_candidate` does.
+    """
     for attempt in range(TRIES):
         end = supervisor.run(
             arguments,
@@ -58,6 +62,8 @@ def run_to_end(context: Context, supervisor: Supervisor, arguments: list[str | P
             return end
         if end.stopped:
             raise Deferred("asked to stop; the next cycle goes on from here", where=str(arguments[0]))
+        if end.broken_environment:
+            raise end.unavailable(f"'{arguments[0]}'")
         if end.status == StorageError.exit_code:
             raise _as_error(StorageError, end, str(arguments[0]))
         if not end.died and attempt:

@@ -15,15 +15,16 @@ from typing import Any
 from edge_far.daemon.context import Context
 from edge_far.daemon.store.journal import CycleRow
 from edge_far.daemon.training.candidate import LEARNERS, build_candidate
+from edge_far.daemon.training.child_end import ChildEnd
 from edge_far.daemon.training.interruptions import Interruptions
 from edge_far.daemon.training.overseer import Overseer
-from edge_far.daemon.training.supervisor import ChildEnd, Supervisor
-from edge_far.errors import BudgetError, ConfigError, Deferred, EdgeFarError, StorageError, Unavailable
+from edge_far.daemon.training.supervisor import Supervisor
+from edge_far.errors import BudgetError, ConfigError, DataError, Deferred, EdgeFarError, StorageError
 
 __all__ = ["TrainingPhase"]
 
 MAX_DEATHS = 2
-PASSED_ON = {kind.exit_code: kind for kind in (StorageError, Unavailable, BudgetError)}
+PASSED_ON = {kind.exit_code: kind for kind in (StorageError, BudgetError)}
 KEPT_FIGURES = ("steps", "seconds", "peak_rss_mib", "budget_mib", "final_loss")
 
 
@@ -124,8 +125,10 @@ class TrainingPhase:
     def _failed(self, row: CycleRow, run: Path, end: ChildEnd) -> CycleRow:
         """Say what a failed trainer means: try again, wait, or end the cycle."""
         described = end.describe()
+        if end.broken_environment:
+            raise end.unavailable("the trainer")
         if end.died or end.status not in (*PASSED_ON, Deferred.exit_code, ConfigError.exit_code):
-            return self._retry(row, run, described)
+            return self._died(row, run, end)
         if end.status == Deferred.exit_code:
             raise Deferred(f"the trainer {described}")
         if end.status == ConfigError.exit_code and end.error.get("kind") != BudgetError.__name__:
@@ -133,12 +136,21 @@ class TrainingPhase:
             return self._end(row, "failed" if diverged else "discarded", described)
         raise PASSED_ON[end.status](f"the trainer {described}")
 
-    def _retry(self, row: CycleRow, run: Path, reason: str) -> CycleRow:
-        """After a death that was seen: start over with the next smaller plan, or set the new examples aside."""
-        deaths = [*row.details.get("deaths", []), f"attempt {row.attempt} {reason}"]
+    def _died(self, row: CycleRow, run: Path, end: ChildEnd) -> CycleRow:
+        """After a death that was seen: start over with the next smaller plan, or set the new examples aside.
+
+        A death before the run's first step says nothing about the examples, unless the trainer says so: they are kept.
+        """
+        large_or_slow = end.oom_killed or end.stalled
+        if not (_has_stepped(run) or large_or_slow or end.status == DataError.exit_code):
+            raise end.unavailable("the trainer, before its first step,")
+        deaths = [*row.details.get("deaths", []), f"attempt {row.attempt} {end.describe()}"][-MAX_DEATHS:]
         row = self._journal.update(row, details={"deaths": deaths})
         if len(deaths) < MAX_DEATHS:
             return self._smaller_plan(row, run)
+        if large_or_slow and not row.details.get("step"):
+            self._smaller_plan(row, run)
+            raise Deferred(f"the trainer does not get to its first step: {'; '.join(deaths)}; the examples are kept")
         since = self._journal.consumed_change()
         text = f"cycle {row.id}: training on them failed {MAX_DEATHS} times ({deaths[-1]})"
         with self._context.store.transaction():
@@ -156,6 +168,14 @@ class TrainingPhase:
 
     def _end(self, row: CycleRow, state: str, reason: str) -> CycleRow:
         return self._journal.update(row, state=state, details={"reason": reason})
+
+
+def _has_stepped(run: Path) -> bool:
+    """Return whether a run's trainers, this one or one before it, have come to a step."""
+    try:
+        return b'"event": "step"' in (run / "log.jsonl").read_bytes()
+    except OSError:
+        return False
 
 
 def _micro_batch(row: CycleRow, run: Path) -> int:

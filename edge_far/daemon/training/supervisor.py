@@ -10,18 +10,20 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from edge_far.daemon.notify import Notifier
+from edge_far.daemon.training.child_end import ChildEnd, Progress
+from edge_far.errors import Unavailable
+from edge_far.process.children import child_environment, module_command
 from edge_far.storage import storage_error
 
-__all__ = ["ChildEnd", "Progress", "Supervisor", "Wish", "oom_kills"]
+__all__ = ["Supervisor", "Wish", "oom_kills"]
 
 POLL_S = 0.2
 STALL_S = 240.0
@@ -32,60 +34,12 @@ GRACE_S = 8.0  # for the checkpoint; the daemon itself must end within 10
 SHOWN_BYTES = 2000
 
 
-@dataclass
-class Progress:
-    """What the run log has told so far."""
-
-    step: int = 0
-    steps: int = 0
-    loss: float | None = None
-    micro_batch: int = 0
-    predicted_peak_mib: float = 0.0
-    peak_rss_mib: float = 0.0
-    paused: bool = False
-    paused_s: float = 0.0
-    step_downs: int = 0
-    events: int = 0
-
-
 @dataclass(frozen=True)
 class Wish:
     """What the one who asked for the child wants now; `reason` is for the log of the cycle."""
 
     action: Literal["run", "pause", "stop", "kill"] = "run"
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class ChildEnd:
-    """How a child ended: `status` is negative for a signal; `stopped` says why it was asked to end."""
-
-    status: int
-    seconds: float
-    progress: Progress
-    stalled: bool = False
-    stopped: str | None = None
-    oom_killed: bool = False
-    error: dict[str, Any] = field(default_factory=dict)
-    text: str = ""
-
-    @property
-    def died(self) -> bool:
-        """Return whether it ended otherwise than by its own decision."""
-        return self.stalled or (self.status < 0 and self.stopped is None)
-
-    def describe(self) -> str:
-        """Return in a clause how it ended."""
-        after = f" after step {self.progress.step} of {self.progress.steps}" if self.progress.step else ""
-        if self.stalled:
-            return f"made no progress and was killed{after}"
-        if self.oom_killed:
-            return f"was killed for lack of memory{after}"
-        if self.status < 0:
-            return f"was killed by {_signal_name(-self.status)}{after}"
-        reason = str(self.error.get("message") or self.text or "no message")
-        hint = self.error.get("hint")
-        return f"ended with status {self.status}{after}: {reason}" + (f" ({hint})" if hint else "")
 
 
 class Supervisor:
@@ -117,7 +71,7 @@ class Supervisor:
         """Run `edge-far ARGUMENTS` to its end; what it prints goes to OUTPUT.json and OUTPUT.err.
 
         `log` is followed from its present end, `control` is where a wish to pause is written. `wish` is asked a
-        few times a second. Raises StorageError.
+        few times a second. Raises StorageError (74), and Unavailable (69) where no process starts.
         """
         follower = _LogFollower(log)
         try:
@@ -148,18 +102,22 @@ class Supervisor:
         )
 
     def _start(self, arguments: Sequence[str | Path], stdout: BinaryIO, stderr: BinaryIO) -> subprocess.Popen[bytes]:
-        environment = {k: v for k, v in os.environ.items() if k not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")}
-        environment["PYTHONUNBUFFERED"] = "1"
-        command = [sys.executable, "-m", "edge_far.cli", CHILD_OF, str(os.getpid()), *map(str, arguments)]
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            env=environment,
-            pass_fds=self._descriptors,
-            start_new_session=True,
-        )
+        environment = child_environment() | {"PYTHONUNBUFFERED": "1"}
+        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC"):  # readiness and watchdog are the daemon's to tell
+            environment.pop(name, None)
+        command = [*module_command("edge_far.cli"), CHILD_OF, str(os.getpid()), *map(str, arguments)]
+        try:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env=environment,
+                pass_fds=self._descriptors,
+                start_new_session=True,
+            )
+        except OSError as error:  # Python was removed or replaced, or no process can be made now
+            raise Unavailable(f"Python does not start here: {error.strerror}", where=command[0]) from error
 
 
 class _Watch:
@@ -325,10 +283,3 @@ def _outcome(output: Path) -> tuple[dict[str, Any], str]:
             lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
         text = lines[-1].strip() if lines else ""
     return error, text
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f"signal {number} ({signal.Signals(number).name})"
-    except ValueError:
-        return f"signal {number}"
