@@ -117,3 +117,25 @@ def test_status_tells_the_limit_of_the_daemon_and_not_its_own(field: Field) -> N
     (field.state / "status.json").write_text(json.dumps(written))
     condition = next(c for c in field.status()["conditions"] if c["name"] == "memory limit")
     assert (condition["ok"], condition["measured"]) == (False, 48.0)
+
+
+def test_an_error_that_nobody_foresaw_is_told_by_status_too(
+    field: Field, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edge_far import cli
+    from edge_far.daemon.service import Service
+
+    def defective(service: Service) -> None:
+        raise KeyError("defect")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(Service, "_ingest", defective)
+    before = os.umask(0o022)
+    try:
+        assert cli.main(field.command("daemon", "--once")[3:]) == 70
+    finally:
+        os.umask(before)
+    status = field.status()
+    assert status["state"] == "broken" and "unforeseen KeyError: 'defect'" in status["summary"]
+    (report,) = (tmp_path / "cache" / "edge-far").glob("edge-far-failure-*.txt")
+    assert str(report) in status["advice"][0]
