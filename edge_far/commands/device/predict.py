@@ -70,7 +70,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if options.max_seq_len is not None and options.max_seq_len < 8:
         raise UsageError(f"must be at least 8, not {options.max_seq_len}", where="--max-seq-len")
     use_one_heap()
-    model, encoder, labels = _load(options)
+    model, encoder, labels = _load(options, console)
     if options.data:
         examples = read_examples(options.data, labels=None, require_labels=False)
     else:
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
 
 
-def _load(options: argparse.Namespace) -> tuple[FileModel | ReleasedModel, Encoder, Sequence[str]]:
+def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | ReleasedModel, Encoder, Sequence[str]]:
     """Return model, encoder and labels of a bundle, or of a directory that holds model.onnx."""
     from edge_far.bundle import open_bundle
     from edge_far.device.file_model import FileModel
@@ -107,13 +107,13 @@ def _load(options: argparse.Namespace) -> tuple[FileModel | ReleasedModel, Encod
     if (directory / MODEL_FILE).is_file():
         if options.run:
             raise UsageError("a released model has its run inside", where="--run", hint="leave it out")
-        threads = options.threads or (load_profile(options.profile).compute.threads if options.profile else 1)
-        released = FileModel(directory, threads)
+        profile = load_profile(options.profile) if options.profile else None
+        released = FileModel(directory, threads_of(options, profile, console))
         encoder = Encoder(released.tokenizer, options.max_seq_len or MODEL_TOKENS, token_types=released.token_types)
         return released, encoder, released.labels
     bundle = open_bundle(directory)
     learners = load_learners(bundle, options.run)
-    model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle)))
+    model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))
     return model, encoder_for(bundle, options.max_seq_len), bundle.manifest.labels
 
 

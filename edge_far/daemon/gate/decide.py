@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_far.daemon.gate.verdict import Answers, GateSettings, decide
+from edge_far.device.board.cpu import cpu_share
 from edge_far.device.board.memory import use_one_heap
 from edge_far.device.evaluation import predict_logits
 from edge_far.device.file_model import FileModel
@@ -57,7 +58,7 @@ def decide_on_files(question: Question) -> dict[str, object]:
 
 def _answers(directory: Path, files: dict[str, Path], question: Question) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return labels [N] and logits [N, C] for each file."""
-    model = FileModel(directory, question.threads)
+    model = FileModel(directory, cpu_share().threads(question.threads))
     encoder = Encoder(model.tokenizer, question.max_seq_len, token_types=model.token_types)
     result = {}
     for name, path in files.items():
