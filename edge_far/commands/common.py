@@ -17,7 +17,7 @@ from edge_far.profile.document import Profile, load_profile
 from edge_far.profile.run_sections import Training
 from edge_far.profile.schema import settings_of
 from edge_far.storage import sha256_of
-from edge_far.texts.data import Example, read_examples
+from edge_far.texts.data import iterate_examples
 from edge_far.texts.encode import Encoded, Encoder
 
 if TYPE_CHECKING:
@@ -178,8 +178,7 @@ def encoder_for(bundle: Bundle, max_seq_len: int | None = None) -> Encoder:
 def encode_file(bundle: Bundle, path: Path, console: Console, *, max_seq_len: int | None = None) -> Encoded:
     """Read and encode labelled data; says how many texts were cut."""
     labels = bundle.manifest.labels
-    examples: list[Example] = read_examples(path, labels=labels)
-    encoded = encoder_for(bundle, max_seq_len).encode(examples, labels)
+    encoded = encoder_for(bundle, max_seq_len).encode(iterate_examples(path, labels=labels), labels)
     if encoded.truncated:
         console.info(f"{path}: {encoded.truncated} of {len(encoded)} texts cut to {encoded.max_seq_len} tokens")
     return encoded
