@@ -17,7 +17,7 @@ from edge_far.profile.document import Profile, load_profile
 from edge_far.profile.run_sections import Training
 from edge_far.profile.schema import settings_of
 from edge_far.storage import sha256_of
-from edge_far.texts.data import Example, read_examples
+from edge_far.texts.data import iterate_examples
 from edge_far.texts.encode import Encoded, Encoder
 
 if TYPE_CHECKING:
@@ -103,15 +103,26 @@ def budget_of(options: argparse.Namespace, profile: Profile) -> float:
     return float(options.budget_mib)
 
 
-def threads_of(options: argparse.Namespace, profile: Profile) -> int:
-    """Return the number of threads: as asked, or the profile's, but no more than this machine's cores."""
-    import os
+def threads_of(options: argparse.Namespace, profile: Profile | None, console: Console) -> int:
+    """Return the number of threads: as asked, or the profile's (without one 1), as many as can run here at once."""
+    from edge_far.device.board.cpu import cpu_share
 
+    share = cpu_share()
     if options.threads is not None:
         if not 1 <= options.threads <= 1024:
             raise ConfigError(f"must be from 1 to 1024, not {options.threads}", where="--threads")
+        if share.quota is not None and options.threads > share.most_threads:
+            console.warn(f"{options.threads} threads are slower than {share.most_threads} here: {share.quota_text}")
         return int(options.threads)
-    return max(1, min(profile.compute.threads, len(os.sched_getaffinity(0))))
+    if profile is None:
+        return 1
+    threads = share.threads(profile.compute.threads)
+    if share.quota is not None and threads < min(profile.compute.threads, len(share.cores)):
+        console.info(
+            f"{threads} thread{'s' * (threads > 1)} instead of the profile's {profile.compute.threads}: "
+            f"this process has a {share.quota_text} (control group)"
+        )
+    return threads
 
 
 def load_learners(bundle: Bundle, run: Path | None) -> dict[str, np.ndarray]:
@@ -167,8 +178,7 @@ def encoder_for(bundle: Bundle, max_seq_len: int | None = None) -> Encoder:
 def encode_file(bundle: Bundle, path: Path, console: Console, *, max_seq_len: int | None = None) -> Encoded:
     """Read and encode labelled data; says how many texts were cut."""
     labels = bundle.manifest.labels
-    examples: list[Example] = read_examples(path, labels=labels)
-    encoded = encoder_for(bundle, max_seq_len).encode(examples, labels)
+    encoded = encoder_for(bundle, max_seq_len).encode(iterate_examples(path, labels=labels), labels)
     if encoded.truncated:
         console.info(f"{path}: {encoded.truncated} of {len(encoded)} texts cut to {encoded.max_seq_len} tokens")
     return encoded

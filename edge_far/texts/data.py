@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from edge_far.errors import DataError, InputMissing, StorageError
 
-__all__ = ["Example", "ExampleChecker", "RecordProblem", "label_names", "read_examples"]
+__all__ = ["Example", "ExampleChecker", "RecordProblem", "iterate_examples", "label_names", "read_examples"]
 
 MAX_LINE_BYTES = 1 << 20
 MAX_ERRORS = 5
@@ -36,11 +36,17 @@ class Example:
 
 
 def read_examples(path: Path, *, labels: Sequence[str] | None, require_labels: bool = True) -> list[Example]:
-    """Read all examples of a file whose suffix says its format: .jsonl, .ndjson, .csv or .tsv.
+    """Return all examples of a file at once; everything else is as with `iterate_examples`."""
+    return list(iterate_examples(path, labels=labels, require_labels=require_labels))
+
+
+def iterate_examples(path: Path, *, labels: Sequence[str] | None, require_labels: bool = True) -> Iterator[Example]:
+    """Yield the examples of a file whose suffix says its format: .jsonl, .ndjson, .csv or .tsv.
 
     `labels` are the labels the bundle knows; None accepts any. Without `require_labels` a label may be
     missing and may be unknown (prediction does not need it). Raises InputMissing (66), StorageError (74), and
-    DataError (65) with the first error in full and the lines of up to four more.
+    DataError (65) with the first error in full and the lines of up to four more: only at the end, so what was
+    yielded before counts only if the end is reached.
     """
     path = Path(path)
     kind = FORMATS.get(path.suffix.lower())
@@ -56,22 +62,24 @@ def read_examples(path: Path, *, labels: Sequence[str] | None, require_labels: b
         checker = ExampleChecker(labels, require_labels)
         lines = _Lines(file, problems)
         records = _jsonl_records(lines, problems) if kind == "JSONL" else _table_records(lines, problems, kind, checker)
-        examples = []
+        count = 0
         try:
             for number, record in records:
                 try:
-                    examples.append(checker.example(record))
+                    example = checker.example(record)
                 except RecordProblem as wrong:
                     problems.add(number, wrong)
+                    continue
+                count += 1
+                yield example
         except _Stop:
             pass
         except OSError as error:
             raise StorageError(f"cannot read: {error.strerror}", where=str(path)) from error
     problems.raise_if_any()
-    if not examples:
+    if not count:
         what = "the file is empty" if lines.number == 0 else "the file holds no examples"
         raise DataError(what, where=str(path), hint="give a file with at least one example")
-    return examples
 
 
 def label_names(examples: Sequence[Example]) -> list[str]:

@@ -6,7 +6,8 @@ ignored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from tokenizers import Tokenizer
 
 from edge_far.errors import BundleError, ConfigError, DataError, InputMissing
 from edge_far.texts.data import Example
+from edge_far.texts.shorten import Shortener
 
 __all__ = ["Encoded", "Encoder"]
 
 EXAMPLES_AT_ONCE = 256
+BYTES_AT_ONCE = 1 << 16
 PAD_TOKENS = ("[PAD]", "<pad>")
 
 
@@ -78,41 +81,53 @@ class Encoder:
         self.pad_id = _pad_id(self.tokenizer)
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length=max_seq_len, strategy="longest_first", direction="right")
+        self._shortener = Shortener(self.tokenizer, max_seq_len)
 
-    def encode(self, examples: Sequence[Example], labels: Sequence[str] | None) -> Encoded:
+    def encode(self, examples: Iterable[Example], labels: Sequence[str] | None) -> Encoded:
         """Encode examples; `labels` gives each label its number, None leaves all labels at -1.
 
-        Raises DataError on a label that is not in `labels`, or a text without a token.
+        Examples are taken one by one and not kept, so that long texts never lie in memory together. Raises DataError
+        on a label that is not in `labels`, or, after the last example, on a text without a token.
         """
         numbers = {label: number for number, label in enumerate(labels or ())}
-        tokens: list[np.ndarray] = []
-        types: list[np.ndarray] = []
-        lengths = np.zeros(len(examples) + 1, np.int64)
-        targets = np.full(len(examples), -1, np.int64)
-        truncated = 0
-        for start in range(0, len(examples), EXAMPLES_AT_ONCE):
-            part = examples[start : start + EXAMPLES_AT_ONCE]
+        tokens, types, ends, targets = array("i"), array("b"), array("q", [0]), array("q")  # int32, int8, int64, int64
+        truncated, empty = 0, None
+        for part in self._batches(examples):
             inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in part]
-            for index, encoding in enumerate(self.tokenizer.encode_batch_fast(inputs), start=start):
+            for encoding in self.tokenizer.encode_batch_fast(inputs):
                 ids = encoding.ids
-                if not ids:
-                    raise DataError(f"the text of example {index + 1} gives no token", hint="remove the example")
-                lengths[index + 1] = len(ids)
+                if not ids and empty is None:
+                    empty = len(ends)
                 truncated += bool(encoding.overflowing)
-                tokens.append(np.array(ids, np.int32))
+                tokens.extend(ids)
+                ends.append(len(tokens))
                 if self.token_types:
-                    types.append(np.array(encoding.type_ids, np.int8))
-            if labels is not None:
-                targets[start : start + len(part)] = [_number(example, numbers) for example in part]
+                    types.extend(encoding.type_ids)
+            targets.extend(-1 if labels is None else _number(example, numbers) for example in part)
+        if empty is not None:
+            raise DataError(f"the text of example {empty} gives no token", hint="remove the example")
         return Encoded(
-            tokens=np.concatenate(tokens) if tokens else np.zeros(0, np.int32),
-            starts=np.cumsum(lengths),
-            type_ids=(np.concatenate(types) if types else np.zeros(0, np.int8)) if self.token_types else None,
-            labels=targets,
+            tokens=np.asarray(tokens),
+            starts=np.asarray(ends),
+            type_ids=np.asarray(types) if self.token_types else None,
+            labels=np.asarray(targets),
             truncated=truncated,
             pad_id=self.pad_id,
             max_seq_len=self.max_seq_len,
         )
+
+    def _batches(self, examples: Iterable[Example]) -> Iterator[list[Example]]:
+        """Yield what goes to the tokenizer at once: while it works it takes some 300 bytes for each of theirs."""
+        part: list[Example] = []
+        size = 0
+        for example in map(self._shortener.shorten, examples):
+            part.append(example)
+            size += len(example.text.encode()) + len((example.text_pair or "").encode())
+            if len(part) == EXAMPLES_AT_ONCE or size >= BYTES_AT_ONCE:
+                yield part
+                part, size = [], 0
+        if part:
+            yield part
 
 
 def _number(example: Example, numbers: dict[str, int]) -> int:

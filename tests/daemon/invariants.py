@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import time
 from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 
+from edge_far.daemon.intake.arrival import in_order, waiting_in
+from edge_far.daemon.intake.spool import is_ready
 from edge_far.daemon.releases import Releases
 from edge_far.daemon.store.examples import Store
 from edge_far.daemon.store.identity import normalise
@@ -61,7 +65,10 @@ def _waiting(state: Path) -> list[tuple[str, str]]:
     """Return the examples of spool files in the order in which they will be read, those under way first."""
     top = state / "spool"
     claimed = sorted((top / ".ingest").glob("*"))
-    ready = sorted(top.glob("*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    waiting = waiting_in(descriptor, [path.name for path in top.iterdir() if is_ready(path.name)])
+    os.close(descriptor)
+    ready = [top / file.name for file in in_order(waiting, time.time_ns())]
     found = []
     with Store(state / "store.sqlite3") as store:
         for path in [*claimed, *ready]:

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     bundle = open_bundle(options.bundle)
     learners = load_learners(bundle, options.run)
     encoded = encode_file(bundle, options.data, console)
-    model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle)))
+    model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))
     metrics = evaluate(model.logits, encoded, len(bundle.manifest.labels))
     classes = {
         label: {

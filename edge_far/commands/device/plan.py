@@ -69,7 +69,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     times = step_times(
         options,
         bundle,
-        threads_of(options, profile),
+        threads_of(options, profile, console),
         console,
         budget,
         dropout=settings.dropout,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from edge_far.profile.document import load_profile
 if TYPE_CHECKING:
     from edge_far.device.file_model import FileModel
     from edge_far.device.release import ReleasedModel
+    from edge_far.texts.data import Example
     from edge_far.texts.encode import Encoder
 
 EXAMPLES = """examples:
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
   edge-far predict /var/lib/edge-far/model/current "it is far too bright in here"
 """
 
+TOLD_CHARACTERS = 4096  # of a longer text the answer holds the beginning: all texts together need not fit the memory
 MODEL_TOKENS = 128  # a released model does not say how long its texts were
 
 
@@ -60,7 +62,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     from edge_far.device.board.memory import use_one_heap
     from edge_far.device.evaluation import predict_logits
-    from edge_far.texts.data import Example, read_examples
 
     if bool(options.text) == bool(options.data):
         problem = "texts and --data are two sources" if options.text else "no text to classify"
@@ -70,25 +71,17 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if options.max_seq_len is not None and options.max_seq_len < 8:
         raise UsageError(f"must be at least 8, not {options.max_seq_len}", where="--max-seq-len")
     use_one_heap()
-    model, encoder, labels = _load(options)
-    if options.data:
-        examples = read_examples(options.data, labels=None, require_labels=False)
-    else:
-        texts = _standard_input() if options.text == ["-"] else options.text
-        examples = [Example(text) for text in texts if text.strip()]
-        if not examples:
-            raise UsageError("no text to classify: all are empty", hint="give at least one text")
-        if any("\udc80" <= letter <= "\udcff" for text in texts for letter in text):
-            raise DataError("a text is not UTF-8", where="TEXT", hint="check the terminal's locale")
-    encoded = encoder.encode(examples, None)
+    model, encoder, labels = _load(options, console)
+    told: list[str] = []
+    encoded = encoder.encode(_noted(_examples(options), told), None)
     logits = predict_logits(model.logits, encoded, len(labels)).astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = odds / odds.sum(axis=1, keepdims=True)
     predictions = []
-    for example, row in zip(examples, probabilities, strict=True):
+    for text, row in zip(told, probabilities, strict=True):
         best = np.argsort(-row, kind="stable")[: options.top]
         ranked = [{"label": labels[index], "probability": round(float(row[index]), 6)} for index in best]
-        predictions.append({"text": example.text, **ranked[0], **({"top": ranked} if options.top > 1 else {})})
+        predictions.append({"text": text, **ranked[0], **({"top": ranked} if options.top > 1 else {})})
     return {
         "bundle": str(options.bundle),
         "run": str(options.run) if options.run else None,
@@ -96,7 +89,29 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
 
 
-def _load(options: argparse.Namespace) -> tuple[FileModel | ReleasedModel, Encoder, Sequence[str]]:
+def _examples(options: argparse.Namespace) -> Iterable[Example]:
+    """Return what is to be classified, from one source."""
+    from edge_far.texts.data import Example, iterate_examples
+
+    if options.data:
+        return iterate_examples(options.data, labels=None, require_labels=False)
+    texts = _standard_input() if options.text == ["-"] else options.text
+    examples = [Example(text) for text in texts if text.strip()]
+    if not examples:
+        raise UsageError("no text to classify: all are empty", hint="give at least one text")
+    if any("\udc80" <= letter <= "\udcff" for text in texts for letter in text):
+        raise DataError("a text is not UTF-8", where="TEXT", hint="check the terminal's locale")
+    return examples
+
+
+def _noted(examples: Iterable[Example], told: list[str]) -> Iterator[Example]:
+    """Pass the examples on one by one, and note of each text what the answer tells of it."""
+    for example in examples:
+        told.append(example.text if len(example.text) <= TOLD_CHARACTERS else example.text[: TOLD_CHARACTERS - 1] + "…")
+        yield example
+
+
+def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | ReleasedModel, Encoder, Sequence[str]]:
     """Return model, encoder and labels of a bundle, or of a directory that holds model.onnx."""
     from edge_far.bundle import open_bundle
     from edge_far.device.file_model import FileModel
@@ -107,13 +122,13 @@ def _load(options: argparse.Namespace) -> tuple[FileModel | ReleasedModel, Encod
     if (directory / MODEL_FILE).is_file():
         if options.run:
             raise UsageError("a released model has its run inside", where="--run", hint="leave it out")
-        threads = options.threads or (load_profile(options.profile).compute.threads if options.profile else 1)
-        released = FileModel(directory, threads)
+        profile = load_profile(options.profile) if options.profile else None
+        released = FileModel(directory, threads_of(options, profile, console))
         encoder = Encoder(released.tokenizer, options.max_seq_len or MODEL_TOKENS, token_types=released.token_types)
         return released, encoder, released.labels
     bundle = open_bundle(directory)
     learners = load_learners(bundle, options.run)
-    model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle)))
+    model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))
     return model, encoder_for(bundle, options.max_seq_len), bundle.manifest.labels
 
 

@@ -96,7 +96,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     settings = resolve_settings(bundle, _wishes(options, profile))
     directory = RunDirectory(options.out)
     known = _known_record(options, directory)
-    threads = known.threads if known and options.threads is None else threads_of(options, profile)
+    threads = known.threads if known and options.threads is None else threads_of(options, profile, console)
     wanted = _wanted_record(options, bundle, settings, threads)
     _warn_of_wishes(options, wanted, console)
     if known is not None:

@@ -8,7 +8,6 @@ device, name a bundle: its own row is measured. Nothing else should run meanwhil
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="examples a step (default: %(default)s)")
     parser.add_argument("--micro-batch", type=int, metavar="N", help="examples at a time (default: the whole batch)")
     parser.add_argument("--length", type=int, default=128, metavar="N", help="tokens (default: %(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one a core, as far as a quota allows")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--retention", type=float, default=0.1, help="share of learners of 'far' (default: %(default)s)")
     rows.add_argument(
@@ -91,6 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Measure; the document holds the set-up, `machine`, `rows`, `ratios` and `left_out`."""
     from edge_far.bench.pipeline import Settings, run_bench
+    from edge_far.device.board.cpu import cpu_share
 
     _check(options)
     keep_caches_together()
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         batch=options.batch,
         micro_batch=min(options.micro_batch or options.batch, options.batch),
         length=options.length,
-        threads=options.threads or len(os.sched_getaffinity(0)),
+        threads=options.threads or cpu_share().most_threads,
         methods=tuple(method_named(name, retention) for name in options.methods),
         engines=tuple(options.engines),
         precisions=tuple(options.precisions),

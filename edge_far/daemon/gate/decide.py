@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from edge_far.daemon.gate.verdict import Answers, GateSettings, decide
+from edge_far.device.board.cpu import cpu_share
 from edge_far.device.board.memory import use_one_heap
 from edge_far.device.evaluation import predict_logits
 from edge_far.device.file_model import FileModel
-from edge_far.texts.data import read_examples
+from edge_far.texts.data import iterate_examples
 from edge_far.texts.encode import Encoded, Encoder
 
 __all__ = ["Question", "decide_on_files"]
@@ -57,14 +58,11 @@ def decide_on_files(question: Question) -> dict[str, object]:
 
 def _answers(directory: Path, files: dict[str, Path], question: Question) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return labels [N] and logits [N, C] for each file."""
-    model = FileModel(directory, question.threads)
+    model = FileModel(directory, cpu_share().threads(question.threads))
     encoder = Encoder(model.tokenizer, question.max_seq_len, token_types=model.token_types)
     result = {}
     for name, path in files.items():
-        examples = read_examples(path, labels=model.labels) if path.stat().st_size else []
-        if not examples:
-            result[name] = (np.zeros(0, np.int64), np.zeros((0, len(model.labels)), np.float32))
-            continue
+        examples = iterate_examples(path, labels=model.labels) if path.stat().st_size else []
         encoded: Encoded = encoder.encode(examples, model.labels)
         result[name] = (encoded.labels, predict_logits(model.logits, encoded, len(model.labels)))
     return result

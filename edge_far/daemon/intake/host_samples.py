@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_far.daemon.context import Context
 from edge_far.storage import storage_error
-from edge_far.texts.data import read_examples
+from edge_far.texts.data import iterate_examples
 
 __all__ = ["HostSamples"]
 
@@ -38,8 +38,8 @@ class HostSamples:
         stamp = [_stamp_of(path) for path in files]
         if stamp != self._stamp or not store.counts().replay:
             labels = context.bundle.manifest.labels
-            replay = None if self._replay is None else read_examples(self._replay, labels=labels)
-            base = None if self._base is None else read_examples(self._base, labels=labels)
+            replay = None if self._replay is None else iterate_examples(self._replay, labels=labels)
+            base = None if self._base is None else iterate_examples(self._base, labels=labels)
             with store.transaction():
                 store.replace_replay(replay or [], base)
             self._stamp = stamp

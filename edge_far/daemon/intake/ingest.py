@@ -1,7 +1,7 @@
 """Moves what waits in the spool into the store, exactly once, whatever happens to the power.
 
 1. Claim: each ready file is renamed into `.ingest`, a directory of the daemon's own, under a number never
-   used twice; nobody else can change or swap it there.
+   used twice, in the order of their arrival (arrival.py); nobody else can change or swap it there.
 2. Read: batches of lines; one transaction holds a batch, its quarantined lines and the new position in the
    file.
 3. Finish: the position is marked done; the file is renamed into `.kept`; the directory is fsynced; the position is
@@ -16,12 +16,14 @@ import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from edge_far.daemon.intake.arrival import Waiting, dated_before, in_order, waiting_in
 from edge_far.daemon.intake.records import Feedback, LabelledExample, Prediction, RecordError, RecordReader
 from edge_far.daemon.intake.spool import is_ready
 from edge_far.daemon.store.examples import EXCERPT_BYTES, Source, Store
@@ -81,6 +83,7 @@ class Ingestion:
     def run(self) -> IngestReport:
         """Ingest everything that is ready; StorageError (74), ConfigError (78) for an unsafe directory."""
         report = IngestReport()
+        self._looked_ns = _last_change(self._spool / INGEST)
         with self._directories():
             self._finish_interrupted()
             while True:
@@ -110,11 +113,13 @@ class Ingestion:
                 self._keep(name)
 
     def _claim(self, report: IngestReport) -> int:
-        """Move ready files into `.ingest`, the oldest first; return how many."""
-        claimed = 0
+        """Move ready files into `.ingest`, the first to arrive first; return how many."""
+        claimed: list[Waiting] = []
         number = self._next_number()
-        for name in self._ready_names():
-            if claimed == CLAIM_FILES:
+        now_ns = time.time_ns()
+        for waiting in in_order(waiting_in(self._top, filter(is_ready, names_in(self._top))), now_ns):
+            name = waiting.name
+            if len(claimed) == CLAIM_FILES:
                 break
             try:
                 descriptor = os.open(name, OPEN_SAFELY, dir_fd=self._top)
@@ -138,20 +143,15 @@ class Ingestion:
             directory = self._refused if unsafe else self._ingest
             self._move(name, self._top, target, directory)
             self._fsync(directory)  # each by itself: a later file found here without an earlier one would win
-            claimed += 1
+            claimed.append(waiting)
         if claimed:
             self._fsync(self._top)
-        return claimed
-
-    def _ready_names(self) -> list[str]:
-        found = []
-        with os.scandir(self._top) as entries:
-            for entry in entries:
-                if is_ready(entry.name):
-                    with suppress(FileNotFoundError):
-                        if not entry.is_dir(follow_symlinks=False):
-                            found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
-        return [name for _, name in sorted(found)]
+        if doubtful := dated_before(claimed, self._looked_ns, now_ns):
+            report.tell(
+                f"the clock was set back while {len(claimed)} files came into the spool; '{_safe_name(doubtful.name)}' "
+                "is dated before the last look, and may be taken for earlier than it was"
+            )
+        return len(claimed)
 
     def _next_number(self) -> int:
         """Return a number above all that a file or a position still bears."""
@@ -248,6 +248,14 @@ def _why_unsafe(file: BinaryIO) -> str | None:
     if found.st_nlink != 1:
         return f"has {found.st_nlink} hard links"
     return None
+
+
+def _last_change(directory: Path) -> int | None:
+    """Return when the last file was taken up or kept (ns since 1970), None where that never was."""
+    try:
+        return directory.stat(follow_symlinks=False).st_mtime_ns
+    except OSError:
+        return None
 
 
 def _safe_name(name: str) -> str:

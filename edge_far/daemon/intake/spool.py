@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from edge_far.errors import DataError, InputMissing, StorageError
 from edge_far.storage import fsync_directory, storage_error
 
-__all__ = ["DEFAULT_SPOOL", "SUFFIX", "add", "is_ready"]
+__all__ = ["DEFAULT_SPOOL", "SUFFIX", "add", "is_ready", "number_of"]
 
 DEFAULT_SPOOL = Path("/var/spool/edge-far")
 SUFFIX = ".jsonl"
 SPOOLED_FILE_MODE = 0o640  # the directory's group is the daemon's
+HIGHEST_NUMBER = 1 << 62  # ns since 1970: in the year 2116, and still a date that file systems take
 FEEDBACK = ("correct", "wrong")
 
 
@@ -80,8 +83,15 @@ def _check(record: dict[str, str]) -> None:
         raise DataError("no text and no feedback", hint="give a text, or a label or feedback for the id")
 
 
+def number_of(name: str) -> int | None:
+    """Return the number in the name of a file that `add` made, None of any other."""
+    found = re.fullmatch(r"([0-9]{20})-[0-9a-f]{12}\.jsonl", name)
+    return int(found[1]) if found else None
+
+
 def _drop(line: bytes, spool: Path) -> Path:
-    stem = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
+    number = max(time.time_ns(), _newest(spool) + 1)
+    stem = f"{number:020d}-{secrets.token_hex(6)}"
     temporary, final = spool / f".{stem}.tmp", spool / f"{stem}{SUFFIX}"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, SPOOLED_FILE_MODE)
@@ -90,7 +100,7 @@ def _drop(line: bytes, spool: Path) -> Path:
                 os.fchmod(file.fileno(), SPOOLED_FILE_MODE)
                 file.write(line)
                 file.flush()
-                _keep_order(file.fileno(), spool)
+                os.utime(file.fileno(), ns=(number, number))
                 os.fsync(file.fileno())
             temporary.rename(final)
         except BaseException:
@@ -108,15 +118,14 @@ def _drop(line: bytes, spool: Path) -> Path:
     return final
 
 
-def _keep_order(descriptor: int, spool: Path) -> None:
-    """Date the file after all that wait: they are read in this order, even if the clock was set back."""
+def _newest(spool: Path) -> int:
+    """Return the latest arrival (ns since 1970; arrival.py) of all that wait: what comes now is later by any clock."""
     newest = 0
-    with os.scandir(spool) as entries:
-        for entry in entries:
+    try:
+        for entry in spool.iterdir():
             if is_ready(entry.name):
-                try:
-                    newest = max(newest, entry.stat(follow_symlinks=False).st_mtime_ns)
-                except FileNotFoundError:
-                    continue  # taken by the daemon meanwhile
-    now = max(time.time_ns(), newest + 1)
-    os.utime(descriptor, ns=(now, now))
+                with suppress(FileNotFoundError):  # taken by the daemon meanwhile
+                    newest = max(newest, number_of(entry.name) or entry.lstat().st_ctime_ns)
+    except OSError:
+        return 0  # what is wrong with the directory is told by writing there
+    return min(newest, HIGHEST_NUMBER)

@@ -12,6 +12,7 @@ __all__ = ["ARRIVAL", "WORRYING", "advice", "render", "summary"]
 
 WORRYING = frozenset({"release", "store", "data", "profile"})
 ARRIVAL = frozenset({"new examples", "held-out examples"})
+BELIEVED = frozenset({"power"})  # told even where no sensor is: what is assumed decides whether training runs
 WIDTH = 110
 MANY_INTERRUPTIONS = 3
 LOOK = "'systemctl start edge-far', or 'edge-far daemon --once'"
@@ -102,8 +103,8 @@ def _uses(model: dict[str, Any] | None) -> str:
 
 
 def _condition_lines(conditions: list[dict[str, Any]]) -> list[str]:
-    """Return a line for each condition that waits or was measured, and one for all the others."""
-    silent = [c["name"] for c in conditions if c["ok"] and c["measured"] is None]
+    """Return a line for each condition that waits, was measured or is a belief, and one for all the others."""
+    silent = [c["name"] for c in conditions if c["ok"] and c["measured"] is None and c["name"] not in BELIEVED]
     lines = []
     for c in conditions:
         if c["name"] not in silent:

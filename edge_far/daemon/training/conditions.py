@@ -129,18 +129,21 @@ def _hours(profile: Profile, local_time: time.struct_time) -> Condition:
 
 
 def _power(profile: Profile, readings: Readings) -> Condition:
-    mains, charge = readings.power.mains, readings.power.battery_percent
-    if mains is None and charge is None:
-        return Condition("power", True, None, None, "no power supply reports, taken as mains")
-    if mains is not False:
-        return Condition("power", True, "mains", None, "on mains")
+    mains, charge, why = readings.power.mains, readings.power.battery_percent, readings.power.why
+    if mains is None:
+        if not why:
+            return Condition("power", True, None, None, "no power supply reports, taken as mains")
+        return Condition("power", True, "taken as mains", None, f"taken as mains: {why}")
+    reason = f" ({why})" if why else ""
+    if mains:
+        return Condition("power", True, "mains", None, f"on mains{reason}")
     if profile.power.require_mains:
         shown = "" if charge is None else f", {charge} % charged"
-        return Condition("power", False, "battery", "mains", f"on battery{shown}; mains is required")
+        return Condition("power", False, "battery", "mains", f"on battery{reason}{shown}; mains is required")
     limit = profile.power.min_battery_percent
     if charge is None:
-        return Condition("power", True, None, limit, "on battery, its charge is unknown")
-    text = f"on battery, {charge} % charged, {limit} % needed"
+        return Condition("power", True, None, limit, f"on battery{reason}, its charge is unknown")
+    text = f"on battery{reason}, {charge} % charged, {limit} % needed"
     return Condition("power", charge >= limit, charge, limit, text)
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from edge_far.device.board.cgroups import Group, groups_of
+from edge_far.device.board.kernel_files import read_text
 
 __all__ = [
     "MIB",
@@ -19,6 +23,7 @@ __all__ = [
 
 MIB = float(1 << 20)
 _UNLIMITED_MIB = 1 << 40
+_AVAILABLE = re.compile(r"^MemAvailable:\s*([0-9]{1,15}) kB$", re.MULTILINE)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
 
@@ -44,48 +49,20 @@ def resident_set() -> ResidentSet:
 
 def available_mib(root: Path = Path("/")) -> float | None:
     """Return MemAvailable of the machine in MiB, or None where it cannot be read."""
-    try:
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) / 1024
-    except (OSError, ValueError):
-        pass
-    return None
+    found = _AVAILABLE.search(read_text(root / "proc/meminfo") or "")
+    return int(found[1]) / 1024 if found else None
 
 
 def cgroup_limit_mib(root: Path = Path("/")) -> float | None:
     """Return the memory limit of this process's cgroup (v2 or v1) in MiB, or None when there is none."""
-    limits = [limit for path in _limit_files(root) if (limit := _read_limit(path)) is not None]
+    limits = [limit for group in groups_of("memory", root) if (limit := _limit(group)) is not None]
     return min(limits, default=None)
 
 
-def _limit_files(root: Path) -> list[Path]:
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    files: list[Path] = []
-    for line in lines:
-        _, controllers, name = line.split(":", 2)
-        relative = name.lstrip("/")
-        if controllers == "":
-            base, file = root / "sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            base, file = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-        else:
-            continue
-        group = base / relative
-        files += [parent / file for parent in (group, *group.parents) if parent.is_relative_to(base)]
-    return files
-
-
-def _read_limit(path: Path) -> float | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    if not text.isdigit():
-        return None  # "max"
+def _limit(group: Group) -> float | None:
+    text = group.text("memory.max" if group.version == 2 else "memory.limit_in_bytes") or ""
+    if not re.fullmatch(r"[0-9]{1,20}", text):
+        return None  # "max", or nothing to go by
     limit = int(text) / MIB
     return limit if limit < _UNLIMITED_MIB / 2 else None
 

@@ -1,8 +1,8 @@
 """What the board says about itself: heat, throttling, power, memory, disk, model.
 
 Standard library only. Everything is read below one root directory, so that a test, or a container that
-mounts the host's /sys elsewhere, can give another. A sensor that is missing or unreadable is None,
-"unknown", and never an error: boards differ, and what is not measured must not stop training.
+mounts the host's /sys elsewhere, can give another. A sensor that is missing, unreadable or says what cannot be is
+None, "unknown", and never an error: boards differ, and what is not measured must not stop training.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from edge_far.device.board.kernel_files import names_in, read_number, read_text
 from edge_far.device.board.memory import available_mib, cgroup_limit_mib
+from edge_far.device.board.power import Power, read_power
 
 __all__ = ["Power", "Pressure", "Readings", "Sensors", "Temperature", "Throttling"]
 
@@ -24,6 +26,7 @@ PLAUSIBLE_CELSIUS = (-40.0, 150.0)
 # On the Jetson Nano this zone always reads 100 degrees.
 CONSTANT_ZONES = frozenset({"PMIC-Die"})
 THROTTLED_FILE = "sys/devices/platform/soc/soc:firmware/get_throttled"
+HIGHEST_COOLING = 1000  # steps; where a device does not name its own highest
 PROCESSOR_COOLING = re.compile(r"(thermal-)?(cpufreq|devfreq|idle)-.*|processor", re.IGNORECASE)
 
 
@@ -41,14 +44,6 @@ class Throttling:
 
     under_voltage: bool
     heat: bool
-
-
-@dataclass(frozen=True)
-class Power:
-    """`mains` is None where nothing tells; `battery_percent` is None without a battery."""
-
-    mains: bool | None
-    battery_percent: int | None
 
 
 @dataclass(frozen=True)
@@ -95,8 +90,8 @@ class Sensors:
         """Return the hottest thermal zone; those that are off, or always say the same, do not count."""
         found = []
         for zone in self._entries("sys/class/thermal", "thermal_zone*"):
-            name = _text(zone / "type") or zone.name
-            milli = _number(zone / "temp")
+            name = read_text(zone / "type") or zone.name
+            milli = read_number(zone / "temp")
             if milli is None or name in CONSTANT_ZONES:
                 continue
             celsius = milli / 1000
@@ -118,33 +113,17 @@ class Sensors:
         return Throttling(under_voltage, bool(bits & 0b1000) or capped_by_heat or bool(cooling))
 
     def power(self) -> Power:
-        """Return mains and battery from /sys/class/power_supply; a mouse's battery does not count."""
-        mains: list[bool] = []
-        discharging, charges = False, []
-        for supply in self._entries("sys/class/power_supply", "*"):
-            if _text(supply / "scope") == "Device":
-                continue
-            if _text(supply / "type") == "Battery":
-                discharging |= _text(supply / "status") == "Discharging"
-                charge = _number(supply / "capacity")
-                charges += [charge] if charge is not None and 0 <= charge <= 100 else []
-            elif (online := _number(supply / "online")) is not None:
-                mains.append(online > 0)
-        known: bool | None = None
-        if mains or discharging:
-            known = any(mains)
-        elif charges:
-            known = True  # a battery that is not discharging, and no sign of what feeds it
-        return Power(known, min(charges, default=None))
+        """Return mains and battery, and why that is believed."""
+        return read_power(self.root)
 
     def pressure(self) -> Pressure | None:
         """Return the memory's PSI; None where the kernel runs without, as on a default Raspberry Pi OS."""
-        text = _text(self.root / "proc/pressure/memory") or ""
-        found = dict(re.findall(r"^(some|full) avg10=([0-9.]+)", text, re.MULTILINE))
-        try:
-            return Pressure(float(found["some"]), float(found["full"]))
-        except (KeyError, ValueError):
+        text = read_text(self.root / "proc/pressure/memory") or ""
+        found = dict(re.findall(r"^(some|full) avg10=([0-9]{1,3}(?:\.[0-9]+)?) ", text, re.MULTILINE))
+        if found.keys() != {"some", "full"}:
             return None
+        shares = Pressure(float(found["some"]), float(found["full"]))
+        return shares if max(shares.some_avg10_percent, shares.full_avg10_percent) <= 100 else None
 
     def disk_free_mib(self, path: Path) -> float | None:
         """Return what an ordinary user may still write to the file system of `path`."""
@@ -157,55 +136,38 @@ class Sensors:
     def model(self) -> str | None:
         """Return the board's name as the device tree or the firmware gives it."""
         for place in ("proc/device-tree/model", "sys/class/dmi/id/product_name"):
-            if name := _text(self.root / place):
+            if name := read_text(self.root / place):
                 return name
         return None
 
     def _firmware_flags(self) -> int | None:
-        text = _text(self.root / THROTTLED_FILE)
+        text = read_text(self.root / THROTTLED_FILE)
         if text is None and self.root == Path("/"):
             text = _ask_vcgencmd()
-        try:
-            return int(text, 16) if text else None
-        except ValueError:
-            return None
+        return int(text, 16) if text and re.fullmatch(r"(0[xX])?[0-9a-fA-F]{1,8}", text) else None
 
     def _voltage_alarm(self) -> bool | None:
-        for monitor in self._entries("sys/class/hwmon", "hwmon*"):
-            if _text(monitor / "name") == "rpi_volt":
-                alarm = _number(monitor / "in0_lcrit_alarm")
-                return None if alarm is None else alarm > 0
-        return None
+        alarms = [
+            alarm
+            for monitor in self._entries("sys/class/hwmon", "hwmon*")
+            if read_text(monitor / "name") == "rpi_volt"
+            and (alarm := read_number(monitor / "in0_lcrit_alarm", least=0, most=1)) is not None
+        ]
+        return any(alarms) if alarms else None
 
     def _clock_cooling(self) -> bool | None:
         """Return whether the kernel cools a processor by slowing it; fans are no throttling."""
-        states = [
-            state
-            for device in self._entries("sys/class/thermal", "cooling_device*")
-            if PROCESSOR_COOLING.fullmatch(_text(device / "type") or "")
-            and (state := _number(device / "cur_state")) is not None
-        ]
-        return any(state > 0 for state in states) if states else None
+        states = []
+        for device in self._entries("sys/class/thermal", "cooling_device*"):
+            if PROCESSOR_COOLING.fullmatch(read_text(device / "type") or ""):
+                most = read_number(device / "max_state", least=0)
+                state = read_number(device / "cur_state", least=0, most=HIGHEST_COOLING if most is None else most)
+                states += [] if state is None else [state > 0]
+        return any(states) if states else None
 
-    def _entries(self, directory: str, pattern: str) -> Iterable[Path]:
-        try:
-            return sorted((self.root / directory).glob(pattern))
-        except OSError:
-            return []
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_bytes().rstrip(b"\0\n").decode("utf-8", "replace").strip()
-    except OSError:  # not there, not allowed, or a sensor that is switched off
-        return None
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(_text(path) or "")
-    except ValueError:
-        return None
+    def _entries(self, directory: str, pattern: str) -> list[Path]:
+        base = self.root / directory
+        return [base / name for name in names_in(base) if fnmatchcase(name, pattern)]
 
 
 def _ask_vcgencmd() -> str | None:
@@ -214,7 +176,7 @@ def _ask_vcgencmd() -> str | None:
     if command is None:
         return None
     try:
-        done = subprocess.run([command, "get_throttled"], capture_output=True, timeout=2, text=True, check=True)
+        done = subprocess.run([command, "get_throttled"], capture_output=True, timeout=2, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip().removeprefix("throttled=")
+    return done.stdout.decode("ascii", "replace").strip().removeprefix("throttled=")

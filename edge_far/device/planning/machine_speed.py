@@ -1,8 +1,8 @@
 """How quick this machine is: the seconds of every kernel that a bundle uses, measured once and cached.
 
 The measurement is that of probe.py, in a process of its own, so that nothing of it stays in this one's memory. A file
-of the cache belongs to one machine, ONNX Runtime, number of threads and set of operators; a damaged one is measured
-again. Refuses to know what a step consists of: that is step_times.py's.
+of the cache belongs to one machine (its cores and CPU quota included), ONNX Runtime, number of threads and set of
+operators; a damaged one is measured again. Refuses to know what a step consists of: that is step_times.py's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 from edge_far.bundle import Bundle, Manifest
 from edge_far.console import Console
+from edge_far.device.board.cpu import cpu_share
 from edge_far.device.optimizers.registry import OPTIMIZERS
 from edge_far.errors import EdgeFarError
 from edge_far.process.children import child_environment, module_command
@@ -93,7 +94,7 @@ def calibrate(bundle: Bundle, threads: int, console: Console, room_mib: float) -
 
 
 def machine_name() -> str:
-    """Return the processor's or the board's name and the number of cores that this process may use."""
+    """Return the processor's or the board's name, and the cores and the quota that this process may use."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -101,7 +102,7 @@ def machine_name() -> str:
     named = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     # x86 names the model of a core; Arm boards name themselves.
     name = named.get("model name") or named.get("Model") or platform.machine()
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+    return f"{name}, {cpu_share().text}"
 
 
 def _fingerprint(manifest: Manifest) -> str:

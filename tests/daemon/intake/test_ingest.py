@@ -117,6 +117,50 @@ def test_later_file_corrects_earlier_one(directory: Path, store: Store) -> None:
     assert (report.new, report.corrected) == (1, 1) and labels(store) == {"text": "second"}
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_later_file_with_an_older_date_wins(directory: Path, store: Store, passes: int) -> None:
+    """In one pass and across passes, by text and by id; `touch -d @60` is what a clock set back looks like."""
+    drop(directory, "a.jsonl", example("text", "first"), {"id": "7", "text": "asked"})
+    if passes == 2:
+        Ingestion(directory, store).run()
+    drop(directory, "b.jsonl", example("text", "second"), {"id": "7", "label": "told"}, mtime_s=60)
+    report = Ingestion(directory, store).run()
+    assert labels(store) == {"text": "second", "asked": "told"}
+    assert (report.corrected, report.quarantined, report.problems) == (1, 0, [])
+
+
+def test_a_copied_file_from_the_future_does_not_win_over_what_comes_later(directory: Path, store: Store) -> None:
+    drop(directory, "a.jsonl", example("text", "first"), mtime_s=4e9)
+    drop(directory, "b.jsonl", example("text", "second"))
+    spool.add("text", "third", spool=directory)
+    Ingestion(directory, store).run()
+    assert labels(store) == {"text": "third"}
+
+
+def test_the_clock_set_back_between_adds(directory: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool.add(id="7", text="asked", spool=directory)
+    monkeypatch.setattr(spool.time, "time_ns", lambda: 60 * 10**9)
+    spool.add("text", "first", spool=directory)
+    spool.add(id="7", label="told", spool=directory)
+    monkeypatch.undo()
+    spool.add("text", "second", spool=directory)
+    report = Ingestion(directory, store).run()
+    assert labels(store) == {"text": "second", "asked": "told"} and report.quarantined == 0
+
+
+def test_a_file_dated_before_the_last_look_is_told(
+    directory: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop(directory, "a.jsonl", example("text", "first"))
+    Ingestion(directory, store).run()
+    drop(directory, "b.jsonl", example("text", "second"))
+    drop(directory, "c.jsonl", example("other", "third"))
+    os.utime(directory / ".ingest", (4e9, 4e9))  # the daemon looked when the clock was ahead
+    (problem,) = Ingestion(directory, store).run().problems
+    assert "the clock was set back while 2 files came" in problem and "'b.jsonl' is dated before" in problem
+    assert labels(store) == {"text": "second", "other": "third"}
+
+
 def test_links_devices_and_pipes_are_refused_unread(directory: Path, store: Store, tmp_path: Path) -> None:
     secret = drop(tmp_path, "secret", example("secret"))
     (directory / "link.jsonl").symlink_to(secret)

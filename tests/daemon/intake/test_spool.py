@@ -38,6 +38,18 @@ def test_order_survives_a_clock_set_back(tmp_path: Path, monkeypatch: pytest.Mon
     third = spool.add("a", "z", spool=tmp_path)
     dates = [file.stat().st_mtime_ns for file in (first, second, third)]
     assert dates == sorted(dates) and len(set(dates)) == 3
+    numbers = [spool.number_of(file.name) for file in (first, second, third)]
+    assert numbers == dates
+
+
+def test_what_is_added_comes_after_whatever_another_program_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text("{}")
+    monkeypatch.setattr(spool.time, "time_ns", lambda: 10**18)
+    assert spool.number_of(spool.add("a", "x", spool=tmp_path).name) == other.stat().st_ctime_ns + 1
+    assert [spool.number_of(name) for name in ("7-x.jsonl", "a.jsonl", f"{7:020d}-{'a' * 12}.jsonl")] == [None, None, 7]
 
 
 @pytest.mark.parametrize(

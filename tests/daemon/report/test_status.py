@@ -95,6 +95,16 @@ def test_fresh(device: Device) -> None:
     assert "  ok   no limit or sensor voltage, memory pressure, memory limit" in text.splitlines()
 
 
+def test_power_is_told_even_where_nothing_reports(device: Device) -> None:
+    nothing = dataclasses.replace(COOL, power=Power(None, None))
+    assert "  ok   power              no power supply reports, taken as mains" in status_text.render(
+        device.look(nothing)
+    )
+    hat = dataclasses.replace(COOL, power=Power(None, None, "poe is offline, but there is no battery"))
+    text = status_text.render(device.look(hat))
+    assert "  ok   power              taken as mains: poe is offline, but there is no battery" in text
+
+
 def test_healthy(device: Device) -> None:
     device.add(300)
     device.cycle("released")

@@ -96,6 +96,27 @@ def test_battery_is_enough_where_the_profile_says_so() -> None:
 
 
 @pytest.mark.parametrize(
+    ("power", "measured", "text"),
+    [
+        (Power(None, None), None, "no power supply reports, taken as mains"),
+        (
+            Power(None, None, "poe is offline, but there is no battery"),
+            "taken as mains",
+            "taken as mains: poe is offline,",
+        ),
+        (Power(True, 80, "AC is online"), "mains", "on mains (AC is online)"),
+        (Power(False, 80, "BAT0 is discharging"), "battery", "on battery (BAT0 is discharging), 80 % charged; mains"),
+    ],
+)
+def test_power_says_what_is_believed_and_why(power: Power, measured: str | None, text: str) -> None:
+    readings = dataclasses.replace(FINE, power=power)
+    found = start_conditions(PROFILE, readings, new_examples=50, held_out=100, local_time=NOON)
+    (condition,) = [condition for condition in found if condition.name == "power"]
+    assert condition.measured == measured and condition.text.startswith(text)
+    assert condition.ok == (power.mains is not False)
+
+
+@pytest.mark.parametrize(
     ("hours", "inside", "outside"),
     [
         ("01:00-05:30", [at(1, 0), at(5, 29)], [at(0, 59), at(5, 30), at(12, 0)]),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from edge_far.device.board.sensors import Power, Pressure, Sensors, Temperature, Throttling
+from edge_far.device.board import sensors as sensors_module
+from edge_far.device.board.sensors import THROTTLED_FILE, Power, Pressure, Sensors, Temperature, Throttling
 
 
 def write(root: Path, files: dict[str, str]) -> Sensors:
@@ -19,6 +22,10 @@ def write(root: Path, files: dict[str, str]) -> Sensors:
 
 def supply(name: str, **fields: object) -> dict[str, str]:
     return {f"sys/class/power_supply/{name}/{key}": f"{value}\n" for key, value in fields.items()}
+
+
+def battery(status: str, capacity: object, **fields: object) -> dict[str, str]:
+    return supply("BAT0", **{"type": "Battery", "status": status, "capacity": capacity, **fields})
 
 
 def zone(number: int, kind: str, temp: object) -> dict[str, str]:
@@ -67,6 +74,9 @@ def test_raspberry_pi(tmp_path: Path) -> None:
         ("8", Throttling(False, True)),
         ("0xd", Throttling(True, True)),
         ("garbage", None),
+        ("-1", None),
+        ("1_5", None),
+        ("fffffffff", None),  # more than the firmware's 32 bits
         ("", None),
     ],
 )
@@ -87,6 +97,95 @@ def test_jetson_zones_that_lie_or_are_off(tmp_path: Path) -> None:
     assert sensors.temperature() == Temperature(43.0, "tj")
 
 
+EVERY_SENSOR = {
+    **zone(0, "bad", 70000),
+    **zone(1, "good", 50000),
+    **{f"sys/class/thermal/cooling_device{n}/type": "Processor" for n in (0, 1)},
+    **{f"sys/class/thermal/cooling_device{n}/cur_state": "1" for n in (0, 1)},
+    **{f"sys/class/hwmon/hwmon{n}/name": "rpi_volt" for n in (0, 1)},
+    **{f"sys/class/hwmon/hwmon{n}/in0_lcrit_alarm": "1" for n in (0, 1)},
+    **battery("Discharging", 60),
+    **supply("BAT1", type="Battery", status="Discharging", capacity=70),
+    THROTTLED_FILE: "0",
+    "proc/pressure/memory": "some avg10=1.00 avg60=0.00\nfull avg10=0.50 avg60=0.00\n",
+    "proc/meminfo": "MemAvailable: 1024 kB\n",
+    "proc/device-tree/model": "board",
+}
+BROKEN = {  # one sensor of each kind that has a neighbour, and each that has none
+    **{"temperature": "sys/class/thermal/thermal_zone0/temp", "cooling": "sys/class/thermal/cooling_device0/cur_state"},
+    **{"voltage": "sys/class/hwmon/hwmon0/in0_lcrit_alarm", "power": "sys/class/power_supply/BAT0/capacity"},
+    **{"type": "sys/class/thermal/thermal_zone0/type", "flags": THROTTLED_FILE, "pressure": "proc/pressure/memory"},
+    **{"memory": "proc/meminfo", "model": "proc/device-tree/model"},
+}
+HUGE = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "how", ["missing", "directory", "EAGAIN", "EIO", "ENODATA", "EINVAL", "EACCES", HUGE, "\xff", ""]
+)
+@pytest.mark.parametrize("sensor", BROKEN)
+def test_a_sensor_that_cannot_be_read_is_unknown_and_the_others_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sensor: str, how: str
+) -> None:
+    sensors = write(tmp_path, EVERY_SENSOR)
+    path, waiting = tmp_path / BROKEN[sensor], None
+    if how in ("missing", "directory", "EAGAIN"):
+        path.unlink()
+    if how == "directory":
+        path.mkdir()
+    elif how == "EAGAIN":  # a pipe that is open and empty answers as a driver that is not ready
+        os.mkfifo(path)
+        waiting = os.open(path, os.O_RDWR)
+    elif how in errno.__dict__:
+        failing(monkeypatch, path, getattr(errno, how))
+    elif how != "missing":
+        path.write_text(how, "latin-1")
+    found, model = sensors.read(), sensors.model()
+    if waiting is not None:
+        os.close(waiting)
+    hottest = found.temperature
+    assert hottest is not None and hottest.celsius == (50.0 if sensor == "temperature" else 70.0)
+    assert found.throttling == Throttling(True, True)
+    assert found.power == Power(False, 70 if sensor == "power" else 60)
+    assert found.pressure == (None if sensor == "pressure" else Pressure(1.0, 0.5))
+    assert found.available_mib == (None if sensor == "memory" else 1.0)
+    if sensor != "model":
+        assert model == "board"
+    elif how in (HUGE, "\xff"):  # any text is a name
+        assert model in (HUGE, "\ufffd")
+    else:
+        assert model is None
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, path: Path, code: int) -> None:
+    """Let reading a file fail; os.open itself never fails so for a file of the kernel's."""
+    genuine = os.read
+
+    def read(descriptor: int, count: int) -> bytes:
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == path:
+            raise OSError(code, os.strerror(code))
+        return genuine(descriptor, count)
+
+    monkeypatch.setattr(os, "read", read)
+
+
+def test_a_number_that_cannot_be_is_unknown(tmp_path: Path) -> None:
+    base = "sys/class/thermal/cooling_device0"
+    files = {f"{base}/type": "Processor", f"{base}/max_state": "3", f"{base}/cur_state": "4294967295"}
+    sensors = write(tmp_path, {**files, **zone(0, "broken", 2**63), **zone(1, "hot as lead", 327000)})
+    assert sensors.throttling() is None and sensors.temperature() is None
+    write(tmp_path, {"proc/pressure/memory": "some avg10=1e9 x\nfull avg10=0.00 x\n", "proc/meminfo": "MemAvailable:"})
+    assert sensors.pressure() is None and sensors.read().available_mib is None
+
+
+def test_the_firmware_is_asked_through_its_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "vcgencmd"
+    tool.write_text("#!/bin/sh\nprintf 'throttled=0x8\\377'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert sensors_module._ask_vcgencmd() == "0x8\ufffd"
+
+
 @pytest.mark.parametrize(
     ("kind", "state", "expected"),
     [
@@ -99,32 +198,6 @@ def test_jetson_zones_that_lie_or_are_off(tmp_path: Path) -> None:
 def test_cooling_by_clock(tmp_path: Path, kind: str, state: int, expected: Throttling | None) -> None:
     base = "sys/class/thermal/cooling_device0"
     assert write(tmp_path, {f"{base}/type": kind, f"{base}/cur_state": str(state)}).throttling() == expected
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        (supply("AC", type="Mains", online=1), Power(True, None)),
-        (supply("AC", type="Mains", online=0), Power(False, None)),
-        (supply("usb", type="USB", online=1) | supply("AC", type="Mains", online=0), Power(True, None)),
-        (supply("BAT0", type="Battery", status="Discharging", capacity=41), Power(False, 41)),
-        (supply("BAT0", type="Battery", status="Charging", capacity=41), Power(True, 41)),
-        (
-            supply("BAT0", type="Battery", status="Discharging", capacity=41)
-            | supply("BAT1", type="Battery", status="Full", capacity=100)
-            | supply("AC", type="Mains", online=0),
-            Power(False, 41),
-        ),
-        (
-            supply("mouse", type="Battery", scope="Device", status="Discharging", capacity=3),
-            Power(None, None),
-        ),
-        (supply("BAT0", type="Battery", status="Unknown", capacity="-1"), Power(None, None)),
-        (supply("AC", type="Mains"), Power(None, None)),
-    ],
-)
-def test_power(tmp_path: Path, files: dict[str, str], expected: Power) -> None:
-    assert write(tmp_path, files).power() == expected
 
 
 def test_pressure(tmp_path: Path) -> None:

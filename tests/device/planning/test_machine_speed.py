@@ -11,7 +11,9 @@ import pytest
 
 from edge_far.bundle import Bundle, open_bundle
 from edge_far.console import Console
+from edge_far.device.board.cpu import CpuShare
 from edge_far.device.optimizers.registry import OPTIMIZERS
+from edge_far.device.planning import machine_speed
 from edge_far.device.planning.machine_speed import Calibration, calibrate, machine_name
 from edge_far.device.planning.plan import evaluate
 from edge_far.device.planning.probe import SHAPES
@@ -60,13 +62,19 @@ def test_the_second_time_the_file_answers(bundle: Bundle, cache: Path) -> None:
     assert [path] == list(cache.iterdir()) and path.stat().st_mtime_ns == written
 
 
-def test_threads_and_operators_have_files_of_their_own(
-    bundle: Bundle, tiny_bundle: Callable[[str], Bundle], cache: Path
+def test_threads_operators_and_quota_have_files_of_their_own(
+    bundle: Bundle, tiny_bundle: Callable[[str], Bundle], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured(bundle)
     assert measured(bundle, threads=2).threads == 2
     measured(tiny_bundle("bert-r10-2"))
     assert len(list(cache.iterdir())) == 3
+    asked: list[int] = []
+    monkeypatch.setattr(machine_speed, "_measure", lambda _, threads, __: (asked.append(threads), (None, "asked"))[1])
+    assert calibrate(bundle, 1, QUIET, 1024.0) is not None and asked == []
+    monkeypatch.setattr(machine_speed, "cpu_share", lambda: CpuShare((0, 1), 2, 0.5))
+    assert machine_name().endswith(", 2 cores, quota 0.5 of a core")
+    assert calibrate(bundle, 1, QUIET, 1024.0) is None and asked == [1]
 
 
 @pytest.mark.parametrize(

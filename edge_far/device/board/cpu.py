@@ -1,0 +1,76 @@
+"""How much processor this process may use: the cores it may run on, and the quota of its control groups.
+
+A container or a service may be given half a core. More threads than the quota allows only wait for one another: with
+half a core, two threads took 2.3 times as long as one. Standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_far.device.board.cgroups import Group, groups_of
+
+__all__ = ["CpuShare", "cpu_share"]
+
+_QUOTA_V2 = re.compile(r"([0-9]{1,18}) ([0-9]{1,18})")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True)
+class CpuShare:
+    """The cores this process may run on (affinity and cpuset) of all that the machine has; `quota` in cores or None."""
+
+    cores: tuple[int, ...]
+    machine_cores: int
+    quota: float | None = None
+
+    @property
+    def most_threads(self) -> int:
+        """The number of threads that can run at the same time, at least 1."""
+        whole = len(self.cores) if self.quota is None else min(len(self.cores), math.ceil(self.quota))
+        return max(1, whole)
+
+    @property
+    def text(self) -> str:
+        """The share in words: '4 cores', '2 of 4 cores (0, 1), quota 0.5 of a core'."""
+        count = len(self.cores)
+        words = f"{count} core{'s' * (count != 1)}"
+        if count < self.machine_cores:
+            words = f"{count} of {self.machine_cores} cores ({', '.join(map(str, self.cores))})"
+        return words if self.quota is None else f"{words}, {self.quota_text}"
+
+    @property
+    def quota_text(self) -> str:
+        """The quota in words; empty without one."""
+        if self.quota is None:
+            return ""
+        unit = "of a core" if self.quota < 1 else "core" if self.quota == 1 else "cores"
+        return f"quota {self.quota:.3g} {unit}"
+
+    def threads(self, wanted: int) -> int:
+        """Return `wanted`, but no more threads than can run at the same time."""
+        return max(1, min(wanted, self.most_threads))
+
+
+def cpu_share(root: Path = Path("/")) -> CpuShare:
+    """Return this process's share; the quota is that of the tightest control group it is in, None without a limit."""
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    quotas = [quota for group in groups_of("cpu", root) if (quota := _quota(group)) is not None]
+    quota = min(quotas, default=None)
+    machine_cores = max(len(cores), os.cpu_count() or 1)
+    return CpuShare(cores, machine_cores, quota if quota is not None and quota < len(cores) else None)
+
+
+def _quota(group: Group) -> float | None:
+    """Return one group's quota in cores; None for 'max', -1, and whatever is no pair of numbers."""
+    if group.version == 2:
+        found = _QUOTA_V2.fullmatch(group.text("cpu.max") or "")
+        quota, period = (int(found[1]), int(found[2])) if found else (0, 0)
+    else:
+        texts = [group.text(name) or "" for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
+        quota, period = (int(text) if _NUMBER.fullmatch(text) else 0 for text in texts)
+    return quota / period if quota > 0 and period > 0 else None
