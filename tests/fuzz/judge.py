@@ -144,7 +144,9 @@ def _ending(arguments: tuple[str, ...], work: Callable[[], int], bounds: Bounds,
             print("{}")
         except TookTooLong as error:
             crash = f"did not end within {bounds.seconds:g} s, at {_place(error)}"
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a panic of a Rust library is no Exception
             said = (str(error).splitlines() or [""])[0][:200]
             crash = f"{type(error).__name__} at {_place(error)}: {said}"
     devices = {path for path in written if path.startswith(("/dev/", "/proc/", "/memfd:")) or path.endswith(".pyc")}

@@ -310,7 +310,7 @@ def mutate_safetensors(good: bytes, chance: Random) -> bytes:
         cut = chance.randrange(len(data) + 1)
         return pack_safetensors(encoded, chance.choice((data[:cut], data + data, b"", data + b"\0")))
     changed = copy.deepcopy(header)
-    name = chance.choice(list(changed))
+    name = chance.choice([name for name in changed if name != "__metadata__"])
     _change_tensor(changed, name, chance)
     return pack_safetensors(json_bytes(changed, chance), data)
 
@@ -328,7 +328,7 @@ def _change_tensor(header: dict[str, Any], name: str, chance: Random) -> None:
     elif action == 2:
         entry["shape"] = chance.choice(([], [0], [-1], [2**63], [2**32, 2**32], [1] * 64, [1] * 3000, [stop - start]))
     elif action == 3:
-        other = chance.choice(list(header))
+        other = chance.choice([name for name in header if name != "__metadata__"])
         entry["data_offsets"] = copy.deepcopy(header[other]["data_offsets"])
     elif action == 4:
         odd = (
