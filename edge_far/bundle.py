@@ -29,7 +29,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from edge_far.errors import BundleError, InputMissing
-from edge_far.json_file import Count, Damaged, Name, Size, Within, decode, parse_json
+from edge_far.json_file import Count, Damaged, Name, Size, Within, decode, parse_json, read_document
 
 __all__ = [
     "DROPOUT_FACTOR",
@@ -241,6 +241,14 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"the bundle has no {name}", where=str(self.root))
         return self.root / name
+
+    def document(self, name: str, kind: Any) -> Any:
+        """Return the content of one of the bundle's JSON files as `kind`; raises BundleError."""
+        path = self.path(name)
+        try:
+            return read_document(path, kind)
+        except Damaged as error:
+            raise BundleError(f"the document is damaged: {error}", where=str(path), hint="export it again") from error
 
 
 def describe_files(root: Path) -> dict[str, FileInfo]:

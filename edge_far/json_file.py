@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-__all__ = ["Count", "Damaged", "Name", "Size", "Within", "decode", "parse_json", "read_document"]
+__all__ = ["Count", "Damaged", "Name", "Size", "Within", "decode", "decode_keys", "parse_json", "read_document"]
 
 MOST_BYTES = 64 << 20
 SHOWN_CHARACTERS = 60
@@ -97,6 +97,14 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
     return _decode_scalar(kind, value, where)
 
 
+def decode_keys(kinds: Mapping[str, Any], document: Mapping[str, Any], where: str = "") -> None:
+    """Raise Damaged unless an object has these keys, of these kinds; it may have others."""
+    for key, kind in kinds.items():
+        if key not in document:
+            raise Damaged(f"{_at(_below(where, key))} is missing")
+        decode(kind, document[key], _below(where, key))
+
+
 def _decode_scalar(kind: Any, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return float(value)
@@ -141,7 +149,7 @@ def _decode_union(kind: Any, value: Any, where: str) -> Any:
             try:
                 return decode(option, value, where)
             except Damaged as error:
-                reason = reason or error
+                reason = error
     raise reason or Damaged(f"{_at(where)} is {_shown(value)}")
 
 

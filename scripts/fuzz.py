@@ -84,7 +84,8 @@ class Run:
 
     def __init__(self, kinds: list[type[Target]], place: Path, options: argparse.Namespace) -> None:
         self.kinds, self.place, self.options = kinds, place, options
-        self.bundle = options.bundle.resolve()
+        self.bundle = place / "bundle"
+        shutil.copytree(options.bundle, self.bundle)  # the tests may build it anew meanwhile
         self.tallies = {kind.name: Tally() for kind in kinds}
         self.numbers = dict.fromkeys(self.tallies, options.first)
 
@@ -177,8 +178,7 @@ class Run:
 
     def found(self, kind: type[Target], number: int, problem: str) -> None:
         """Keep an input with what was wrong, unless some that look alike are kept already."""
-        alike = re.sub(r"'[^']*'|\"[^\"]*\"|\S*/edge-far-fuzz\S*", "'...'", problem)
-        alike = re.sub(r"(?<!:)\b\d+", "#", alike)[:160]  # the line of a place stays
+        alike = alike_of(problem)
         findings = self.tallies[kind.name].findings
         findings[alike] += 1
         if findings[alike] > KEPT:
@@ -215,6 +215,14 @@ class Run:
             for alike, count in sorted(tally.findings.items(), key=lambda item: -item[1]):
                 print(f"{name}: {count} x {alike}")
         return int(any(tally.findings for tally in self.tallies.values()))
+
+
+def alike_of(problem: str) -> str:
+    """Return a problem without what differs from input to input: of an exception its kind and place alone."""
+    if found := re.match(r"\w+ at [^ :]*edge_far[^ :]*:\d+", problem):
+        return found[0]
+    text = re.sub(r"'[^']*'|\"[^\"]*\"|\S*/edge-far-fuzz\S*", "'...'", problem)
+    return re.sub(r"\d+", "#", text)[:160]
 
 
 def place_of(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from edge_far import cli
 from tests.fuzz.judge import Bounds, Ending, problem_of, run
 
 __all__ = ["DATA", "Case", "Target"]
@@ -69,7 +70,7 @@ class Target(ABC):
         """Lay a case, run its command and return what is wrong with the ending, or None."""
         with self.laid(case):
             ending = run(self.filled(case), self.bounds, stdin=case.stdin)
-            return problem_of(ending, self.bounds) or self.wrong_result(case, ending)
+            return problem_of(ending, self.bounds) or self.wrong_result(case, ending) or _text_problem(case, ending)
 
     def wrong_result(self, case: Case, ending: Ending) -> str | None:
         """Return what is wrong with a result that ended well in form, or None; `work` is still there."""
@@ -104,6 +105,18 @@ class Target(ABC):
             yield
         finally:
             shutil.rmtree(self.work, ignore_errors=True)
+
+
+def _text_problem(case: Case, ending: Ending) -> str | None:
+    """Return what is wrong with the text that a person would see instead of the document, or None."""
+    if ending.code is None or "error" in ending.document:
+        return None
+    command = next(word for word in case.arguments if not word.startswith("-"))
+    try:
+        cli._module(command).render(ending.document).encode()
+    except Exception as error:
+        return f"{type(error).__name__} at render of {command}: {error}"
+    return None
 
 
 def _link(source: str, target: str) -> None:
