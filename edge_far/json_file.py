@@ -91,7 +91,7 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
     if origin in (Mapping, dict):
         _expect(value, dict, "an object", where)
         item = typing.get_args(kind)[1]
-        return {key: decode(item, element, _below(where, key)) for key, element in value.items()}
+        return {key: decode(item, element, f"{where}[{_clipped(ascii(key))}]") for key, element in value.items()}
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, value, where)
     return _decode_scalar(kind, value, where)

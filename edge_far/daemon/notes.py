@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from edge_far.errors import EdgeFarError, StorageError
-from edge_far.json_file import Damaged, Within, read_document
+from edge_far.json_file import Damaged, Within, decode, read_document
 from edge_far.storage import write_json
 
 __all__ = ["Note", "Notes", "Topic"]
@@ -64,7 +64,11 @@ class Notes:
 
 def _read(path: Path) -> list[Note]:
     try:
-        found: tuple[Note, ...] = read_document(path, tuple[Note, ...])
+        entries = read_document(path, tuple[Any, ...])
     except (OSError, Damaged):
         return []
-    return list(found)
+    found: list[Note] = []
+    for entry in entries:
+        with suppress(Damaged):  # of another version, or damaged
+            found.append(decode(Note, entry))
+    return found

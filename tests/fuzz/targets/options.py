@@ -40,7 +40,7 @@ class Options(Target):
     """One to three options with odd values; threads stay few, for more are taken at their word."""
 
     name = "options"
-    codes = frozenset({0, 64, 65, 66, 69, 73, 78})
+    codes = frozenset({0, 64, 65, 66, 69, 73, 74, 78})  # 74: a name longer than the file system takes
 
     def prepare(self, good: Path) -> None:
         """Write data."""
