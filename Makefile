@@ -2,6 +2,7 @@
 #
 #   make demo           set up, export, train inside a budget, evaluate, draw
 #   make test           set up, lint, then every test in both environments
+#   make fuzz           an hour of hostile inputs for every reader of files; MINUTES=5 make fuzz for less
 #   make test-aarch64   the device side under emulated board cores (root; cached; minutes to hours)
 #   make lint           ruff, mypy, and who may import whom
 #   make env-host       .venv: the workstation's environment (torch, transformers, onnx)
@@ -30,7 +31,7 @@ endef
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-aarch64 lint clean distclean env-host env-device
+.PHONY: help demo test fuzz test-aarch64 lint clean distclean env-host env-device
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,6 +43,13 @@ demo: env-host env-device
 test: lint env-device
 	$(HOST) -m pytest -m "not device"
 	$(DEVICE) -m pytest -m "not host"
+
+# Findings are kept in build/fuzz. The tiny bundle is that of the tests.
+MINUTES ?= 60
+fuzz: env-host env-device
+	$(HOST) scripts/make_tiny_bundles.py
+	$(DEVICE) scripts/fuzz.py --minutes $(MINUTES) --share 0.75; device=$$?; \
+	  $(HOST) scripts/fuzz.py --minutes $(MINUTES) --share 0.25 && exit $$device
 
 test-aarch64: env-host env-device
 	bash scripts/test_aarch64.sh
@@ -71,7 +79,7 @@ $(DEVICE_STAMP): pyproject.toml constraints.txt
 	@echo "setting up .venv-device (device)"
 	@rm -rf .venv-device
 	@$(PYTHON) -m venv .venv-device
-	@$(DEVICE) $(PIP_INSTALL) -e '.[device]' pytest
+	@$(DEVICE) $(PIP_INSTALL) -e '.[device]' pytest hypothesis
 	@touch $@
 
 clean:

@@ -22,15 +22,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import types
-import typing
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 from edge_far.errors import BundleError, InputMissing
+from edge_far.json_file import Count, Damaged, Name, Size, Within, decode, parse_json, read_document
 
 __all__ = [
     "DROPOUT_FACTOR",
@@ -55,7 +54,9 @@ __all__ = [
 FORMAT = 3
 DROPOUT_FACTOR = "dropout_factor"  # input of the ort/ graphs: 1 with dropout, 0 without
 MANIFEST = "manifest.json"
+MANIFEST_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
+_FILE_NAME = re.compile(r"[\w.-][\w./-]{0,200}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ class ModelInfo:
 
     architecture: str
     name: str
-    blocks: int
-    hidden: int
-    ffn: int
-    heads: int
-    vocabulary: int
-    parameters: int
+    blocks: Size
+    hidden: Size
+    ffn: Size
+    heads: Size
+    vocabulary: Size
+    parameters: Size
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,14 @@ class SelectionInfo:
 class Defaults:
     """Training settings that travel with the bundle; the command line overrides them."""
 
-    learning_rate: float
-    epochs: int
-    batch_size: int
-    warmup_fraction: float
-    weight_decay: float
-    clip_norm: float
-    seed: int
-    max_seq_len: int
+    learning_rate: Annotated[float, Within(1e-8, 1.0)]
+    epochs: Annotated[int, Within(1, 10_000)]
+    batch_size: Annotated[int, Within(1, 65_536)]
+    warmup_fraction: Annotated[float, Within(0.0, 1.0)]
+    weight_decay: Annotated[float, Within(0.0, 1.0)]
+    clip_norm: Annotated[float, Within(1e-6, 1e6)]
+    seed: Annotated[int, Within(0, 2**63 - 1)]
+    max_seq_len: Annotated[int, Within(8, 4096)]
     dropout: bool
 
 
@@ -113,8 +114,8 @@ class Defaults:
 class Parameter:
     """One trained parameter: an input of step.onnx and infer.onnx; `decay` says whether weight decay applies."""
 
-    name: str
-    shape: tuple[int, ...]
+    name: Name
+    shape: tuple[Size, ...]
     decay: bool
 
 
@@ -125,14 +126,15 @@ class Mask:
     `factors` names the input float32 [256, 8] that holds the factor of each bit of each byte.
     """
 
-    name: str
-    shape: tuple[int | str, ...]
-    probability: float
-    factors: str
+    name: Name
+    shape: tuple[Size | str, ...]
+    probability: Annotated[float, Within(0.0, 0.999)]
+    factors: Name
 
 
 # A size or an amount of work: ((power of batch, power of sequence, factor), ...), summed.
-Polynomial = tuple[tuple[float, ...], ...]
+Power = Annotated[float, Within(0, 8)]
+Polynomial = tuple[tuple[Power, Power, Annotated[float, Within(-1e18, 1e18)]], ...]
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class OperatorCost:
     kernel: str
     work: Polynomial
     size: Polynomial
-    count: int
+    count: Count
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,11 @@ class GraphInfo:
     factor) pairs: so many times the peak is what the arena holds that they lie in.
     """
 
-    name: str
-    peaks: tuple[Polynomial, ...]
-    packing: tuple[tuple[float, ...], ...]
+    name: Name
+    peaks: Annotated[tuple[Polynomial, ...], Within(1, 10_000)]
+    packing: Annotated[
+        tuple[tuple[Annotated[float, Within(0, 2**20)], Annotated[float, Within(1, 1000)]], ...], Within(1, 1000)
+    ]
     costs: tuple[OperatorCost, ...]
 
 
@@ -238,6 +242,14 @@ class Bundle:
             raise BundleError(f"the bundle has no {name}", where=str(self.root))
         return self.root / name
 
+    def document(self, name: str, kind: Any) -> Any:
+        """Return the content of one of the bundle's JSON files as `kind`; raises BundleError."""
+        path = self.path(name)
+        try:
+            return read_document(path, kind)
+        except Damaged as error:
+            raise BundleError(f"the document is damaged: {error}", where=str(path), hint="export it again") from error
+
 
 def describe_files(root: Path) -> dict[str, FileInfo]:
     """Return hash and size of every file under `root` but the manifest, by POSIX relative path."""
@@ -261,16 +273,15 @@ def open_bundle(root: Path) -> Bundle:
             where=str(root),
             hint="name a directory made by 'edge-far export'",
         )
-    raw = path.read_bytes()
+    with path.open("rb") as file:
+        raw = file.read(MANIFEST_BYTES)  # a longer one is cut, and so no JSON
     try:
-        document = json.loads(raw)
-        version = document["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BundleError("manifest.json is damaged", where=str(path), hint="copy the bundle again") from error
+        document = parse_json(raw)
+    except Damaged as error:
+        raise _damaged(str(error), path) from error
+    version = document.get("format") if isinstance(document, dict) else None
     if type(version) is not int or version < 1:
-        raise BundleError(
-            f"manifest.json is damaged: format is {version!r}", where=str(path), hint="copy the bundle again"
-        )
+        raise _damaged(f"format is {version!r}", path)
     if version > FORMAT:
         raise BundleError(
             f"bundle format {version!r} is newer than this edge-far reads ({FORMAT})",
@@ -284,19 +295,36 @@ def open_bundle(root: Path) -> Bundle:
             hint="export the bundle again",
         )
     try:
-        manifest: Manifest = _decode(Manifest, document, "manifest")
-    except (TypeError, KeyError, ValueError) as error:
-        raise BundleError(f"manifest.json is damaged: {error}", where=str(path), hint="export it again") from error
+        manifest: Manifest = decode(Manifest, document, "manifest")
+        _refuse_contradictions(manifest)
+    except Damaged as error:
+        raise _damaged(str(error), path) from error
     for name, info in manifest.files.items():
         _verify(root, name, info)
     return Bundle(root, manifest, hashlib.sha256(raw).hexdigest())
 
 
+def _damaged(reason: str, path: Path) -> BundleError:
+    return BundleError(f"manifest.json is damaged: {reason}", where=str(path), hint="copy the bundle again")
+
+
+def _refuse_contradictions(manifest: Manifest) -> None:
+    """Raise Damaged for what no single field can say."""
+    portable = manifest.portable
+    names = [parameter.name for parameter in portable.parameters]
+    for what, values in (("manifest.labels", manifest.labels), ("manifest.portable.parameters", names)):
+        if not values or len(set(values)) != len(values):
+            raise Damaged(f"'{what}' is empty or names one twice")
+    if not portable.steps or portable.steps[0].name != "step":
+        raise Damaged("'manifest.portable.steps' does not begin with 'step'")
+
+
 def _verify(root: Path, name: str, info: FileInfo) -> None:
     pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or not _FILE_NAME.fullmatch(name):
+        shown = ascii(name[:60])
+        raise BundleError(f"the path {shown} leaves the bundle", where=str(root), hint="do not use this bundle")
     path = root / name
-    if pure.is_absolute() or ".." in pure.parts or "\\" in name:
-        raise BundleError(f"the path {name!r} leaves the bundle", where=str(root), hint="do not use this bundle")
     if not path.is_file() or path.is_symlink() or not path.resolve().is_relative_to(root.resolve()):
         raise BundleError(f"{name} is missing or not a plain file", where=str(root), hint="copy the bundle again")
     if path.stat().st_size != info.bytes or _sha256(path) != info.sha256:
@@ -309,39 +337,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(_READ_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """Build dataclasses from JSON, strictly: no unknown key, no missing key, no wrong type."""
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _decode_union(kind, value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise TypeError(f"{where} is not a list")
-        item = typing.get_args(kind)[0]
-        return tuple(_decode(item, element, f"{where}[{index}]") for index, element in enumerate(value))
-    if origin is Mapping:
-        if not isinstance(value, dict):
-            raise TypeError(f"{where} is not an object")
-        item = typing.get_args(kind)[1]
-        return {key: _decode(item, element, f"{where}[{key!r}]") for key, element in value.items()}
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        if not isinstance(value, dict) or set(value) != set(hints):
-            raise KeyError(f"{where} has other fields than {sorted(hints)}")
-        return kind(**{key: _decode(hint, value[key], f"{where}.{key}") for key, hint in hints.items()})  # type: ignore[operator]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TypeError(f"{where} is not of type {kind.__name__}")
-    return value
-
-
-def _decode_union(kind: Any, value: Any, where: str) -> Any:
-    for option in typing.get_args(kind):
-        try:
-            return None if option is type(None) and value is None else _decode(option, value, where)
-        except (TypeError, KeyError):
-            continue
-    raise TypeError(f"{where} has a wrong type")

@@ -140,6 +140,31 @@ def test_unknown_missing_and_wrong_fields_are_named(change: Change, named: str, 
     assert error.message.startswith("manifest.json is damaged") and named in error.message
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(labels=[]),
+        lambda d: d.update(labels=["a", "a"]),
+        lambda d: d["defaults"].update(learning_rate=float("nan")),
+        lambda d: d["defaults"].update(max_seq_len=10**9),
+        lambda d: d["defaults"].update(batch_size=0),
+        lambda d: d["model"].update(vocabulary=2**64),
+        lambda d: d["portable"].update(steps=[]),
+        lambda d: d["portable"]["steps"][0].update(peaks=[]),
+        lambda d: d["portable"]["steps"][0].update(packing=[]),
+        lambda d: d["portable"]["steps"][0]["peaks"][0].append([1, 1, 1, 1]),
+        lambda d: d["portable"]["infer"]["peaks"][0].append([1e300, 1, 1]),
+        lambda d: d["portable"]["parameters"].append(d["portable"]["parameters"][0]),
+        lambda d: d["portable"]["parameters"][0].update(shape=[-1]),
+        lambda d: d["files"].update({"a\0b": next(iter(d["files"].values()))}),
+        lambda d: d["files"].update({"x" * 300: next(iter(d["files"].values()))}),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(change: Change, copy: Path) -> None:
+    edit(copy, change)
+    assert str(refusal(copy)).isprintable()
+
+
 def outside(copy: Path) -> dict[str, object]:
     (copy.parent / "outside.txt").write_text("secret")
     return {"sha256": hashlib.sha256(b"secret").hexdigest(), "bytes": 6}

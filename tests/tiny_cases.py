@@ -22,6 +22,7 @@ STAMP_FILE = "sources.sha256"
 SOURCES = (
     "constraints.txt",
     "edge_far/bundle.py",
+    "edge_far/json_file.py",
     "edge_far/compile/**/*.py",
     "edge_far/far/*.py",
     "edge_far/texts/batches.py",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,9 @@ import numpy as np
 
 from edge_far.bundle import Bundle
 from edge_far.console import Console
-from edge_far.device.engine.arrays import read_arrays
+from edge_far.device.engine.arrays import read_learners
 from edge_far.errors import BundleError, ConfigError, InputMissing
+from edge_far.json_file import Damaged, read_document
 from edge_far.profile.document import Profile, load_profile
 from edge_far.profile.run_sections import Training
 from edge_far.profile.schema import settings_of
@@ -128,14 +128,13 @@ def threads_of(options: argparse.Namespace, profile: Profile | None, console: Co
 def load_learners(bundle: Bundle, run: Path | None) -> dict[str, np.ndarray]:
     """Return the trained parameters: a finished run's, or the bundle's own where `run` is None."""
     if run is None:
-        return read_arrays(bundle.path("learners.safetensors"))
+        return read_learners(bundle.path("learners.safetensors"))
     result = read_result(run)
     try:
-        record = json.loads((run / "run.json").read_bytes())
-        fingerprint = record["bundle"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = read_document(run / "run.json", dict[str, Any])
+    except (OSError, Damaged) as error:
         raise BundleError("the run is damaged: run.json cannot be read", where=str(run), hint="train again") from error
-    if fingerprint != bundle.fingerprint:
+    if record.get("bundle") != bundle.fingerprint:
         raise ConfigError(
             "the run was trained from another bundle",
             where=str(run),
@@ -144,13 +143,15 @@ def load_learners(bundle: Bundle, run: Path | None) -> dict[str, np.ndarray]:
     path = run / "learners.safetensors"
     if sha256_of(path) != result.get("learners_sha256"):
         raise BundleError("the content does not match result.json", where=str(path), hint="train again")
-    return read_arrays(path)
+    return read_learners(path)
 
 
 def read_result(run: Path) -> dict[str, Any]:
     """Return the result of a finished run; raises InputMissing where there is none, BundleError when it is damaged."""
     if not run.is_dir():
         raise InputMissing("no such run", where=str(run), hint="name a directory made by 'edge-far train --out'")
+    from edge_far.device.run.figures import check_result
+
     path = run / "result.json"
     if not path.is_file():
         hint = "finish it with 'edge-far train ... --resume'"
@@ -158,11 +159,11 @@ def read_result(run: Path) -> dict[str, Any]:
             hint = "name a directory made by 'edge-far train --out'"
         raise InputMissing("this run has no result yet: result.json is missing", where=str(run), hint=hint)
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise BundleError("the run is damaged: result.json cannot be read", where=str(run)) from error
-    if not isinstance(document, dict):
-        raise BundleError("the run is damaged: result.json is not an object", where=str(run), hint="train again")
+        document: dict[str, Any] = read_document(path, dict[str, Any])
+        check_result(document)
+    except (OSError, Damaged) as error:
+        message = f"the run is damaged: result.json cannot be read: {error}"
+        raise BundleError(message, where=str(run), hint="train again") from error
     return document
 
 

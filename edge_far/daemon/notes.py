@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from edge_far.errors import EdgeFarError, StorageError
+from edge_far.json_file import Damaged, Within, decode, read_document
 from edge_far.storage import write_json
 
 __all__ = ["Note", "Notes", "Topic"]
@@ -28,7 +28,7 @@ class Note:
     topic: Topic
     text: str
     advice: str | None
-    since_s: float
+    since_s: Annotated[float, Within(0, 1e12)]
 
 
 class Notes:
@@ -64,8 +64,11 @@ class Notes:
 
 def _read(path: Path) -> list[Note]:
     try:
-        notes = [Note(**entry) for entry in json.loads(path.read_bytes())]
-    except (OSError, ValueError, TypeError):
+        entries = read_document(path, tuple[Any, ...])
+    except (OSError, Damaged):
         return []
-    sound = all(isinstance(note.text, str) and isinstance(note.since_s, (int, float)) for note in notes)
-    return [note for note in notes if note.topic in get_args(Topic)] if sound else []
+    found: list[Note] = []
+    for entry in entries:
+        with suppress(Damaged):  # of another version, or damaged
+            found.append(decode(Note, entry))
+    return found

@@ -9,7 +9,6 @@ Refuses to know other releases, which one is current (releases.py), and what the
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import stat
@@ -18,9 +17,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from edge_far.errors import DataError, InputMissing
+from edge_far.json_file import Count, Damaged, Within, decode, parse_json, read_document
 from edge_far.storage import sha256_of, storage_error, write_json
 
 __all__ = [
@@ -65,15 +65,23 @@ class Release:
 
 
 @dataclass(frozen=True)
-class _Manifest:
-    """What manifest.json says; `files` maps a name to SHA-256 and bytes."""
+class _File:
+    """Hash and size of one file of a release."""
 
-    format: int
+    sha256: str
+    bytes: Count
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What manifest.json says."""
+
+    format: Count
     id: str
     replaces: str | None
-    created_s: float
+    created_s: Annotated[float, Within(0, 1e12)]
     facts: dict[str, Any]
-    files: dict[str, tuple[str, int]]
+    files: dict[str, _File]
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -146,10 +154,10 @@ def verify_files(path: Path, id: str, *, hashes: bool = True) -> Release:
         raise ReleaseDamaged("is not a directory of its own", where=id) from error
     try:
         manifest = _read_manifest(id, directory)
-        for name, (digest, size) in manifest.files.items():
+        for name, file in manifest.files.items():
             if not FILE_NAME.fullmatch(name):
-                raise ReleaseDamaged(f"{MANIFEST} names the unsafe file '{name[:60]}'", where=id)
-            if _digest(id, name, directory, size, hashes) not in (digest, None):
+                raise ReleaseDamaged(f"{MANIFEST} names the unsafe file {name[:60]!a}", where=id)
+            if _digest(id, name, directory, file.bytes, hashes) not in (file.sha256, None):
                 raise ReleaseDamaged("content has changed since the release was made", where=f"{id}/{name}")
     except OSError as error:
         raise ReleaseDamaged(f"cannot be read: {error.strerror}", where=id) from error
@@ -161,8 +169,8 @@ def verify_files(path: Path, id: str, *, hashes: bool = True) -> Release:
 
 def replaced_release(path: Path) -> str | None:
     """Return the release that the one in a directory says it replaced; None where it says nothing that can be."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads((path / MANIFEST).read_bytes())["replaces"]
+    with suppress(OSError, Damaged):
+        found = read_document(path / MANIFEST, dict[str, Any]).get("replaces")
         return found if isinstance(found, str) and ID.fullmatch(found) else None
     return None
 
@@ -170,24 +178,30 @@ def replaced_release(path: Path) -> str | None:
 def _read_manifest(id: str, directory: int) -> _Manifest:
     raw = _read(id, MANIFEST, directory, MANIFEST_BYTES)
     try:
-        document = json.loads(raw)
-        manifest = _Manifest(
-            format=int(document["format"]),
-            id=str(document["id"]),
-            replaces=document["replaces"],
-            created_s=float(document["created_s"]),
-            facts=dict(document["facts"]),
-            files={str(name): (str(entry["sha256"]), int(entry["bytes"])) for name, entry in document["files"].items()},
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ReleaseDamaged(f"{MANIFEST} is broken: {error!r:.80}", where=id) from error
-    if manifest.format > FORMAT:
-        raise ReleaseDamaged("was made by a newer edge-far", where=id, hint="install that version")
+        document = parse_json(raw)
+        version = document.get("format") if isinstance(document, dict) else None
+        if type(version) is int and version > FORMAT:
+            raise ReleaseDamaged("was made by a newer edge-far", where=id, hint="install that version")
+        manifest: _Manifest = decode(_Manifest, document)
+        decode(str | None, manifest.facts.get("kind"), "facts.kind")
+        for name in ("held_out", "base"):
+            _refuse_odd_figures(manifest.facts.get(name), f"facts.{name}")
+    except Damaged as error:
+        raise ReleaseDamaged(f"{MANIFEST} is broken: {error}", where=id) from error
     if manifest.id != id:
         raise ReleaseDamaged(f"{MANIFEST} is that of another release", where=id)
     if manifest.replaces is not None and not ID.fullmatch(str(manifest.replaces)):
         raise ReleaseDamaged(f"{MANIFEST} names a release that cannot be", where=id)
     return manifest
+
+
+def _refuse_odd_figures(figures: Any, where: str) -> None:
+    """Raise Damaged where a comparison's figures, which `status` and `releases` tell, are none."""
+    if figures is not None:
+        found = decode(dict[str, Any], figures, where)
+        for name in ("candidate_accuracy", "reference_accuracy"):
+            decode(Annotated[float, Within(0, 1)], found.get(name), f"{where}.{name}")
+        decode(Count, found.get("examples"), f"{where}.examples")
 
 
 def _open(id: str, name: str, directory: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edge_far.device.metrics import Evaluation, Metrics
+from edge_far.errors import DataError
 from edge_far.texts.batches import Batch, collate, padded_length
 from edge_far.texts.encode import Encoded
 
@@ -16,6 +17,7 @@ __all__ = [
     "evaluate",
     "metrics_document",
     "metrics_text",
+    "numbers_only",
     "predict_logits",
     "rows_by_length",
 ]
@@ -43,7 +45,7 @@ def evaluate(
     evaluation = Evaluation(classes)
     for indices in rows_by_length(encoded.lengths, tokens):
         batch = collate(encoded, indices)
-        evaluation.add(logits(batch), batch.labels)
+        evaluation.add(_checked(logits(batch), len(indices), classes), batch.labels)
     return evaluation.result()
 
 
@@ -51,8 +53,27 @@ def predict_logits(logits: Callable[[Batch], np.ndarray], encoded: Encoded, clas
     """Return float32 [examples, classes] in the order of the examples."""
     result = np.zeros((len(encoded), classes), np.float32)
     for indices in rows_by_length(encoded.lengths):
-        result[indices] = logits(collate(encoded, indices))
+        result[indices] = _checked(numbers_only(logits)(collate(encoded, indices)), len(indices), classes)
     return result
+
+
+def numbers_only(logits: Callable[[Batch], np.ndarray]) -> Callable[[Batch], np.ndarray]:
+    """Return the same function, which raises DataError (65) where an answer is infinite or not a number."""
+
+    def checked(batch: Batch) -> np.ndarray:
+        found = logits(batch)
+        if not np.isfinite(found).all():
+            raise DataError("the model's answers are not numbers: its weights are damaged", hint="copy it again")
+        return found
+
+    return checked
+
+
+def _checked(found: np.ndarray, rows: int, classes: int) -> np.ndarray:
+    if found.shape != (rows, classes):
+        answers = found.shape[-1] if found.ndim else 0
+        raise DataError(f"the model gives {answers} answers a text and there are {classes} labels")
+    return found
 
 
 def metrics_document(metrics: Metrics) -> dict[str, Any]:

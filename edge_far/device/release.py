@@ -7,11 +7,12 @@ rows or columns are overwritten, and all others stay as they were, bit for bit.
 
 from __future__ import annotations
 
-import json
+import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import onnxruntime as ort
@@ -19,6 +20,7 @@ import onnxruntime as ort
 from edge_far.bundle import Bundle
 from edge_far.device.engine.session import load_session
 from edge_far.errors import BundleError
+from edge_far.json_file import Count, Size, Within
 from edge_far.storage import staged_directory, storage_error, write_json
 from edge_far.texts.batches import Batch
 
@@ -26,6 +28,45 @@ __all__ = ["ReleasedModel", "compose", "write_release"]
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "weights.bin"
+DOCUMENT = "portable/release.json"
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Where one original parameter lies in weights.bin, float32."""
+
+    offset: Count
+    length: Count
+    shape: tuple[Count, ...]
+
+
+@dataclass(frozen=True)
+class _Composition:
+    """An original parameter of two: along `axis` those at the block's learners are the learner's, others frozen."""
+
+    block: Count
+    axis: Annotated[int, Within(0, 1)]
+    learner: str | None
+    frozen: str | None
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What far/reconfigure.py's `original_layout` says; a composition that is a text is one parameter unchanged."""
+
+    version: Count
+    learners: tuple[tuple[Count, ...], ...]
+    ffn_sizes: tuple[Size, ...]
+    parameters: Mapping[str, str | _Composition]
+
+
+@dataclass(frozen=True)
+class _ReleaseDocument:
+    """The content of release.json of a bundle."""
+
+    regions: Mapping[str, _Region]
+    layout: _Layout
 
 
 class ReleasedModel:
@@ -52,29 +93,54 @@ class ReleasedModel:
 
 def compose(bundle: Bundle, learners: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return every original parameter that holds trained numbers, float32, by its original name."""
-    document = json.loads(bundle.path("portable/release.json").read_bytes())
+    return _compose(bundle, _read_document(bundle), learners)
+
+
+def _compose(bundle: Bundle, document: _ReleaseDocument, learners: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     weights = np.memmap(bundle.path(f"portable/{WEIGHTS_FILE}"), np.uint8, mode="r")
-    layout = document["layout"]
+    layout = document.layout
     composed: dict[str, np.ndarray] = {}
-    for name, region in document["regions"].items():
-        composition = layout["parameters"][name]
-        shape = tuple(region["shape"])
+    for name, region in document.regions.items():
+        composition = layout.parameters[name]
         if isinstance(composition, str):
             if composition in learners:
-                composed[name] = _checked(learners[composition], shape, name)
+                composed[name] = _checked(learners[composition], region.shape, name)
             continue
-        if composition["learner"] is None:
+        if composition.learner is None:
             continue
-        start, length = region["offset"], region["length"]
-        array = np.frombuffer(weights[start : start + length].tobytes(), np.float32).reshape(shape).copy()
+        stored = weights[region.offset : region.offset + region.length]
+        array = np.frombuffer(stored.tobytes(), np.float32).reshape(region.shape).copy()
         places: list[Any] = [slice(None)] * array.ndim
-        places[composition["axis"]] = layout["learners"][composition["block"]]
-        learner = learners.get(composition["learner"])
+        places[composition.axis] = list(layout.learners[composition.block])
+        learner = learners.get(composition.learner)
         if learner is None:
-            raise BundleError(f"the run has no {composition['learner']}", hint="it was trained from another bundle")
-        array[tuple(places)] = _checked(learner, array[tuple(places)].shape, composition["learner"])
+            raise BundleError(f"the run has no {composition.learner}", hint="it was trained from another bundle")
+        array[tuple(places)] = _checked(learner, array[tuple(places)].shape, composition.learner)
         composed[name] = array
     return composed
+
+
+def _read_document(bundle: Bundle) -> _ReleaseDocument:
+    """Return release.json, of which every region lies in weights.bin and every learner in its parameter."""
+    document: _ReleaseDocument = bundle.document(DOCUMENT, _ReleaseDocument)
+    size = bundle.manifest.files[f"portable/{WEIGHTS_FILE}"].bytes
+    for name, region in document.regions.items():
+        fits = region.length == math.prod(region.shape) * FLOAT_BYTES and region.offset + region.length <= size
+        if not fits or not _is_composed(name, region, document.layout):
+            message = f"the document is damaged: '{ascii(name)[1:-1]:.80}' does not fit {WEIGHTS_FILE} or its parts"
+            raise BundleError(message, where=str(bundle.root / DOCUMENT), hint="export it again")
+    if not document.regions:
+        raise BundleError("names no parameters", where=str(bundle.root / DOCUMENT), hint="export it again")
+    return document
+
+
+def _is_composed(name: str, region: _Region, layout: _Layout) -> bool:
+    composition = layout.parameters.get(name)
+    if composition is None or isinstance(composition, str):
+        return composition is not None
+    if composition.axis >= len(region.shape) or composition.block >= len(layout.learners):
+        return False
+    return all(learner < region.shape[composition.axis] for learner in layout.learners[composition.block])
 
 
 def write_release(bundle: Bundle, learners: Mapping[str, np.ndarray], out: Path, document: Mapping[str, Any]) -> None:
@@ -82,8 +148,8 @@ def write_release(bundle: Bundle, learners: Mapping[str, np.ndarray], out: Path,
 
     `document` goes into release.json. Raises OutputExists or StorageError.
     """
-    regions = json.loads(bundle.path("portable/release.json").read_bytes())["regions"]
-    end = max(region["offset"] + region["length"] for region in regions.values())
+    layout = _read_document(bundle)
+    end = max(region.offset + region.length for region in layout.regions.values())
     with staged_directory(out) as staging:
         try:
             shutil.copyfile(bundle.path("portable/release.onnx"), staging / MODEL_FILE)
@@ -93,8 +159,8 @@ def write_release(bundle: Bundle, learners: Mapping[str, np.ndarray], out: Path,
                 (staging / WEIGHTS_FILE).open("wb") as target,
             ):
                 _copy_bytes(source, target, end)
-                for name, array in compose(bundle, learners).items():
-                    target.seek(regions[name]["offset"])
+                for name, array in _compose(bundle, layout, learners).items():
+                    target.seek(layout.regions[name].offset)
                     target.write(np.ascontiguousarray(array, "<f4").tobytes())
         except OSError as error:
             raise storage_error(error, out) from error

@@ -26,7 +26,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[tuple[str, str], int] = {}
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if (key.tag, key.value) in lines:
@@ -68,8 +68,10 @@ def read_yaml(path: Path) -> object:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         reason = ", ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError(f"is not valid YAML: {reason}", where=where) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = (str(error).splitlines() or ["nested too deeply"])[0]
+    except RecursionError:
+        raise ConfigError("is not valid YAML: nested too deeply", where=str(path)) from None
+    except Exception as error:  # PyYAML lets through whatever int(), a date or a look-up raises for an odd value
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"is not valid YAML: {reason}", where=str(path)) from None
     if document is None:
         raise ConfigError("is empty", where=str(path), hint="start from the output of: edge-far profiles sample")

@@ -8,7 +8,6 @@ time axis counts the seconds the run was at work, each session put behind the on
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from edge_far.errors import DataError, InputMissing, StorageError
 __all__ = ["EvalPoint", "RunLog", "StepPoint", "read_run_log"]
 
 LOG_NAME = "log.jsonl"
+LARGEST = 1e15  # no count, size or time of a run is beyond it
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,8 @@ class _Builder:
 
 def _number(record: dict[str, Any], key: str, where: str) -> float:
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"'{key}' is {value!r}, not a number", where=where, hint="the log is damaged")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+        raise DataError(f"'{key}' is {value!r:.60}, not a number", where=where, hint="the log is damaged")
     return float(value)
 
 

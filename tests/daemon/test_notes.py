@@ -23,7 +23,9 @@ def test_notes_live_until_they_are_over_and_keep_their_time(tmp_path: Path) -> N
     assert [note.topic for note in Notes(path).all()] == ["spool"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "null", '[{"topic": 1}]', '[{"topic": "x", "text": 3}]'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", "null", '[{"topic": 1}]', '[{"topic": "x", "text": 3}]', "[" * 100_000]
+)
 def test_a_damaged_file_counts_as_empty(tmp_path: Path, content: str) -> None:
     path = tmp_path / "notes.json"
     path.write_text(content)

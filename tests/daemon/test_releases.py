@@ -111,6 +111,11 @@ DAMAGES = {
     "traversal": (lambda p: rewrite(p, files={"../x": ENTRY}), "unsafe file"),
     "absolute": (lambda p: rewrite(p, files={"/etc/passwd": ENTRY}), "unsafe file"),
     "hidden": (lambda p: rewrite(p, files={".x": ENTRY}), "unsafe file"),
+    "deep": (lambda p: (p / "manifest.json").write_bytes(b"[" * 100_000), "is broken"),
+    "no time": (lambda p: rewrite(p, created_s=10**400), "is broken"),
+    "NaN": (lambda p: rewrite(p, created_s=float("nan")), "is broken"),
+    "no facts": (lambda p: rewrite(p, facts=[]), "is broken"),
+    "odd figures": (lambda p: rewrite(p, facts={"held_out": {"candidate_accuracy": "good"}}), "is broken"),
     "replaces": (lambda p: rewrite(p, replaces="../.."), "cannot be"),
 }
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_far.device.evaluation import TOKENS_PER_BATCH, evaluate, metrics_text, predict_logits, rows_by_length
+from edge_far.device.evaluation import (
+    TOKENS_PER_BATCH,
+    evaluate,
+    metrics_text,
+    numbers_only,
+    predict_logits,
+    rows_by_length,
+)
+from edge_far.errors import DataError
 from edge_far.texts.batches import Batch, padded_length
 from edge_far.texts.encode import Encoded
 
@@ -47,3 +55,20 @@ def test_metrics_do_not_depend_on_the_batches(tokens: int) -> None:
 def test_predictions_are_in_the_order_of_the_examples() -> None:
     found = predict_logits(logits, encoded(), 3)
     np.testing.assert_array_equal(found.argmax(axis=1), np.arange(200) % 3 % 2)
+
+
+def test_answers_that_do_not_fit_the_labels() -> None:
+    for work in (evaluate, predict_logits):
+        with pytest.raises(DataError, match="gives 3 answers a text and there are 4 labels"):
+            work(logits, encoded(), 4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_answers_that_are_not_numbers(value: float) -> None:
+    def odd(batch: Batch) -> np.ndarray:
+        return np.full((len(batch.input_ids), 3), value, np.float32)
+
+    with pytest.raises(DataError, match="not numbers"):
+        predict_logits(odd, encoded(), 3)
+    with pytest.raises(DataError, match="not numbers"):
+        evaluate(numbers_only(odd), encoded(), 3)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from edge_far.console import Console
 from edge_far.daemon.report import status, status_text
 from edge_far.daemon.state import DEFAULT_STATE
+from edge_far.json_file import Damaged, Within, decode, read_document
 
 EXAMPLES = """examples:
   edge-far status
@@ -91,7 +91,11 @@ def render(document: dict[str, Any]) -> str:
 
 def _last_settings(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())["daemon"]["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
+        document = read_document(path, dict[str, Any])
+        daemon = decode(dict[str, Any], document.get("daemon"))
+        settings: dict[str, Any] = decode(dict[str, Any], daemon.get("settings"))
+        decode(str | None, settings.get("profile"))
+        decode(Annotated[float, Within(0, 1e9)] | None, settings.get("memory_limit_mib"))
+    except (OSError, Damaged):
         return {}
-    return found if isinstance(found, dict) else {}
+    return settings

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Evaluate; the document holds the metrics and the support of each label."""
     from edge_far.bundle import open_bundle
     from edge_far.device.board.memory import resident_set, use_one_heap
-    from edge_far.device.evaluation import evaluate, metrics_document
+    from edge_far.device.evaluation import evaluate, metrics_document, numbers_only
     from edge_far.device.release import ReleasedModel
 
     use_one_heap()
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     learners = load_learners(bundle, options.run)
     encoded = encode_file(bundle, options.data, console)
     model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))
-    metrics = evaluate(model.logits, encoded, len(bundle.manifest.labels))
+    metrics = evaluate(numbers_only(model.logits), encoded, len(bundle.manifest.labels))
     classes = {
         label: {
             "support": metrics.support[index],

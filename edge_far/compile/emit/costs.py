@@ -51,7 +51,7 @@ def graph_costs(graph: ir.Graph) -> tuple[OperatorCost, ...]:
 
 def polynomial(size: Size | None) -> Polynomial:
     """Return a polynomial as the manifest holds it; none of them is the empty one."""
-    return () if size is None else tuple(tuple(term) for term in size.to_json())
+    return () if size is None else tuple((b, s, factor) for b, s, factor in size.to_json())
 
 
 def node_cost(node: ir.Node) -> NodeCost:

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from edge_far.errors import BundleError
 from edge_far.storage import write_atomically
 
-__all__ = ["read_arrays", "read_arrays_into", "write_arrays"]
+__all__ = ["read_arrays", "read_arrays_into", "read_learners", "refuse_non_numbers", "write_arrays"]
 
 _TYPES = {"float32": "F32", "int64": "I64", "int8": "I8", "uint8": "U8"}
 _HEADER_ALIGNMENT = 8
@@ -54,7 +54,14 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with safe_open(path, framework="numpy") as file:
             return {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors raises its own kind
-        raise BundleError(f"not a safetensors file: {str(error).splitlines()[0]}", where=str(path)) from error
+        raise BundleError(f"not a safetensors file: {_first_line(error)}", where=str(path)) from error
+
+
+def read_learners(path: Path) -> dict[str, np.ndarray]:
+    """Return trained parameters as `read_arrays` does; raises BundleError also where one holds infinity or NaN."""
+    arrays = read_arrays(path)
+    refuse_non_numbers(path, arrays)
+    return arrays
 
 
 def read_arrays_into(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -75,4 +82,17 @@ def read_arrays_into(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     except BundleError:
         raise
     except Exception as error:
-        raise BundleError(f"not a safetensors file: {str(error).splitlines()[0]}", where=str(path)) from error
+        raise BundleError(f"not a safetensors file: {_first_line(error)}", where=str(path)) from error
+
+
+def refuse_non_numbers(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise BundleError where an array that was read from `path` holds infinity or NaN, which no learner is."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            message = f"{ascii(name)[1:-1]:.80} holds infinity or NaN"
+            raise BundleError(message, where=str(path), hint="copy it again, or train again")
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says, on one line of harmless letters: a name in the file may be part of it."""
+    return ascii((str(error).splitlines() or [type(error).__name__])[0])[1:-1][:200]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edge_far.bundle import Bundle
-from edge_far.device.engine.arrays import read_arrays
+from edge_far.device.engine.arrays import read_learners
 from edge_far.device.engine.backend import Backend
 from edge_far.errors import Unavailable
 
@@ -27,7 +27,7 @@ def choose_backend(
     'auto' is the portable backend, or ort-training where the ONNX Runtime is the old one of onnxruntime-training.
     Raises Unavailable when the one asked for cannot run here.
     """
-    learners = read_arrays(bundle.path("learners.safetensors"))
+    learners = read_learners(bundle.path("learners.safetensors"))
     too_old = _too_old()
     if name == "portable" and too_old is not None:
         raise Unavailable(f"the portable backend cannot run here: {too_old}", hint="use --backend ort-training")

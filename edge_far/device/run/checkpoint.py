@@ -27,8 +27,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from edge_far.device.engine.arrays import write_arrays
+from edge_far.device.run.figures import check_metrics
 from edge_far.device.run.training_state import TrainingState
-from edge_far.errors import BundleError, ConfigError, Deferred, StorageError
+from edge_far.errors import BundleError, ConfigError, Deferred, InputMissing, StorageError
+from edge_far.json_file import Damaged, decode, read_document
 from edge_far.storage import (
     fsync_directory,
     remove_leftovers,
@@ -42,6 +44,7 @@ from edge_far.storage import (
 __all__ = ["Checkpoint", "RunDirectory"]
 
 KEPT_CHECKPOINTS = 2
+ARRAYS = {"learners.safetensors", "optimizer.safetensors"}
 
 
 @dataclass(frozen=True)
@@ -149,8 +152,7 @@ class RunDirectory:
                 shutil.copyfileobj(found, file)
 
         write_atomically(self.learners, write)
-        metrics: dict[str, Any] = json.loads((self.best / "metrics.json").read_bytes())
-        return metrics
+        return self._best_metrics()
 
     def publish(self, learners: Mapping[str, np.ndarray]) -> None:
         """Make these learners the run's result."""
@@ -175,6 +177,8 @@ class RunDirectory:
             for old in found[:damaged]:
                 shutil.rmtree(old, ignore_errors=True)
             state, hashes = loaded
+            if state.best_step is not None:
+                self._best_metrics()  # rather now than when training has ended
             self._saved = (state.step, hashes)
             return Checkpoint(state, directory / "learners.safetensors", directory / "optimizer.safetensors", damaged)
         if found:
@@ -184,6 +188,17 @@ class RunDirectory:
                 hint="start a new run",
             )
         return None
+
+    def _best_metrics(self) -> dict[str, Any]:
+        """Return the metrics of the best learners; raises BundleError where they are damaged."""
+        path = self.best / "metrics.json"
+        try:
+            metrics: dict[str, Any] = read_document(path, dict[str, Any])
+            check_metrics(metrics)
+            return metrics
+        except (Damaged, FileNotFoundError) as error:
+            reason = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged: {error}"
+            raise BundleError(reason, where=str(path), hint="start a new run") from error
 
     def _newest_first(self) -> list[Path]:
         return sorted((path for path in self.checkpoints.glob("step-*") if path.is_dir()), reverse=True)
@@ -201,13 +216,14 @@ def _checksum(body: Mapping[str, Any]) -> str:
 def _load(directory: Path) -> tuple[TrainingState, dict[str, str]] | None:
     """Return state and hashes of a checkpoint, or None when it is damaged."""
     try:
-        body = json.loads((directory / "state.json").read_bytes())
-        if body.pop("checksum") != _checksum(body):
+        body = read_document(directory / "state.json", dict[str, Any])
+        if body.pop("checksum", None) != _checksum(body):
             return None
-        hashes: dict[str, str] = body.pop("sha256")
-        intact = all((directory / name).is_file() and sha256_of(directory / name) == hashes[name] for name in hashes)
-        return (TrainingState(**body), hashes) if intact else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        hashes: dict[str, str] = decode(dict[str, str], body.pop("sha256", None))
+        state: TrainingState = decode(TrainingState, body)
+        whole = set(hashes) == ARRAYS and all(sha256_of(directory / name) == hashes[name] for name in hashes)
+        return (state, hashes) if whole else None
+    except (FileNotFoundError, InputMissing, Damaged):
         return None
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=str(directory)) from error

@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from edge_far.device.board.memory import ResidentSet
 from edge_far.device.planning.plan import Plan
 from edge_far.device.run.prediction import Prediction
-from edge_far.device.run.training_state import Step, TrainingState
+from edge_far.device.run.training_state import Amount, Step, TrainingState
+from edge_far.json_file import Count, Within, decode, decode_keys
 
-__all__ = ["progress_text", "result_figures", "step_figures"]
+__all__ = ["check_metrics", "check_result", "progress_text", "result_figures", "step_figures"]
+
+Share = Annotated[float, Within(-1, 1)]
+# What a reader of result.json, of its plan and of metrics.json counts on; they may hold more.
+METRICS = {"step": Count, "examples": Count, "loss": Amount, "accuracy": Share, "macro_f1": Share, "matthews": Share}
+PLAN = {"micro_batch": Count, "accumulation": Count, "longest": Count}
+RESULT = {
+    "steps": Count,
+    "seconds": Amount,
+    "step_seconds": Amount,
+    "predicted": dict[str, Amount] | None,
+    "examples_per_second": Amount,
+    "final_loss": Amount | None,
+    "eval": dict[str, Any] | None,
+    "peak_rss_mib": Amount,
+    "budget_mib": Amount,
+    "plan": dict[str, Any],
+    "optimizer": str,
+    "trained_parameters": Count,
+    "backend": str,
+    "learners_sha256": str,
+}
+
+
+def check_result(document: Mapping[str, Any]) -> None:
+    """Raise Damaged where a run's result is not one of ours."""
+    decode_keys(RESULT, document)
+    decode_keys(PLAN, document["plan"], "plan")
+    if document["predicted"] is not None:
+        decode(Amount, document["predicted"].get("seconds"), "predicted.seconds")
+    if document["eval"] is not None:
+        check_metrics(document["eval"], "eval")
+
+
+def check_metrics(document: Mapping[str, Any], where: str = "") -> None:
+    """Raise Damaged where the metrics of the best evaluation are not ours."""
+    decode_keys(METRICS, document, where)
 
 
 def step_figures(step: Step, memory: ResidentSet, *, number: int, epoch: int, learning_rate: float) -> dict[str, Any]:

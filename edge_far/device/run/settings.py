@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, fields, replace
+import re
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from edge_far.bundle import Bundle
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS
 from edge_far.device.planning.plan import Choice, Plan
 from edge_far.errors import ConfigError, InputMissing
+from edge_far.json_file import Count, Damaged, Within, read_document
 from edge_far.storage import write_json
 
 __all__ = ["RunRecord", "TrainSettings", "load_record", "resolve_settings", "store_record"]
 
+LENGTH = re.compile(r"[1-9][0-9]{0,5}")  # a padded length, as the name of a key
 _SAME_COMMAND = "repeat the first command with --resume, or start a new run in another directory"
 
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -60,9 +62,9 @@ class RunRecord:
     train_sha256: str
     eval_sha256: str | None
     backend: str
-    threads: int
-    rows: dict[str, int]
-    evaluation_tokens: int
+    threads: Annotated[int, Within(1, 1024)]
+    rows: dict[str, Annotated[int, Within(1, 65_536)]]
+    evaluation_tokens: Count
     onnxruntime: str
 
     @property
@@ -144,16 +146,11 @@ def load_record(path: Path) -> RunRecord:
             "no run to resume: run.json is missing", where=str(path.parent), hint="start it without --resume"
         )
     try:
-        document = json.loads(path.read_bytes())
-        settings = document.pop("settings")
-        names = {each.name for each in fields(TrainSettings)}
-        if set(settings) != names:
-            raise ValueError("its settings are those of another version of edge-far")
-        record = RunRecord(settings=TrainSettings(**settings), **document)
-        if not record.choice.rows or not all(rows >= 1 for rows in record.choice.rows.values()):
-            raise ValueError("it has no plan")
+        record: RunRecord = read_document(path, RunRecord)
+        if not record.rows or not all(LENGTH.fullmatch(length) for length in (*record.rows, *record.variants)):
+            raise Damaged("it has no plan")
         return record
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except Damaged as error:
         raise ConfigError(f"run.json is damaged: {error}", where=str(path), hint="start a new run") from error
 
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
 from edge_far.device.planning.plan import Plan
+from edge_far.json_file import Count, Within
 
 __all__ = ["Step", "TrainingState"]
 
+Amount = Annotated[float, Within(0, 1e15)]
 SMOOTHING = 0.9
 # Training has diverged where the smoothed loss is so many times chance, or the first loss where that is higher.
 DIVERGED_RATIO = 5.0
@@ -39,18 +42,18 @@ class TrainingState:
     lies beside this one.
     """
 
-    step: int = 0
-    examples: int = 0
-    seconds: float = 0.0
-    step_seconds: float = 0.0
-    divisor: int = 1
+    step: Count = 0
+    examples: Count = 0
+    seconds: Amount = 0.0
+    step_seconds: Amount = 0.0
+    divisor: Annotated[int, Within(1, 65_536)] = 1
     leanest: bool = False
-    evaluated: int = 0
-    best_step: int | None = None
-    best_accuracy: float | None = None
-    first_loss: float | None = None
-    smoothed_loss: float | None = None
-    peak_rss_mib: float = 0.0
+    evaluated: Count = 0
+    best_step: Count | None = None
+    best_accuracy: Annotated[float, Within(0, 1)] | None = None
+    first_loss: Amount | None = None
+    smoothed_loss: Amount | None = None
+    peak_rss_mib: Amount = 0.0
     optimizer: str = DEFAULT_OPTIMIZER
 
     def after(self, step: Step, *, seconds: float, peak_rss_mib: float) -> TrainingState:

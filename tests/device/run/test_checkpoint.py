@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edge_far.device.engine.arrays import read_arrays
+from edge_far.device.run import checkpoint
 from edge_far.device.run.checkpoint import KEPT_CHECKPOINTS, RunDirectory
 from edge_far.device.run.training_state import TrainingState
 from edge_far.errors import BundleError, Deferred, StorageError
@@ -142,3 +143,32 @@ def test_output_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError), RunDirectory(tmp_path / "file" / "run").locked():
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("divisor", 0), ("step", "one"), ("smoothed_loss", -1.0), ("evaluated", 2**64), ("surprise", 1)]
+)
+def test_a_state_that_cannot_be_is_damage_though_its_checksum_is_right(
+    name: str, value: object, run: RunDirectory
+) -> None:
+    save(run, 1)
+    path = run.checkpoints / "step-00000001" / "state.json"
+    body = json.loads(path.read_bytes()) | {name: value}
+    del body["checksum"]
+    path.write_text(json.dumps({**body, "checksum": checkpoint._checksum(body)}))
+    with pytest.raises(BundleError, match="the checkpoint is damaged"):
+        run.load_latest()
+
+
+@pytest.mark.parametrize("content", [None, "", '{"step": 1}', "[" * 100_000, "[]"])
+def test_damaged_metrics_of_the_best_are_told_when_the_run_is_resumed(content: str | None, run: RunDirectory) -> None:
+    metrics = {"step": 1, "examples": 9, "loss": 1.0, "accuracy": 0.5, "macro_f1": 0.5, "matthews": 0.1}
+    run.keep_best(arrays(1), metrics)
+    run.save(replace(STATE, step=1, best_step=1, best_accuracy=0.5), arrays(1), arrays(101))
+    assert RunDirectory(run.root).load_latest() is not None
+    (run.best / "metrics.json").unlink()
+    if content is not None:
+        (run.best / "metrics.json").write_text(content)
+    with pytest.raises(BundleError) as raised:
+        RunDirectory(run.root).load_latest()
+    assert raised.value.where == str(run.best / "metrics.json")
