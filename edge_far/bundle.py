@@ -51,7 +51,7 @@ __all__ = [
     "open_bundle",
 ]
 
-FORMAT = 3
+FORMAT = 4
 DROPOUT_FACTOR = "dropout_factor"  # input of the ort/ graphs: 1 with dropout, 0 without
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 16 << 20
@@ -83,8 +83,13 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class SelectionInfo:
-    """How FAR chose the learners; the overlap is that of the two halves of priming, chance is the retention."""
+    """What trains and how the learners were chosen; the overlap is that of priming's halves, chance is the retention.
 
+    `rung` is the ladder's: head, top-K, far or full; nothing of the first `cut` blocks trains.
+    """
+
+    rung: str
+    cut: int
     method: str
     retention: float
     learners_per_block: tuple[int, ...]
@@ -176,12 +181,26 @@ class GraphInfo:
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """What comes before the cut: portable/prefix.onnx, from token ids to hidden states, without dropout.
+
+    `pooled` says that these are one row a text, float32 [batch, width]; else float32 [batch, sequence, width].
+    """
+
+    graph: GraphInfo
+    width: int
+    pooled: bool
+    constant_bytes: int
+    embedding_bytes: int
+
+
+@dataclass(frozen=True)
 class Portable:
     """What the device must know of the portable graphs.
 
     The first of `steps` is the plain one, `step`. `infer` is the graph of evaluation, without dropout; `probe` is
-    what probe.onnx holds. `*_constant_bytes` counts the constants a graph reads, embeddings apart; all steps read the
-    same.
+    what probe.onnx holds. With a `prefix` the steps and `infer` begin with its hidden states. `*_constant_bytes`
+    counts the constants a graph reads, embeddings apart; all steps read the same.
     """
 
     token_types: bool
@@ -194,6 +213,7 @@ class Portable:
     step_constant_bytes: int
     infer_constant_bytes: int
     embedding_bytes: int
+    prefix: Prefix | None = None
 
 
 @dataclass(frozen=True)

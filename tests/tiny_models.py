@@ -14,6 +14,7 @@ from edge_far.bundle import Bundle
 from edge_far.compile.forward.source import SourceModel
 from edge_far.compile.pipeline import ExportSettings, compile_bundle
 from edge_far.console import Console
+from edge_far.far.method import below_cut_frozen, cut_of
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import trained_parameters
 from edge_far.far.select import select_learners
@@ -124,6 +125,7 @@ def make_tiny_bundle(
     precision: str = "fp32",
     with_ort: bool = True,
     first_token_only: bool = True,
+    method: str = "far",
     seed: int = 0,
     name: str = "bundle",
 ) -> TinyBundle:
@@ -150,14 +152,17 @@ def make_tiny_bundle(
         seed=seed,
         with_ort=with_ort,
         first_token_only=first_token_only,
+        method=method,
     )
-    selection = select_learners("random", retention, find_ffn_blocks(model), seed=seed)
+    blocks = find_ffn_blocks(model)
+    cut = cut_of(method, len(blocks))
+    selection = below_cut_frozen(select_learners("random", retention, blocks[cut:], seed=seed), cut)
     source = SourceModel(model, architecture, "tiny", tokenizer, MAX_POSITIONS)
     label_names = [f"label-{number}" for number in range(labels)]
     sample = [make_batch(length=MAX_POSITIONS, seed=seed)]
     bundle = compile_bundle(source, label_names, selection, None, settings, Console(quiet=True), sample)
     tokenizer.unlink()
-    return TinyBundle(bundle, model, trained_parameters(model, embeddings))
+    return TinyBundle(bundle, model, trained_parameters(model, embeddings, cut))
 
 
 def make_batch(*, rows: int = 3, length: int = 16, labels: int = 5, token_types: bool = False, seed: int = 0) -> Batch:

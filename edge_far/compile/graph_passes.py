@@ -11,6 +11,7 @@ import torch
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 
 from edge_far.compile.forward.canonicalise import canonicalise
+from edge_far.compile.forward.cut import cut_forward
 from edge_far.compile.forward.dropout import DropoutMask, bind_dropout_masks, remove_dropout
 from edge_far.compile.forward.first_token import compute_first_token_only
 from edge_far.compile.forward.fold import fold_constants, fold_embeddings
@@ -41,7 +42,8 @@ class CompileOptions:
     """What the passes may do; `max_positions` is the longest sequence.
 
     `frozen_precision` says how non-learners are stored and multiplied: int8; int8-weights (8-bit storage, fp32
-    products); fp32-compact (fp32, with 8-bit stashes for the backward pass); fp32 (exact).
+    products); fp32-compact (fp32, with 8-bit stashes for the backward pass); fp32 (exact). `cut_before` holds the paths
+    of the modules with which learning begins, where all before them is to become a prefix of its own.
     """
 
     frozen_precision: str
@@ -49,6 +51,7 @@ class CompileOptions:
     max_positions: int
     first_token_only: bool = True
     fused_attention: bool = True
+    cut_before: tuple[str, ...] = ()
 
     @property
     def stashes_in_8_bits(self) -> bool:
@@ -60,12 +63,14 @@ class CompileOptions:
 class PortableGraphs:
     """The result: a training step, an inference graph, the folded forward graph, and what each pass did.
 
-    `leaner` holds the same step in less memory, by the name of its file, where there is something to save.
+    `leaner` holds the same step in less memory, by the name of its file, where there is something to save. With a cut,
+    `prefix` computes the hidden states that all the others begin with.
     """
 
     step: ir.Model
     infer: ir.Model
     folded: ir.Model
+    prefix: ir.Model | None = None
     masks: list[DropoutMask] = field(default_factory=list)
     notes: list[PassNote] = field(default_factory=list)
     leaner: dict[str, ir.Model] = field(default_factory=dict)
@@ -88,16 +93,17 @@ def build_portable_graphs(
     `sample` holds a few batches of what the model will read; int8 chooses scales by what they show (largest_inputs.py).
     """
     forward = export_forward(model, architecture, learners)
-    notes = [fold_constants(forward), fold_embeddings(forward, options.max_positions)]
-    graphs = PortableGraphs(step=forward, infer=forward, folded=_copy(forward), notes=notes)
-    notes.append(canonicalise(forward))
+    prefix = cut_forward(forward, options.cut_before) if options.cut_before else None
     parameters = {name: value.detach().cpu().numpy() for name, value in model.named_parameters()}
-    largest: dict[str, np.ndarray] = {}
-    if options.frozen_precision == "int8":
-        note, largest = sort_nodes(forward, parameters, largest_inputs(model, sample))
-        notes.append(note)
-    if options.first_token_only:
-        notes.append(compute_first_token_only(forward))
+    seen = largest_inputs(model, sample) if options.frozen_precision == "int8" else {}
+    notes: list[PassNote] = []
+    if prefix is not None:
+        notes += [fold_constants(prefix), fold_embeddings(prefix, options.max_positions)]
+        largest = _canonical(prefix, notes, parameters, seen, options)
+        _finish(prefix, [remove_dropout(prefix)], parameters, largest, options)
+    notes += [fold_constants(forward), fold_embeddings(forward, options.max_positions)]
+    graphs = PortableGraphs(step=forward, infer=forward, folded=_copy(forward), prefix=prefix, notes=notes)
+    largest = _canonical(forward, notes, parameters, seen, options)
     graphs.infer = _copy(forward)
     _finish(graphs.infer, [remove_dropout(graphs.infer)], parameters, largest, options)
     if options.dropout:
@@ -142,6 +148,24 @@ def build_release_graph(original: torch.nn.Module, architecture: str) -> ir.Mode
         value.const_value = ir.tensor(values[name].detach().cpu().numpy(), name=name)
         graph.initializers[name] = value
     return release
+
+
+def _canonical(
+    model: ir.Model,
+    notes: list[PassNote],
+    parameters: Mapping[str, np.ndarray],
+    seen: Mapping[str, np.ndarray],
+    options: CompileOptions,
+) -> dict[str, np.ndarray]:
+    """Bring a folded graph into the one form that passes expect; return what sort_nodes found."""
+    notes.append(canonicalise(model))
+    largest: dict[str, np.ndarray] = {}
+    if options.frozen_precision == "int8":
+        note, largest = sort_nodes(model, parameters, seen)
+        notes.append(note)
+    if options.first_token_only:
+        notes.append(compute_first_token_only(model))
+    return largest
 
 
 def _finish(

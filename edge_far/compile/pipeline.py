@@ -32,6 +32,7 @@ from edge_far.compile.forward.trace import takes_token_types
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs, build_release_graph
 from edge_far.console import Console
 from edge_far.errors import ConfigError
+from edge_far.far.method import below_cut_frozen, cut_of, learning_modules
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.prime import PrimingResult, PrimingSettings, prime, priming_steps
 from edge_far.far.reconfigure import merge, original_layout, reconfigure, trained_parameters
@@ -74,6 +75,7 @@ class ExportSettings:
     reserve_labels: int = 0
     with_ort: bool = True
     first_token_only: bool = True
+    method: str = "far"
 
     def defaults(self, learning_rate: float) -> Defaults:
         """Return the training settings that travel with the bundle."""
@@ -139,7 +141,8 @@ def compile_bundle(
     total = sum(parameter.numel() for parameter in model.parameters())
     block = find_ffn_blocks(model)[0]
     reconfigure(model, selection)
-    trained = trained_parameters(model, settings.embeddings)
+    cut = cut_of(settings.method, len(selection.learners))
+    trained = trained_parameters(model, settings.embeddings, cut)
     learners = {name: parameter.detach().cpu().numpy() for name, parameter in trained.items()}
     with staged_directory(settings.out) as staging:
         console.info(
@@ -147,7 +150,11 @@ def compile_bundle(
         )
         with _without_gradients(model):
             options = CompileOptions(
-                settings.frozen_precision, settings.dropout, source.max_positions, settings.first_token_only
+                settings.frozen_precision,
+                settings.dropout,
+                source.max_positions,
+                settings.first_token_only,
+                cut_before=tuple(learning_modules(model, cut, list(trained))) if cut else (),
             )
             graphs = build_portable_graphs(model, source.architecture, list(learners), options, sample)
             merged = copy.deepcopy(model)
@@ -209,11 +216,12 @@ def _choose_learners(
 ) -> tuple[Selection, PrimingResult | None]:
     """Prime where the selection needs it, and leave the model primed or reset as asked."""
     blocks = find_ffn_blocks(source.model)
-    if settings.selection != "far" or not 0 < settings.retention < 1:
+    cut = cut_of(settings.method, len(blocks))
+    if settings.selection != "far" or not 0 < settings.retention < 1 or cut == len(blocks):
         # With nothing to choose, every method chooses the same: no priming.
         method = settings.selection if settings.selection != "far" else "first"
-        selection = select_learners(method, settings.retention, blocks, seed=settings.seed)
-        return replace(selection, method=settings.selection), None
+        selection = select_learners(method, settings.retention, blocks[cut:], seed=settings.seed)
+        return below_cut_frozen(replace(selection, method=settings.selection), cut), None
     per_epoch = -(-len(encoded) // settings.batch_size)
     planned = per_epoch * settings.epochs
     steps = priming_steps(planned, settings.priming)
@@ -228,11 +236,12 @@ def _choose_learners(
             embeddings=settings.embeddings,
             start=settings.start,
             seed=settings.seed,
+            cut=cut,
         ),
         console,
     )
-    selection = select_learners("far", settings.retention, blocks, metrics=result.metrics, seed=settings.seed)
-    return selection, result
+    selection = select_learners("far", settings.retention, blocks[cut:], metrics=result.metrics, seed=settings.seed)
+    return below_cut_frozen(selection, cut), result
 
 
 def _batches(encoded: Encoded, count: int, settings: ExportSettings) -> Iterator[Batch]:
@@ -273,6 +282,8 @@ def _learning_rate(settings: ExportSettings, source: SourceModel) -> float:
 
 def _describe(selection: Selection, priming: PrimingResult | None, settings: ExportSettings) -> SelectionInfo:
     return SelectionInfo(
+        rung=settings.method,
+        cut=cut_of(settings.method, len(selection.learners)),
         method=selection.method,
         retention=selection.retention,
         learners_per_block=tuple(len(indices) for indices in selection.learners),

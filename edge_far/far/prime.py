@@ -49,7 +49,8 @@ class PrimingSettings:
     `steps` are run out of `planned_steps`, the length of the whole training; `warmup` is the share of the
     planned steps in which the learning rate rises. `retention` only sets how many top nodes the split-half
     overlap compares. `start` is what the weights are afterwards: 'continue' keeps the primed ones, 'reset'
-    puts the pretrained ones back. `embeddings` is 'frozen' or 'train'.
+    puts the pretrained ones back. `embeddings` is 'frozen' or 'train'. Of the first `cut` blocks nothing trains, and
+    nothing is measured.
     """
 
     steps: int
@@ -62,13 +63,14 @@ class PrimingSettings:
     seed: int = 0
     embeddings: str = "frozen"
     start: str = "continue"
+    cut: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class PrimingResult:
     """What priming found.
 
-    `metrics` holds float64 [ffn] per block: the L1 norm of the change of each node's parameters. `overlap` is
+    `metrics` holds float64 [ffn] per block above the cut: the L1 norm of each node's change. `overlap` is
     the split-half overlap (see `prime`) and `chance` what two random choices would give; both are None where
     nothing is chosen (retention 0 or 1). Losses are those of the first and the last step.
     """
@@ -120,7 +122,7 @@ def prime(model: nn.Module, batches: Iterable[Batch], settings: PrimingSettings,
     model has no output for, ConfigError for wrong settings or a loss that is no longer finite.
     """
     _check(settings)
-    blocks = find_ffn_blocks(model)
+    blocks = find_ffn_blocks(model)[settings.cut :]
     started = time.monotonic()
     drawn = list(itertools.islice(batches, settings.steps))
     if len(drawn) < settings.steps:
@@ -134,7 +136,7 @@ def prime(model: nn.Module, batches: Iterable[Batch], settings: PrimingSettings,
         console.progress(len(control) + settings.steps, "priming") as progress,
     ):
         model.train()
-        run = _Run(model, trained_parameters(model, settings.embeddings), blocks, settings, progress)
+        run = _Run(model, trained_parameters(model, settings.embeddings, settings.cut), blocks, settings, progress)
         pretrained = {name: value.detach().clone() for name, value in run.parameters.items()}
         start = _snapshot(blocks)
         run.train(control, settings.seed + 1)

@@ -117,16 +117,21 @@ def merge(model: nn.Module) -> None:
         model.set_submodule(f"{path}.{slots.second}", second.train(model.training))
 
 
-def trained_parameters(model: nn.Module, embeddings: str = "frozen") -> dict[str, nn.Parameter]:
+def trained_parameters(model: nn.Module, embeddings: str = "frozen", cut: int = 0) -> dict[str, nn.Parameter]:
     """Set `requires_grad` of every parameter as FAR trains it, and return the trained ones by name.
 
     Trained are attention, the encoder's LayerNorms, learners, the second linears' biases and the head, and
     with `embeddings='train'` also the embeddings and their LayerNorm. A model that is not reconfigured counts
-    as one whose nodes all learn. Raises ConfigError for another value of `embeddings`.
+    as one whose nodes all learn. Of the first `cut` blocks nothing trains, and no embedding. Raises ConfigError for
+    another value of `embeddings`.
     """
     if embeddings not in ("frozen", "train"):
         raise ConfigError(f"embeddings is '{embeddings}'", where="embeddings", hint="one of frozen, train")
     frozen: set[int] = set()
+    if embeddings == "train" and cut:
+        raise ConfigError("embeddings below the cut cannot train", where="embeddings", hint="use --method far or full")
+    for path in block_paths(model)[:cut]:
+        frozen.update(id(parameter) for parameter in model.get_submodule(path).parameters())
     if embeddings == "frozen":
         frozen.update(id(parameter) for parameter in embeddings_of(model)[1].parameters())
     for module in model.modules():

@@ -10,9 +10,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-from edge_far.bundle import GraphInfo, Mask, Parameter, Portable
+from edge_far.bundle import GraphInfo, Mask, Parameter, Portable, Prefix
 from edge_far.compile.emit.costs import graph_costs, polynomial
 from edge_far.compile.emit.probe import build_probe
+from edge_far.compile.graph.sizes import dims_of
 from edge_far.compile.graph.weights import WeightFile
 from edge_far.compile.graph_passes import PortableGraphs
 from edge_far.compile.memory.liveness import activation_peaks
@@ -51,6 +52,8 @@ def emit_portable(
             "shape": [int(d) for d in value.shape or ()],
         }
     trained = {**graphs.steps, "infer": graphs.infer}
+    if graphs.prefix is not None:
+        trained["prefix"] = graphs.prefix
     probe, probed = build_probe(trained.values())
     trained["probe"] = probe
     constants = {name: weights.externalise(model.graph) for name, model in trained.items()}
@@ -73,6 +76,19 @@ def emit_portable(
         step_constant_bytes=_constant_bytes(graphs.step, embeddings=False),
         infer_constant_bytes=_constant_bytes(graphs.infer, embeddings=False),
         embedding_bytes=_constant_bytes(graphs.step, embeddings=True),
+        prefix=None if graphs.prefix is None else _prefix(graphs.prefix),
+    )
+
+
+def _prefix(model: ir.Model) -> Prefix:
+    dims = dims_of(model.graph.outputs[0])
+    assert isinstance(dims[-1], int)
+    return Prefix(
+        graph=_describe("prefix", model.graph),
+        width=dims[-1],
+        pooled=len(dims) == 2,
+        constant_bytes=_constant_bytes(model, embeddings=False),
+        embedding_bytes=_constant_bytes(model, embeddings=True),
     )
 
 

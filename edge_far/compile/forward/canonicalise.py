@@ -55,6 +55,15 @@ class _TokenRows:
                 self.rows[node.outputs[0]] = result
             else:
                 replace_value(node.outputs[0], result)
+        self._restore_outputs()
+
+    def _restore_outputs(self) -> None:
+        """Give an output of the graph that became a matrix its three dimensions back: a prefix's hidden states."""
+        for output in [value for value in self.graph.outputs if value in self.rows]:
+            builder = Builder(self.graph, "output")
+            shaped = builder.reshape_to(self.rows[output], dims_of(output))
+            self.graph.extend(builder.nodes)
+            replace_value(output, shaped)
 
     def _convert(self, node: ir.Node, b: Builder) -> ir.Value | None:
         output = node.outputs[0]

@@ -1,0 +1,63 @@
+"""How much trains: the ladder's rungs by name, and the block below which everything is frozen.
+
+head    the head alone, on the pooled output
+top-K   the learners of the last K blocks, and the head
+far     the learners of all blocks, and the head
+full    everything, embeddings too
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from torch import nn
+
+from edge_far.errors import ConfigError
+from edge_far.far.nodes import block_paths
+from edge_far.far.select import Selection
+
+__all__ = ["below_cut_frozen", "cut_of", "is_method", "learning_modules"]
+
+_TOP = re.compile(r"top-([1-9]\d*)")
+
+
+def is_method(name: str) -> bool:
+    """Say whether a name is one of the rungs: head, far, full, top-1, top-2, ..."""
+    return name in ("head", "far", "full") or _TOP.fullmatch(name) is not None
+
+
+def cut_of(method: str, blocks: int) -> int:
+    """Return the number of blocks below the cut, from 0 (all learn) to `blocks` (the head alone learns).
+
+    Raises ConfigError for a name that is no rung, and for more last blocks than there are.
+    """
+    if method in ("far", "full"):
+        return 0
+    if method == "head":
+        return blocks
+    match = _TOP.fullmatch(method)
+    if match is None:
+        raise ConfigError(f"'{method}' is not a method", where="--method", hint="one of head, top-K, far, full")
+    if int(match[1]) > blocks:
+        raise ConfigError(f"the model has {blocks} blocks, not {match[1]}", where="--method", hint="use --method far")
+    return blocks - int(match[1])
+
+
+def below_cut_frozen(selection: Selection, cut: int) -> Selection:
+    """Return a selection of the blocks above the cut as one of all blocks: those below have no learners."""
+    none = (np.zeros(0, np.int64),) * cut
+    return Selection(
+        selection.method,
+        selection.retention,
+        (*none, *selection.learners),
+        (*[None] * cut, *selection.metrics),
+    )
+
+
+def learning_modules(model: nn.Module, cut: int, trained: list[str]) -> list[str]:
+    """Return the paths of the modules with which learning begins: the first block above the cut, or the head's."""
+    paths = block_paths(model)
+    if cut < len(paths):
+        return [paths[cut]]
+    return sorted({name.rpartition(".")[0] for name in trained})
