@@ -29,7 +29,7 @@ import sys
 import numpy as np
 import onnxruntime as ort
 from edge_far.device.board.memory import resident_set
-from edge_far.device.engine.session import load_session, session_options
+from edge_far.device.engine.options import load_session, session_options
 
 options = session_options(2)
 options.add_session_config_entry("session.use_env_allocators", "0")

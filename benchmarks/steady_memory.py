@@ -88,7 +88,7 @@ def run_child(options: argparse.Namespace, python: Path) -> dict[str, Any]:
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
     """Take the steps in this process; return the resident set over time."""
-    from edge_far.device.engine.arrays import read_arrays
+    from edge_far.arrays import read_arrays
     from edge_far.device.engine.session import PortableBackend
     from edge_far.device.optimizers.base import clipped_step
     from edge_far.device.optimizers.registry import make_optimizer

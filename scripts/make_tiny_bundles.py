@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edge_far.bundle import Bundle
 from edge_far.device.engine.dropout import draw_mask, factor_table, mask_shape
+from edge_far.far.method import cut_of
+from edge_far.far.nodes import block_paths, embeddings_of
 from edge_far.texts.batches import Batch, collate, plan_epoch
 from edge_far.texts.data import read_examples
 from edge_far.texts.encode import Encoder
@@ -81,6 +83,7 @@ def make_case(directory: Path, case: Case) -> None:
         precision=case.precision,
         with_ort=False,
         first_token_only=case.first_token_only,
+        method=case.method,
         name=case.name,
     )
     original = make_tiny(case.architecture, labels=case.labels)  # the same seed: the same weights
@@ -95,13 +98,23 @@ def make_case(directory: Path, case: Case) -> None:
             arrays[f"{number}.logits"] = torch_logits(original, batch).numpy()
         arrays |= run_torch(tiny, batch, str(number))
         if case.dropout and number == DROPOUT_BATCH:
-            tiny.model.train()
+            set_training(tiny, case)
             with given_dropout(tiny.bundle, batch):
                 arrays |= run_torch(tiny, batch, "dropout")
             tiny.model.eval()
     if case.trains:
         arrays["training.losses"] = train_torch(tiny, directory / TRAIN_FILE)
     np.savez(directory / f"{case.name}.oracle.npz", **arrays)  # type: ignore[arg-type]
+
+
+def set_training(tiny: TinyBundle, case: Case) -> None:
+    """Put the model into training mode, but for what lies below the cut: there is no dropout in the prefix."""
+    tiny.model.train()
+    paths = block_paths(tiny.model)
+    cut = cut_of(case.method, len(paths))
+    if cut:
+        for path in (embeddings_of(tiny.model)[0], *paths[:cut]):
+            tiny.model.get_submodule(path).eval()
 
 
 def run_torch(tiny: TinyBundle, batch: Batch, name: str) -> dict[str, np.ndarray]:
@@ -150,7 +163,7 @@ def given_dropout(bundle: Bundle, batch: Batch) -> Iterator[None]:
     remaining = list(enumerate(bundle.manifest.portable.masks))
 
     def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-        if p == 0.0:
+        if p == 0.0 or not training:
             return x
         node, mask = remaining.pop(0)
         assert math.isclose(mask.probability, p, rel_tol=1e-6), f"dropout {node}: {mask.probability}, torch {p}"

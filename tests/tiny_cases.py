@@ -52,6 +52,7 @@ class Case:
     precision: str = "fp32"
     dropout: bool = False
     first_token_only: bool = True
+    method: str = "far"
 
     @property
     def trains(self) -> bool:
@@ -76,6 +77,11 @@ CASES = (
     Case("roberta-r10-5-int8", "roberta", 0.1, 5, precision="int8"),
     Case("bert-r10-5-weights", "bert", 0.1, 5, precision="int8-weights"),
     Case("distilbert-r10-5-compact", "distilbert", 0.1, 5, precision="fp32-compact"),
+    Case("bert-head-5", "bert", 0.1, 5, method="head"),
+    Case("bert-top1-5", "bert", 0.4, 5, method="top-1"),
+    Case("roberta-top1-5-dropout", "roberta", 0.1, 5, dropout=True, method="top-1"),
+    Case("distilbert-head-5-dropout", "distilbert", 0.1, 5, dropout=True, method="head"),
+    Case("distilbert-top1-5-int8", "distilbert", 0.4, 5, precision="int8", method="top-1"),
     # scripts/test_aarch64.sh trains these two; int8 and dropout meet in the second.
     Case("tiny-fp32", "distilbert", 0.1, 5, dropout=True),
     Case("tiny-int8", "distilbert", 0.1, 5, precision="int8", dropout=True),
@@ -112,8 +118,8 @@ class Oracle:
 
     def batch(self, number: int) -> Batch:
         """Return batch `number`, as torch saw it."""
-        values = [self.arrays.get(f"{number}.{field}") for field in Batch.__slots__]
-        ids, mask, types, labels = values
+        fields = ("input_ids", "attention_mask", "token_type_ids", "labels")
+        ids, mask, types, labels = (self.arrays.get(f"{number}.{field}") for field in fields)
         assert ids is not None and mask is not None and labels is not None
         return Batch(ids, mask, types, labels)
 

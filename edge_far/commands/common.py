@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge_far.arrays import read_learners
 from edge_far.bundle import Bundle
 from edge_far.console import Console
-from edge_far.device.engine.arrays import read_learners
 from edge_far.errors import BundleError, ConfigError, InputMissing
 from edge_far.json_file import Damaged, read_document
 from edge_far.profile.document import Profile, load_profile

@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_far.bundle import Bundle
-from edge_far.device.engine.session import load_session
+from edge_far.device.engine.options import load_session
 from edge_far.errors import BundleError
 from edge_far.json_file import Count, Size, Within
 from edge_far.storage import staged_directory, storage_error, write_json

@@ -21,12 +21,16 @@ BATCHES_PER_WINDOW = 32
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B padded examples of S tokens: all int64, [B, S] and labels [B] (-1 where there is none)."""
+    """B padded examples of S tokens: all int64, [B, S] and labels [B] (-1 where there is none).
+
+    `hidden` holds what a bundle's prefix makes of them, float32 [B, S, width] or pooled [B, width], where it is known.
+    """
 
     input_ids: np.ndarray
     attention_mask: np.ndarray
     token_type_ids: np.ndarray | None
     labels: np.ndarray
+    hidden: np.ndarray | None = None
 
     def model_inputs(self, *, token_types: bool) -> dict[str, np.ndarray]:
         """Return what a graph reads of the texts, by its inputs' names; token types are zeros where there are none."""

@@ -14,10 +14,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
+from edge_far.arrays import read_arrays
 from edge_far.bundle import Bundle
 from edge_far.compile.forward.trace import export_forward
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs
-from edge_far.device.engine.arrays import read_arrays
 from edge_far.errors import Unavailable
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import reconfigure, trained_parameters

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_far.arrays import read_learners, write_arrays
 from edge_far.bundle import Bundle, open_bundle
 from edge_far.commands.adaptation.status import _last_settings
 from edge_far.commands.common import read_result
-from edge_far.device.engine.arrays import read_learners, write_arrays
 from edge_far.device.engine.constants import MappedConstants
 from edge_far.device.release import write_release
 from edge_far.errors import BundleError

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from edge_far.arrays import read_arrays
 from edge_far.bundle import Bundle
-from edge_far.device.engine.arrays import read_arrays
 from edge_far.device.engine.session import PortableBackend
 from edge_far.device.release import ReleasedModel, compose, write_release
 from edge_far.errors import BundleError, OutputExists

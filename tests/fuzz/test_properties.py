@@ -14,10 +14,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_far.arrays import read_arrays, write_arrays
 from edge_far.daemon.intake import spool
 from edge_far.daemon.intake.ingest import Ingestion
 from edge_far.daemon.store.examples import Store
-from edge_far.device.engine.arrays import read_arrays, write_arrays
 from edge_far.profile.document import SECTIONS, load_profile
 from edge_far.profile.schema import REQUIRED, default_of, settings_of
 from edge_far.texts.data import Example, read_examples

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Make the plan; raises BudgetError (78) with the smallest budget where none fits."""
     from edge_far.bundle import open_bundle
     from edge_far.device.board.memory import MIB, release_free_memory, resident_set, use_one_heap
-    from edge_far.device.engine.session import session_options
+    from edge_far.device.engine.options import session_options
     from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes
     from edge_far.device.planning.plan import Shapes, make_plan, shapes_of
     from edge_far.device.run.settings import resolve_settings

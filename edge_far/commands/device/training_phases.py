@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from edge_far.arrays import read_arrays_into, refuse_non_numbers
 from edge_far.bundle import Bundle
 from edge_far.commands.common import budget_of, encode_file, step_times
 from edge_far.console import Console
 from edge_far.device.board.memory import cgroup_limit_mib, release_free_memory, resident_set, use_one_heap
 from edge_far.device.board.pressure import MemoryWatch
-from edge_far.device.engine.arrays import read_arrays_into, refuse_non_numbers
 from edge_far.device.engine.backends import BackendFactory, choose_backend
 from edge_far.device.planning.plan import Plan, make_plan, shapes_of
 from edge_far.device.planning.step_times import StepTimes

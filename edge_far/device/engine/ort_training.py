@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_far.bundle import DROPOUT_FACTOR, Bundle
 from edge_far.device.engine.backend import DropoutKey
+from edge_far.device.engine.prefix import PrefixRunner
 from edge_far.errors import BundleError, EdgeFarError, Unavailable
 from edge_far.runtime import training_package_missing
 from edge_far.texts.batches import Batch
@@ -48,6 +49,8 @@ class OrtTrainingBackend:
         reason = available(bundle)
         if reason is not None:
             raise Unavailable(reason, where="--backend ort-training", hint=HINT)
+        self.bundle, self.threads = bundle, threads
+        self._prefix: PrefixRunner | None = None
         self.parameters = parameters
         self.dropout = dropout
         self.gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
@@ -85,12 +88,21 @@ class OrtTrainingBackend:
         """Drop both graphs and the engine's copy of the parameters."""
         del self._module, self._state
 
+    def _hidden(self, batch: Batch) -> np.ndarray | None:
+        prefix = self.bundle.manifest.portable.prefix
+        if prefix is None or batch.hidden is not None:
+            return batch.hidden
+        if self._prefix is None:
+            self._prefix = PrefixRunner(self.bundle, prefix, self.threads)
+        return self._prefix.batch(batch)
+
     def _run(self, batch: Batch, labels: np.ndarray, *, training: bool, dropout: bool) -> Any:
         types = batch.token_type_ids
         feeds = {
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask,
             "token_type_ids": np.zeros_like(batch.input_ids) if types is None else types,
+            "hidden": self._hidden(batch),
             "labels": labels,
             DROPOUT_FACTOR: np.array(dropout, np.float32),
         }

@@ -18,45 +18,12 @@ from edge_far.device.engine.arena import SHRINK, make_arena
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.constants import MappedConstants
 from edge_far.device.engine.dropout import draw_mask, factor_table, mask_shape
+from edge_far.device.engine.options import load_session, session_options
+from edge_far.device.engine.prefix import PrefixRunner
 from edge_far.errors import BundleError
 from edge_far.texts.batches import Batch, padded_length
 
-__all__ = ["PortableBackend", "load_session", "session_options"]
-
-
-def session_options(threads: int) -> ort.SessionOptions:
-    """Return options that execute a graph in file order, without copies of its constants."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    make_arena()
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    # A session's constants stay as long as it does: outside, they do not keep the arena from being given back.
-    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    # A buffer that the runtime keeps for a later value of the same shape is held in between, when it holds nothing.
-    options.enable_mem_reuse = False
-    options.enable_mem_pattern = False
-    options.log_severity_level = 3
-    # Within a step, threads that wait a moment for the next operator spin; between steps none does.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    return options
-
-
-def load_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
-    """Return a session on the CPU; raises BundleError where this ONNX Runtime refuses the graph."""
-    try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no useful base class
-        reason = str(error).splitlines()[0]
-        raise BundleError(
-            f"ONNX Runtime {ort.__version__} refuses the graph: {reason}",
-            where=str(path),
-            hint="use the ONNX Runtime of edge-far's requirements, or export the bundle again",
-        ) from error
+__all__ = ["PortableBackend"]
 
 
 class PortableBackend:
@@ -95,6 +62,7 @@ class PortableBackend:
         self._loss_value = ort.OrtValue.ortvalue_from_numpy(self._loss)
         self._constants = MappedConstants(bundle)
         self._sessions: dict[str, ort.InferenceSession] = {}
+        self._prefix: PrefixRunner | None = None
 
     def accumulate(self, batch: Batch, loss_scale: float, key: DropoutKey | None, variant: str = "step") -> float:
         """Add one micro-batch's gradients; see Backend."""
@@ -105,7 +73,7 @@ class PortableBackend:
         self, batch: Batch, loss_scale: float, key: DropoutKey | None, variant: str, options: ort.RunOptions | None
     ) -> float:
         step = self._session(variant)
-        feeds = batch.model_inputs(token_types=self.bundle.manifest.portable.token_types)
+        feeds = self._inputs(batch)
         feeds["labels"] = batch.labels
         feeds["loss_scale"] = np.array(loss_scale, np.float32)
         feeds |= self._factors
@@ -128,7 +96,7 @@ class PortableBackend:
         """Run the inference graph; see Backend."""
         self._begin(self.bundle.manifest.portable.steps[0].name)
         infer = self._session("infer")
-        binding = self._bound(infer, batch.model_inputs(token_types=self.bundle.manifest.portable.token_types))
+        binding = self._bound(infer, self._inputs(batch))
         found = np.empty((len(batch.labels), len(self.bundle.manifest.labels)), np.float32)
         binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(found))
         infer.run_with_iobinding(binding)
@@ -139,6 +107,7 @@ class PortableBackend:
         if self._sessions:
             self._shrink_arena(next(iter(self._sessions)))  # the first is always a step's, see _begin
         self._sessions.clear()
+        self._prefix = None
 
     def _begin(self, variant: str) -> None:
         """Shrink the arena before its first use: only then does it heed the size of its region (arena.py)."""
@@ -148,7 +117,29 @@ class PortableBackend:
     def _shrink_arena(self, variant: str) -> None:
         """Run the shortest step there is, which adds nothing: the arena gives back what is free after it."""
         ids = np.zeros((1, padded_length(1)), np.int64)
-        self._step(Batch(ids, np.ones_like(ids), None, ids[0, :1]), 0.0, DropoutKey(0, 0, 0), variant, SHRINK)
+        batch = Batch(ids, np.ones_like(ids), None, ids[0, :1], self._no_hidden(ids))
+        self._step(batch, 0.0, DropoutKey(0, 0, 0), variant, SHRINK)
+
+    def _no_hidden(self, ids: np.ndarray) -> np.ndarray | None:
+        prefix = self.bundle.manifest.portable.prefix
+        if prefix is None:
+            return None
+        return np.zeros((len(ids), prefix.width) if prefix.pooled else (*ids.shape, prefix.width), np.float32)
+
+    def _inputs(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Return what a step or infer reads of the texts: ids, or hidden states, which the prefix makes if need be."""
+        portable = self.bundle.manifest.portable
+        if portable.prefix is None:
+            return batch.model_inputs(token_types=portable.token_types)
+        hidden = batch.hidden
+        if hidden is None:
+            if self._prefix is None:
+                self._prefix = PrefixRunner(self.bundle, portable.prefix, self.threads, self._constants)
+            hidden = self._prefix.batch(batch)
+        feeds = {"hidden": hidden}
+        if not portable.prefix.pooled:
+            feeds["attention_mask"] = batch.attention_mask
+        return feeds
 
     def _bound(self, session: ort.InferenceSession, feeds: Mapping[str, np.ndarray]) -> ort.IOBinding:
         """Bind parameters and feeds where they are; a copy of the runtime's own would hold a place in the arena."""

@@ -27,7 +27,7 @@ from edge_far.device.board.memory import MIB, resident_set, use_one_heap
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.constants import MappedConstants
 from edge_far.device.engine.dropout import draw_mask
-from edge_far.device.engine.session import load_session, session_options
+from edge_far.device.engine.options import load_session, session_options
 from edge_far.device.optimizers.base import clipped_step
 from edge_far.device.optimizers.registry import OPTIMIZERS, make_optimizer
 from edge_far.device.planning.plan import evaluate

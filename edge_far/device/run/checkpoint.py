@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from edge_far.device.engine.arrays import write_arrays
+from edge_far.arrays import write_arrays
 from edge_far.device.run.figures import check_metrics
 from edge_far.device.run.training_state import TrainingState
 from edge_far.errors import BundleError, ConfigError, Deferred, InputMissing, StorageError
@@ -40,6 +40,12 @@ from edge_far.storage import (
     write_atomically,
     write_json,
 )
+=======
+from edge_far.arrays import write_arrays
+from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
+from edge_far.errors import BundleError, Deferred, StorageError
+from edge_far.storage import fsync_directory, remove_leftovers, sha256_of, staged_directory, storage_error, write_json
+>>>>>>> 5ba8fc8 (The portable backend begins with hidden states where a bundle has a prefix; tiny bundles of head and top-1)
 
 __all__ = ["Checkpoint", "RunDirectory"]
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from edge_far import cli
+from edge_far.arrays import read_arrays
 from edge_far.bundle import Bundle
-from edge_far.device.engine.arrays import read_arrays
 from edge_far.device.evaluation import predict_logits
 from edge_far.device.release import ReleasedModel
 from edge_far.texts.data import Example

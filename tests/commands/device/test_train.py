@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from edge_far.arrays import read_arrays
 from edge_far.bundle import Bundle
 from edge_far.cli import main
-from edge_far.device.engine.arrays import read_arrays
 from edge_far.storage import sha256_of
 
 pytestmark = pytest.mark.device  # it trains: the workstation's ONNX Runtime is too old

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_far.arrays import read_arrays
 from edge_far.bundle import Bundle
 from edge_far.console import Console
 from edge_far.device.board.memory import ResidentSet
 from edge_far.device.board.pressure import MemoryWatch
-from edge_far.device.engine.arrays import read_arrays
 from edge_far.device.engine.backend import Backend, DropoutKey
 from edge_far.device.engine.session import PortableBackend
 from edge_far.device.optimizers import adamw8bit

@@ -1,0 +1,55 @@
+"""Runs the prefix of a bundle: the frozen blocks below the cut, one text at a time.
+
+A text's hidden states are made of that text alone, at its own length and without padding: 8-bit products scale by all
+that they read, so a batch would make them depend on their neighbours. Numbers that are kept must not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+
+from edge_far.bundle import Bundle, Prefix
+from edge_far.device.engine.constants import MappedConstants
+from edge_far.device.engine.options import load_session, session_options
+from edge_far.texts.batches import Batch
+
+__all__ = ["PrefixRunner"]
+
+
+class PrefixRunner:
+    """One session of portable/prefix.onnx."""
+
+    def __init__(self, bundle: Bundle, prefix: Prefix, threads: int, constants: MappedConstants | None = None) -> None:
+        """Load the graph; raises BundleError where this ONNX Runtime refuses it."""
+        self.prefix = prefix
+        self._constants = constants or MappedConstants(bundle)
+        options = session_options(threads)
+        self._constants.give_to(options, prefix.graph.name)
+        self._session: ort.InferenceSession = load_session(bundle.path(f"portable/{prefix.graph.name}.onnx"), options)
+
+    def text(self, ids: np.ndarray, types: np.ndarray | None) -> np.ndarray:
+        """Return float32 [tokens, width], or [width] where pooled, of one text's ids (and types) [tokens]."""
+        row = np.asarray(ids, np.int64)[None]
+        feeds = {"input_ids": row, "attention_mask": np.ones_like(row)}
+        if any(value.name == "token_type_ids" for value in self._session.get_inputs()):
+            feeds["token_type_ids"] = np.zeros_like(row) if types is None else np.asarray(types, np.int64)[None]
+        (hidden,) = self._session.run(None, feeds)
+        result: np.ndarray = hidden[0]
+        return result
+
+    def batch(self, batch: Batch) -> np.ndarray:
+        """Return float32 [B, S, width], zeros behind a text's end, or [B, width] where pooled."""
+        rows, length = batch.input_ids.shape
+        if self.prefix.pooled:
+            found = np.zeros((rows, self.prefix.width), np.float32)
+        else:
+            found = np.zeros((rows, length, self.prefix.width), np.float32)
+        for row, count in enumerate(batch.attention_mask.sum(axis=1)):
+            types = None if batch.token_type_ids is None else batch.token_type_ids[row, :count]
+            hidden = self.text(batch.input_ids[row, :count], types)
+            if self.prefix.pooled:
+                found[row] = hidden
+            else:
+                found[row, :count] = hidden
+        return found
