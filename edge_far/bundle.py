@@ -185,9 +185,12 @@ class Prefix:
     """What comes before the cut: portable/prefix.onnx, from token ids to hidden states, without dropout.
 
     `pooled` says that these are one row a text, float32 [batch, width]; else float32 [batch, sequence, width].
+    `sha256` is that of the graph and its constants; `cache` is how hidden states are kept: int8, fp16 or fp32.
     """
 
     graph: GraphInfo
+    sha256: str
+    cache: str
     width: int
     pooled: bool
     constant_bytes: int

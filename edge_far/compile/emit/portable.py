@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from edge_far.compile.memory.packing import packing
 from edge_far.storage import write_json
 
 __all__ = ["emit_portable"]
+
+# How the device keeps hidden states, by the precision of the frozen weights; pooled vectors are kept exactly.
+CACHES = {"int8": "int8", "int8-weights": "int8", "fp32-compact": "fp16", "fp32": "fp32"}
 
 
 def emit_portable(
@@ -65,6 +69,9 @@ def emit_portable(
         model.ir_version = min(model.ir_version, 10)
         ir.save(model, directory / f"{name}.onnx")
     write_json(directory / "release.json", {"regions": regions, "layout": layout})
+    prefix = None
+    if graphs.prefix is not None:
+        prefix = _prefix(graphs.prefix, directory, constants["prefix"], frozen_precision)
     return Portable(
         token_types=token_types,
         frozen_precision=frozen_precision,
@@ -76,20 +83,33 @@ def emit_portable(
         step_constant_bytes=_constant_bytes(graphs.step, embeddings=False),
         infer_constant_bytes=_constant_bytes(graphs.infer, embeddings=False),
         embedding_bytes=_constant_bytes(graphs.step, embeddings=True),
-        prefix=None if graphs.prefix is None else _prefix(graphs.prefix),
+        prefix=prefix,
     )
 
 
-def _prefix(model: ir.Model) -> Prefix:
+def _prefix(model: ir.Model, directory: Path, constants: Mapping[str, Any], frozen_precision: str) -> Prefix:
     dims = dims_of(model.graph.outputs[0])
     assert isinstance(dims[-1], int)
     return Prefix(
         graph=_describe("prefix", model.graph),
+        sha256=_fingerprint(directory, constants),
+        cache="fp32" if len(dims) == 2 else CACHES[frozen_precision],
         width=dims[-1],
         pooled=len(dims) == 2,
         constant_bytes=_constant_bytes(model, embeddings=False),
         embedding_bytes=_constant_bytes(model, embeddings=True),
     )
+
+
+def _fingerprint(directory: Path, constants: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the prefix's graph and of the bytes of its constants, wherever in the file they lie."""
+    digest = hashlib.sha256((directory / "prefix.onnx").read_bytes())
+    with (directory / "weights.bin").open("rb") as file:
+        for name, region in sorted(constants.items()):
+            digest.update(f"\0{name}\0{region['dtype']}{region['shape']}\0".encode())
+            file.seek(region["offset"])
+            digest.update(file.read(region["length"]))
+    return digest.hexdigest()
 
 
 def _decays(name: str) -> bool:

@@ -1,0 +1,135 @@
+"""Hidden states of texts: from the cache where they are there, else by the prefix, and always the same numbers.
+
+What a caller gets has gone through bytes (rows.py) in either case, so a run does not depend on what was in the cache.
+A row's key is the SHA-256 of the prefix, of the runtime that computes it, and of the text's token ids and types: these
+say all of tokenizer, length limit, text and pair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edge_far.bundle import Prefix
+from edge_far.console import Console
+from edge_far.device.cache.database import RowDatabase
+from edge_far.device.cache.rows import decode, encode, row_bytes
+from edge_far.device.engine.prefix import PrefixRunner
+from edge_far.texts.batches import Batch
+from edge_far.texts.encode import Encoded
+
+__all__ = ["HiddenStates", "cache_bytes", "row_keys"]
+
+TEXTS_AT_ONCE = 64  # of a transaction while the cache is filled
+ROW_OVERHEAD = 160  # bytes of key, index and page that a row takes besides its content
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What filling found and did, in texts; `stored` says whether all are in the cache now."""
+
+    texts: int
+    computed: int
+    stored: bool
+
+
+class HiddenStates:
+    """Gives batches their hidden states; `database` is None where nothing is kept.
+
+    `load` makes the prefix's runner when it is first needed, `close` lets it go again.
+    """
+
+    def __init__(
+        self, prefix: Prefix, load: Callable[[], PrefixRunner], database: RowDatabase | None, runtime: str
+    ) -> None:
+        self.prefix = prefix
+        self._load = load
+        self._database = database
+        self._runtime = runtime
+        self._runner: PrefixRunner | None = None
+        self._keys: dict[int, list[bytes]] = {}
+
+    def close_prefix(self) -> None:
+        """Give the prefix's memory back; the next text that is not in the cache loads it again."""
+        self._runner = None
+
+    def fill(self, encoded: Encoded, console: Console, stop: Callable[[], None] = lambda: None) -> Filled:
+        """Compute and keep what the cache lacks of these texts, each once; `stop` may raise between two texts."""
+        keys = row_keys(encoded, self.prefix, self._runtime)
+        places = {key: index for index, key in enumerate(keys)}
+        database = self._database
+        if database is None:
+            return Filled(len(places), 0, stored=False)
+        known = database.known(list(places))
+        lacking = [key for key in places if key not in known]
+        with console.progress(len(lacking), "computing frozen activations") as progress:
+            for start in range(0, len(lacking), TEXTS_AT_ONCE):
+                part = lacking[start : start + TEXTS_AT_ONCE]
+                rows = {}
+                for number, key in enumerate(part, start=start + 1):
+                    stop()
+                    rows[key] = self._compute(encoded, places[key])
+                    progress.update(number)
+                if not database.write(rows):
+                    return Filled(len(places), start, stored=False)
+        return Filled(len(places), len(lacking), stored=True)
+
+    def attach(self, encoded: Encoded, indices: np.ndarray, batch: Batch) -> Batch:
+        """Return the batch of the examples `indices` with its hidden states."""
+        if id(encoded) not in self._keys:
+            self._keys[id(encoded)] = row_keys(encoded, self.prefix, self._runtime)
+        keys = [self._keys[id(encoded)][index] for index in indices]
+        found = self._database.read(keys) if self._database is not None else {}
+        rows, length = batch.input_ids.shape
+        width = self.prefix.width
+        hidden = np.zeros((rows, width) if self.prefix.pooled else (rows, length, width), np.float32)
+        for row, (key, index) in enumerate(zip(keys, indices, strict=True)):
+            data = found.get(key)
+            if data is None:
+                data = found[key] = self._compute(encoded, int(index))
+                if self._database is not None:
+                    self._database.write({key: data})  # it was damaged, or there was no room while it was filled
+            tokens = 1 if self.prefix.pooled else int(encoded.lengths[index])
+            decoded = decode(data, self.prefix.cache, tokens, width)
+            if self.prefix.pooled:
+                hidden[row] = decoded[0]
+            else:
+                hidden[row, :tokens] = decoded
+        return replace(batch, hidden=hidden)
+
+    def forget_others(self, *kept: Encoded) -> int:
+        """Remove from the cache what belongs to none of these texts; return how many rows went."""
+        if self._database is None:
+            return 0
+        return self._database.keep_only(key for each in kept for key in row_keys(each, self.prefix, self._runtime))
+
+    def _compute(self, encoded: Encoded, index: int) -> bytes:
+        if self._runner is None:
+            self._runner = self._load()
+        start, end = encoded.starts[index], encoded.starts[index + 1]
+        types = None if encoded.type_ids is None else encoded.type_ids[start:end]
+        hidden = self._runner.text(encoded.tokens[start:end], types)
+        return encode(np.atleast_2d(hidden), self.prefix.cache)
+
+
+def row_keys(encoded: Encoded, prefix: Prefix, runtime: str) -> list[bytes]:
+    """Return the key of every text."""
+    base = hashlib.sha256(f"edge-far hidden 1\0{prefix.sha256}\0{prefix.cache}\0{runtime}\0".encode())
+    keys = []
+    for start, end in zip(encoded.starts[:-1], encoded.starts[1:], strict=True):
+        digest = base.copy()
+        digest.update(np.ascontiguousarray(encoded.tokens[start:end], "<i4").tobytes())
+        if encoded.type_ids is not None and encoded.type_ids[start:end].any():
+            digest.update(b"types")
+            digest.update(encoded.type_ids[start:end].astype(np.int8).tobytes())
+        keys.append(digest.digest())
+    return keys
+
+
+def cache_bytes(encoded: Encoded, prefix: Prefix) -> int:
+    """Return about how many bytes of the disk the rows of these texts take; equal texts are counted as often."""
+    tokens = np.ones(len(encoded), np.int64) if prefix.pooled else np.asarray(encoded.lengths)
+    return row_bytes(prefix.cache, int(tokens.sum()), prefix.width) + ROW_OVERHEAD * len(encoded)
