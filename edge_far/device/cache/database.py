@@ -92,7 +92,7 @@ class RowDatabase:
         try:
             with self._connection:
                 self._connection.executemany("DELETE FROM rows WHERE key = ?", gone)
-            self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+            self._connection.executescript("PRAGMA incremental_vacuum")  # execute() would free one page alone
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.DatabaseError:
             self._start_over()  # what must go goes, if need be with everything else
