@@ -40,12 +40,6 @@ from edge_far.storage import (
     write_atomically,
     write_json,
 )
-=======
-from edge_far.arrays import write_arrays
-from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
-from edge_far.errors import BundleError, Deferred, StorageError
-from edge_far.storage import fsync_directory, remove_leftovers, sha256_of, staged_directory, storage_error, write_json
->>>>>>> 5ba8fc8 (The portable backend begins with hidden states where a bundle has a prefix; tiny bundles of head and top-1)
 
 __all__ = ["Checkpoint", "RunDirectory"]
 

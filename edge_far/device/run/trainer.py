@@ -17,14 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from edge_far.arrays import read_arrays_into, write_arrays
+from edge_far.arrays import read_arrays_into
 from edge_far.console import Console, Progress
 from edge_far.device.board.memory import release_free_memory, resident_set
 from edge_far.device.board.pressure import MemoryWatch
-<<<<<<< HEAD
-from edge_far.arrays import read_arrays_into
-=======
->>>>>>> 5ba8fc8 (The portable backend begins with hidden states where a bundle has a prefix; tiny bundles of head and top-1)
 from edge_far.device.engine.backend import Backend, DropoutKey
 from edge_far.device.evaluation import evaluate, metrics_document, metrics_text
 from edge_far.device.optimizers.base import clipped_step, global_norm

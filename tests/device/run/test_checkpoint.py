@@ -13,10 +13,6 @@ from edge_far.arrays import read_arrays
 from edge_far.device.run import checkpoint
 from edge_far.device.run.checkpoint import KEPT_CHECKPOINTS, RunDirectory
 from edge_far.device.run.training_state import TrainingState
-=======
-from edge_far.arrays import read_arrays
-from edge_far.device.run.checkpoint import KEPT_CHECKPOINTS, RunDirectory, TrainingState
->>>>>>> 5ba8fc8 (The portable backend begins with hidden states where a bundle has a prefix; tiny bundles of head and top-1)
 from edge_far.errors import BundleError, Deferred, StorageError
 
 STATE = TrainingState(step=3, examples=12, seconds=0.1, divisor=2, best_accuracy=1 / 3, smoothed_loss=0.1 + 0.2)
