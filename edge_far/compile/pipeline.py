@@ -32,7 +32,7 @@ from edge_far.compile.forward.trace import takes_token_types
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs, build_release_graph
 from edge_far.console import Console
 from edge_far.errors import ConfigError
-from edge_far.far.method import below_cut_frozen, cut_of, learning_modules
+from edge_far.far.method import below_cut_frozen, cut_of, is_method, learning_modules
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.prime import PrimingResult, PrimingSettings, prime, priming_steps
 from edge_far.far.reconfigure import merge, original_layout, reconfigure, trained_parameters
@@ -99,6 +99,8 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
     labels = label_names(examples) + [f"reserved-{number}" for number in range(settings.reserve_labels)]
     if len(labels) < 2:
         raise ConfigError("the training data has fewer than two labels", where=str(settings.train))
+    if not is_method(settings.method):
+        cut_of(settings.method, 1)  # says what is wrong with it, before minutes of work
     source = load_source(settings.model, labels, settings.seed)
     settings = _within_positions(settings, source, console)
     encoder = Encoder(source.tokenizer, settings.max_seq_len, token_types=takes_token_types(source.architecture))

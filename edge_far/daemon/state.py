@@ -88,6 +88,11 @@ class StateDirectory:
         return self.root / "spool"
 
     @property
+    def cache(self) -> Path:
+        """Return the directory of what the frozen blocks make of the examples."""
+        return self.root / "cache"
+
+    @property
     def cycle(self) -> CycleDirectory:
         """Return the directory of the cycle under way."""
         return CycleDirectory(self.root / "cycle")

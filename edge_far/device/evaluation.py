@@ -39,12 +39,16 @@ def rows_by_length(lengths: np.ndarray, tokens: int = TOKENS_PER_BATCH) -> Itera
 
 
 def evaluate(
-    logits: Callable[[Batch], np.ndarray], encoded: Encoded, classes: int, tokens: int = TOKENS_PER_BATCH
+    logits: Callable[[Batch], np.ndarray],
+    encoded: Encoded,
+    classes: int,
+    tokens: int = TOKENS_PER_BATCH,
+    make_batch: Callable[[Encoded, np.ndarray], Batch] = collate,
 ) -> Metrics:
     """Return loss, accuracy, macro-F1 and Matthews correlation over all examples, `tokens` at a time."""
     evaluation = Evaluation(classes)
     for indices in rows_by_length(encoded.lengths, tokens):
-        batch = collate(encoded, indices)
+        batch = make_batch(encoded, indices)
         evaluation.add(_checked(logits(batch), len(indices), classes), batch.labels)
     return evaluation.result()
 

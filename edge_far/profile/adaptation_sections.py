@@ -51,10 +51,17 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """The space that checkpoints and releases need."""
+    """The space that checkpoints, releases and the activation cache need."""
 
     min_free_mib: int = setting(
         256, "Free space of the output's file system below which training does not start.", minimum=0, **IN_MIB
+    )
+    cache_mib: int = setting(
+        512,
+        "Most that the activation cache may take: what frozen blocks make of each text, computed once. What does not "
+        "fit is computed again in every step; 0: nothing is kept.",
+        minimum=0,
+        **IN_MIB,
     )
 
 

@@ -80,6 +80,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="default: %(default)s, and after each epoch",
     )
+    machine.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="where the activations of frozen blocks are kept (default: the user's cache; storage.cache_mib of the "
+        "profile bounds it)",
+    )
+    machine.add_argument("--cache-exclusive", action="store_true", help="keep in it what belongs to this run's texts")
     machine.add_argument("--checkpoint-steps", type=int, metavar="N", help="checkpoint every N steps instead")
 
 

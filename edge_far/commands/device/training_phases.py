@@ -7,14 +7,15 @@ what is imported here takes a second or more.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from edge_far.arrays import read_arrays_into, refuse_non_numbers
-from edge_far.bundle import Bundle
+from edge_far.bundle import Bundle, Prefix
 from edge_far.commands.common import budget_of, encode_file, step_times
+from edge_far.commands.device.frozen_phase import cache_file, fill, open_hidden, room_for
 from edge_far.console import Console
 from edge_far.device.board.memory import cgroup_limit_mib, release_free_memory, resident_set, use_one_heap
 from edge_far.device.board.pressure import MemoryWatch
@@ -28,6 +29,7 @@ from edge_far.device.run.runlog import RunLog
 from edge_far.device.run.settings import RunRecord, store_record
 from edge_far.device.run.signals import StopRequest
 from edge_far.device.run.trainer import TrainData, Trainer
+from edge_far.errors import Deferred
 from edge_far.profile.document import Profile
 
 __all__ = ["Job", "train"]
@@ -70,7 +72,14 @@ def train(job: Job, stop: StopRequest) -> dict[str, Any]:
     engine = _choose_engine(job)
     budget_mib = _budget(job)
     times = _measure_machine(job, budget_mib)
-    plan = _make_plan(job, data, budget_mib, times)
+    prefix = job.bundle.manifest.portable.prefix
+    cached = prefix is None or (cache_file(job.options) is not None and room_for(data, prefix, job.profile))
+    plan = _make_plan(job, data, budget_mib, times, cached=cached)
+    if prefix is not None:
+        data, stored = _compute_frozen(job, data, prefix, plan, stop)
+        if cached and not stored:
+            job.console.warn("not all activations could be kept: some are computed again in every step")
+            plan = _make_plan(job, data, budget_mib, times, cached=False)
     prediction = None if times is None else predict_run(times, plan, job.wanted.settings, data.train, data.evaluation)
     outlook = _Outlook(budget_mib, plan, prediction)
     with job.directory.locked():
@@ -129,7 +138,7 @@ def _measure_machine(job: Job, budget_mib: float) -> StepTimes | None:
     )
 
 
-def _make_plan(job: Job, data: TrainData, budget_mib: float, times: StepTimes | None) -> Plan:
+def _make_plan(job: Job, data: TrainData, budget_mib: float, times: StepTimes | None, *, cached: bool) -> Plan:
     """Plan micro-batches that fit the budget beside what is resident now; a continued run keeps its plan."""
     settings = job.wanted.settings
     release_free_memory()
@@ -144,12 +153,29 @@ def _make_plan(job: Job, data: TrainData, budget_mib: float, times: StepTimes | 
         optimizer=settings.optimizer,
         only_plain=not _portable(job),
         seconds=times,
+        cached=cached,
     )
     if plan.predicted_peak_mib > budget_mib:
         job.console.warn(
             f"the plan of this run needs about {plan.predicted_peak_mib:.0f} MiB, the budget is {budget_mib:g} MiB"
         )
     return plan
+
+
+def _compute_frozen(job: Job, data: TrainData, prefix: Prefix, plan: Plan, stop: StopRequest) -> tuple[TrainData, bool]:
+    """Compute what the frozen blocks make of all texts; return the data with it, and whether all could be kept."""
+    options, limit_mib = job.options, job.profile.storage.cache_mib
+    path = cache_file(options)
+    hidden = open_hidden(job.bundle, prefix, plan, job.wanted.threads, path, limit_mib, job.console)
+    control = Control(options.control)
+
+    def between_texts() -> None:
+        control.wait_quietly(stop)
+        if stop.requested:
+            raise Deferred("stopped before the first step", hint="continue with --resume; nothing is computed twice")
+
+    stored = fill(data, hidden, options.cache_exclusive, job.console, between_texts)
+    return replace(data, hidden=hidden), stored
 
 
 def _make_trainer(job: Job, data: TrainData, engine: _Engine, outlook: _Outlook) -> Trainer:

@@ -18,6 +18,7 @@ from edge_far.profile.schema import settings_of
 
 EXAMPLES = """examples:
   edge-far export --model ./all-MiniLM-L6-v2 --train train.jsonl --profile rpi-zero2w-512 --out bundle
+  edge-far export --model ./all-MiniLM-L6-v2 --train train.jsonl --method top-2 --out bundle
   edge-far export --model distilbert-base-uncased --train train.csv --profile rpi4-2gb --retention 0.4 --out bundle
 """
 
@@ -32,9 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="workstation",
         help="device profile: a name or a YAML file (default: %(default)s)",
     )
+    parser.add_argument(
+        "--method",
+        default="far",
+        metavar="METHOD",
+        help="what trains: head; top-K, the last K blocks (top-2); far, all blocks; full, everything. What lies below is "
+        "computed once a text on the device (default: %(default)s)",
+    )
     far = parser.add_argument_group("FAR")
     far.add_argument(
-        "--retention", type=float, default=0.1, help="share of FFN nodes that learn (default: %(default)s)"
+        "--retention", type=float, help="share of FFN nodes that learn (default: 0.1, with --method full 1)"
     )
     far.add_argument(
         "--selection",
@@ -55,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="continue",
         help="after priming: keep the primed weights or go back (default: %(default)s)",
     )
-    far.add_argument("--embeddings", choices=("frozen", "train"), default="frozen", help="default: %(default)s")
+    far.add_argument("--embeddings", choices=("frozen", "train"), help="default: frozen, with --method full train")
     compiler = parser.add_argument_group("compiler")
     compiler.add_argument(
         "--frozen-precision",
@@ -95,6 +103,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             f"export needs the workstation's packages, and {error.name} is missing",
             hint="pip install 'edge-far[host]'",
         ) from error
+    full = options.method == "full"
+    if full and (options.retention not in (None, 1) or options.embeddings == "frozen"):
+        raise ConfigError("full trains everything", where="--method", hint="use --method far with these options")
     length = options.max_seq_len or profile.training.max_seq_len
     settings = ExportSettings(
         model=options.model,
@@ -102,10 +113,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         out=options.out,
         profile=profile,
         selection=options.selection,
-        retention=options.retention,
+        retention=options.retention if options.retention is not None else 1.0 if full else 0.1,
         priming=options.priming,
         start=options.start,
-        embeddings=options.embeddings,
+        embeddings=options.embeddings or ("train" if full else "frozen"),
+        method=options.method,
         frozen_precision=options.frozen_precision or profile.compute.frozen_precision,
         max_seq_len=-(-length // 8) * 8,
         learning_rate=options.learning_rate,

@@ -14,7 +14,8 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from edge_far.bundle import GraphInfo, Mask, Parameter, Portable, Prefix
 from edge_far.compile.emit.costs import graph_costs, polynomial
 from edge_far.compile.emit.probe import build_probe
-from edge_far.compile.graph.sizes import dims_of
+from edge_far.compile.forward.cut import HIDDEN
+from edge_far.compile.graph.sizes import Size, dims_of
 from edge_far.compile.graph.weights import WeightFile
 from edge_far.compile.graph_passes import PortableGraphs
 from edge_far.compile.memory.liveness import activation_peaks
@@ -118,7 +119,9 @@ def _decays(name: str) -> bool:
 
 
 def _describe(name: str, graph: ir.Graph) -> GraphInfo:
-    peaks = tuple(polynomial(size) for size in activation_peaks(graph))
+    # Hidden states lie outside of the arena, twice: as they are read, and as the floats that a graph begins with.
+    hidden = [Size.of(dims_of(value), 8.0) for value in graph.inputs if value.name == HIDDEN]
+    peaks = tuple(polynomial(sum(hidden, size)) for size in activation_peaks(graph))
     return GraphInfo(name, peaks, packing(graph), graph_costs(graph))
 
 

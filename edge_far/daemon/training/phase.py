@@ -110,6 +110,9 @@ class TrainingPhase:
             repr(row.details["learning_rate"]),
             "--control",
             self._files.control,
+            "--cache",
+            context.state.cache,
+            "--cache-exclusive",
             "--json",
             "-q",
         ]

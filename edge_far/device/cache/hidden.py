@@ -21,7 +21,7 @@ from edge_far.device.engine.prefix import PrefixRunner
 from edge_far.texts.batches import Batch
 from edge_far.texts.encode import Encoded
 
-__all__ = ["HiddenStates", "cache_bytes", "row_keys"]
+__all__ = ["Filled", "HiddenStates", "cache_bytes", "row_keys"]
 
 TEXTS_AT_ONCE = 64  # of a transaction while the cache is filled
 ROW_OVERHEAD = 160  # bytes of key, index and page that a row takes besides its content
@@ -54,6 +54,8 @@ class HiddenStates:
 
     def close_prefix(self) -> None:
         """Give the prefix's memory back; the next text that is not in the cache loads it again."""
+        if self._runner is not None:
+            self._runner.close()
         self._runner = None
 
     def fill(self, encoded: Encoded, console: Console, stop: Callable[[], None] = lambda: None) -> Filled:

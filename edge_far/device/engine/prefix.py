@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_far.bundle import Bundle, Prefix
+from edge_far.device.engine.arena import SHRINK
 from edge_far.device.engine.constants import MappedConstants
 from edge_far.device.engine.options import load_session, session_options
 from edge_far.texts.batches import Batch
@@ -27,16 +28,28 @@ class PrefixRunner:
         options = session_options(threads)
         self._constants.give_to(options, prefix.graph.name)
         self._session: ort.InferenceSession = load_session(bundle.path(f"portable/{prefix.graph.name}.onnx"), options)
+        self._takes_types = any(value.name == "token_type_ids" for value in self._session.get_inputs())
+        self._shrink_arena()
 
     def text(self, ids: np.ndarray, types: np.ndarray | None) -> np.ndarray:
         """Return float32 [tokens, width], or [width] where pooled, of one text's ids (and types) [tokens]."""
-        row = np.asarray(ids, np.int64)[None]
+        return self._run(np.asarray(ids, np.int64)[None], types)
+
+    def close(self) -> None:
+        """Give the arena's memory back; the constants' pages go with the last who maps them."""
+        self._shrink_arena()
+
+    def _run(self, row: np.ndarray, types: np.ndarray | None, options: ort.RunOptions | None = None) -> np.ndarray:
         feeds = {"input_ids": row, "attention_mask": np.ones_like(row)}
-        if any(value.name == "token_type_ids" for value in self._session.get_inputs()):
+        if self._takes_types:
             feeds["token_type_ids"] = np.zeros_like(row) if types is None else np.asarray(types, np.int64)[None]
-        (hidden,) = self._session.run(None, feeds)
+        (hidden,) = self._session.run(None, feeds, options)
         result: np.ndarray = hidden[0]
         return result
+
+    def _shrink_arena(self) -> None:
+        """Run the shortest text there is: the arena heeds the size of its region only after that (arena.py)."""
+        self._run(np.zeros((1, 1), np.int64), None, SHRINK)
 
     def batch(self, batch: Batch) -> np.ndarray:
         """Return float32 [B, S, width], zeros behind a text's end, or [B, width] where pooled."""

@@ -23,19 +23,15 @@ import numpy as np
 
 from edge_far.bundle import GraphInfo, Manifest
 from edge_far.device.board.memory import MIB
-from edge_far.device.engine.backend import ARENA_ROOM
 from edge_far.device.evaluation import TOKENS_PER_BATCH
-from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS, state_bytes
+from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
+from edge_far.device.planning.parts import activations_mib, evaluation_mib, fixed_parts, prefix_mib, saved_mib
 from edge_far.errors import BudgetError, BundleError
 from edge_far.texts.batches import padded_length
 from edge_far.texts.encode import Encoded
 
-__all__ = ["Choice", "Plan", "Shapes", "StepSeconds", "evaluate", "make_plan", "shapes_of"]
+__all__ = ["Choice", "Plan", "Shapes", "StepSeconds", "make_plan", "shapes_of"]
 
-# ONNX Runtime's session objects, kernels' scratch memory and the allocators' rounding (docs/lab/performance.md).
-SESSION_MIB = 20.0
-# The arena's table of blocks takes a 32nd of its region at once.
-ARENA_TABLE = 1 + ARENA_ROOM / 32
 PLAIN = "step"  # the step graph of a length that names none
 # Kept free between the predicted peak and the budget.
 RESERVE = 0.03
@@ -52,6 +48,11 @@ class Shapes:
     lengths: tuple[int, ...]
     batch_size: int
     evaluation_lengths: tuple[int, ...] = ()
+
+    @property
+    def longest(self) -> int:
+        """The longest padded length of all."""
+        return max(*self.lengths, *self.evaluation_lengths, 0)
 
 
 class StepSeconds(Protocol):
@@ -80,7 +81,9 @@ class Plan:
     """The chosen plan; all sizes in MiB. `rows` maps each padded length to the examples of a micro-batch, `variants`
     to the step graph's name; `leanest` is the graph of the smallest peak, for a step-down.
 
-    `step_seconds` is the predicted time of a whole batch by padded length, None without a cost model.
+    `fill_peak_mib` is that of the phase that computes the frozen blocks' activations, where there is one before
+    training: the predicted peak is the larger of the two. `step_seconds` is the predicted time of a whole batch by
+    padded length, None without a cost model.
     """
 
     rows: Mapping[int, int]
@@ -95,6 +98,7 @@ class Plan:
     predicted_peak_mib: float
     optimizer: str
     parts_mib: Mapping[str, float]
+    fill_peak_mib: float | None
     step_seconds: Mapping[int, float] | None
 
     @property
@@ -120,6 +124,8 @@ class Plan:
         if self.step_seconds is not None:
             document["step_seconds"] = {str(length): round(time, 4) for length, time in self.step_seconds.items()}
         document["parts_mib"] = {name: round(size, 1) for name, size in self.parts_mib.items()}
+        if self.fill_peak_mib is not None:
+            document["fill_peak_mib"] = round(self.fill_peak_mib, 1)
         document["predicted_peak_mib"] = round(self.predicted_peak_mib, 1)
         return document
 
@@ -142,32 +148,42 @@ def make_plan(
     optimizer: str = DEFAULT_OPTIMIZER,
     only_plain: bool = False,
     seconds: StepSeconds | None = None,
+    cached: bool = True,
 ) -> Plan:
     """Choose step graphs and micro-batches that fit `budget_mib`, the quickest by `seconds`.
 
     `runtime_mib` is the resident set of the process before the session is made, data included, and with `loaded`
     the parameters too. Raises BudgetError with the smallest budget that would do, and with the optimisers that would
     fit. `keep` is the choice of a run that is resumed: it is described as it is, whether it fits or not. `only_plain`
-    is for an engine with one step graph.
+    is for an engine with one step graph. Where the bundle has a prefix, `cached` says that all its activations are kept
+    on disk, so that it is not in memory while training.
     """
     graphs = manifest.portable.steps[: 1 if only_plain else None]
     steps = {step.name: step for step in graphs}
     if loaded:
         runtime_mib -= manifest.trained_parameters * 4 / MIB
-    fixed = _fixed_parts(manifest, runtime_mib, optimizer)
+    fixed = fixed_parts(manifest, runtime_mib, optimizer)
+    prefix, fill_peak = manifest.portable.prefix, None
+    if prefix is not None:
+        needed = prefix_mib(prefix, shapes.longest)
+        fill_peak = fixed["runtime"] + sum(needed.values())
+        if not cached:
+            fixed["prefix"] = sum(needed.values())
     base = sum(fixed.values())
     if keep is None:
         limit = min(largest_micro_batch or shapes.batch_size, shapes.batch_size)
         keep = _choose(manifest, graphs, shapes, limit, budget_mib * (1 - RESERVE) - base, seconds)
         if keep is None:
-            saved = _saved(manifest, optimizer)
+            saved = saved_mib(manifest, optimizer)
             raise _no_plan(manifest, graphs, shapes, budget_mib, base, saved)
+        if fill_peak is not None and fill_peak > budget_mib * (1 - RESERVE):
+            raise _no_fill(budget_mib, fill_peak, shapes.longest)
     variants = {length: keep.variants.get(length, PLAIN) for length in keep.rows}
     longest = max(shapes.lengths)
     tokens = keep.evaluation_tokens
     worst = max(
-        *(_activations(_named(steps, variants[length]), rows, length) for length, rows in keep.rows.items()),
-        *(_evaluation(manifest, tokens, length) for length in shapes.evaluation_lengths),
+        *(activations_mib(_named(steps, variants[length]), rows, length) for length, rows in keep.rows.items()),
+        *(evaluation_mib(manifest, tokens, length) for length in shapes.evaluation_lengths),
         0.0,
     )
     micro_batch = keep.rows.get(longest) or min(keep.rows.values())
@@ -181,9 +197,10 @@ def make_plan(
         longest=longest,
         evaluation_tokens=tokens,
         budget_mib=budget_mib,
-        predicted_peak_mib=base + worst,
+        predicted_peak_mib=max(base + worst, fill_peak or 0.0),
         optimizer=optimizer,
         parts_mib={**fixed, "activations": worst},
+        fill_peak_mib=fill_peak,
         step_seconds=None
         if seconds is None
         else {
@@ -210,7 +227,7 @@ def _choose(
             return None
         variants[length], rows[length] = _quickest(options, shapes.batch_size, length, seconds)
     tokens = TOKENS_PER_BATCH
-    while any(_evaluation(manifest, tokens, length) > room for length in shapes.evaluation_lengths):
+    while any(evaluation_mib(manifest, tokens, length) > room for length in shapes.evaluation_lengths):
         if tokens <= min(shapes.evaluation_lengths):
             return None
         tokens //= 2
@@ -219,7 +236,7 @@ def _choose(
 
 def _fitting(step: GraphInfo, length: int, limit: int, room: float, batch_size: int) -> list[tuple[str, int]]:
     """Return the even micro-batches of a step graph that fit, largest first."""
-    most = bisect_right(range(1, limit + 1), room, key=partial(_activations, step, length=length))
+    most = bisect_right(range(1, limit + 1), room, key=partial(activations_mib, step, length=length))
     even = {_even(rows, batch_size) for rows in range(1, most + 1)}
     return [(step.name, rows) for rows in sorted(even, reverse=True)]
 
@@ -241,7 +258,7 @@ def _batch_seconds(seconds: StepSeconds, variant: str, rows: int, batch_size: in
 
 
 def _leanest(steps: Sequence[GraphInfo], length: int) -> GraphInfo:
-    return min(steps, key=lambda step: _activations(step, 1, length))
+    return min(steps, key=lambda step: activations_mib(step, 1, length))
 
 
 def _named(steps: Mapping[str, GraphInfo], name: str) -> GraphInfo:
@@ -260,8 +277,8 @@ def _no_plan(
 ) -> BudgetError:
     longest = max(shapes.lengths)
     smallest = max(
-        *(_activations(_leanest(steps, length), 1, length) for length in shapes.lengths),
-        *(_evaluation(manifest, 1, length) for length in shapes.evaluation_lengths),
+        *(activations_mib(_leanest(steps, length), 1, length) for length in shapes.lengths),
+        *(evaluation_mib(manifest, 1, length) for length in shapes.evaluation_lengths),
         0.0,
     )
     needed = _budget_for(base + smallest)
@@ -270,6 +287,15 @@ def _no_plan(
         where="memory.budget_mib",
         hint=f"raise the budget to {needed}, {_shorter(longest)}or export with a smaller retention"
         + _cheaper({name: base + smallest - less for name, less in saved.items()}, budget_mib),
+    )
+
+
+def _no_fill(budget_mib: float, fill_peak: float, longest: int) -> BudgetError:
+    needed = _budget_for(fill_peak)
+    return BudgetError(
+        f"computing the frozen blocks' activations needs at least {needed} MiB, the budget is {budget_mib:g} MiB",
+        where="memory.budget_mib",
+        hint=f"raise the budget to {needed}, {_shorter(longest)}or export with another --method",
     )
 
 
@@ -295,51 +321,9 @@ def _cheaper(peaks_mib: Mapping[str, float], budget_mib: float) -> str:
     return f"; with --optimizer {least} a budget of {_budget_for(peaks_mib[least])} would do"
 
 
-def _saved(manifest: Manifest, optimizer: str) -> dict[str, float]:
-    """Return the optimisers with less state than this one, and how much less."""
-    sizes = {name: _state(manifest, name) for name in OPTIMIZERS}
-    return {name: sizes[optimizer] - size for name, size in sizes.items() if size < sizes[optimizer]}
-
-
-def _state(manifest: Manifest, optimizer: str) -> float:
-    return state_bytes(optimizer, (parameter.shape for parameter in manifest.portable.parameters)) / MIB
-
-
-def _fixed_parts(manifest: Manifest, runtime_mib: float, optimizer: str) -> dict[str, float]:
-    trained = manifest.trained_parameters * 4 / MIB
-    portable = manifest.portable
-    return {
-        "runtime": runtime_mib + SESSION_MIB,
-        "parameters": trained,
-        "gradients": trained,
-        "optimiser": _state(manifest, optimizer),
-        "constants": portable.step_constant_bytes / MIB,
-        # All of the mapped tables: kernels that map files in 2 MiB pieces make the whole resident with few look-ups.
-        "embeddings": portable.embedding_bytes / MIB,
-    }
-
-
 def _lengths(encoded: Encoded) -> tuple[int, ...]:
     found = {min(padded_length(int(length)), encoded.max_seq_len) for length in np.unique(encoded.lengths)}
     return tuple(sorted(found))
-
-
-def _activations(graph: GraphInfo, rows: int, length: int) -> float:
-    """Return what the arena holds at its highest, with the larger factor of the probed lengths around this one."""
-    peak = max(evaluate(size, rows, length) for size in graph.peaks)
-    place = bisect_right(graph.packing, (length,))
-    around = graph.packing[max(0, place - 1) : place + 1]
-    return peak * max(factor for _, factor in around) * ARENA_TABLE / MIB
-
-
-def _evaluation(manifest: Manifest, tokens: int, length: int) -> float:
-    """Return the same of an evaluation batch of so many tokens, at least one example."""
-    return _activations(manifest.portable.infer, max(1, tokens // length), length)
-
-
-def evaluate(size: Sequence[Sequence[float]], batch: int, sequence: int) -> float:
-    """Return a manifest polynomial's value in bytes."""
-    return sum(value * batch**b * sequence**s for b, s, value in size)
 
 
 def _even(rows: int, batch_size: int) -> int:

@@ -30,7 +30,7 @@ from edge_far.device.engine.dropout import draw_mask
 from edge_far.device.engine.options import load_session, session_options
 from edge_far.device.optimizers.base import clipped_step
 from edge_far.device.optimizers.registry import OPTIMIZERS, make_optimizer
-from edge_far.device.planning.plan import evaluate
+from edge_far.device.planning.parts import value_at
 from edge_far.errors import BudgetError
 from edge_far.storage import write_json
 
@@ -104,7 +104,7 @@ def _time_operators(
             found = [times[f"k{number}"][run] for run, ran in enumerate(runs) if ran == shape]
             # A profile counts whole microseconds.
             taken = max(statistics.median(found[1:] or found), 0.5e-6)
-            points.append([evaluate(operator.size, *shape), evaluate(operator.work, *shape), taken])
+            points.append([value_at(operator.size, *shape), value_at(operator.work, *shape), taken])
         kernels[operator.kernel] = sorted(points)
     besides = [total - sum(each[run] for each in times.values()) for run, total in enumerate(whole)]
     return kernels, max(0.0, statistics.median(besides) / len(times))

@@ -16,7 +16,7 @@ from edge_far.bundle import Manifest, OperatorCost
 from edge_far.device.engine.dropout import mask_shape
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
 from edge_far.device.planning.machine_speed import Calibration
-from edge_far.device.planning.plan import evaluate
+from edge_far.device.planning.parts import value_at
 
 __all__ = ["StepTimes"]
 
@@ -56,7 +56,7 @@ class StepTimes:
         for cost in costs:
             total += cost.count * self.calibration.node_seconds
             if cost.work:
-                work, size = evaluate(cost.work, rows, length), evaluate(cost.size, rows, length)
+                work, size = value_at(cost.work, rows, length), value_at(cost.size, rows, length)
                 total += cost.count * self._speeds[cost.kernel].seconds(work, size)
         return total
 

@@ -56,6 +56,13 @@ class Control:
             log.write("resumed", step=step, seconds=round(paused, 1))
         return paused
 
+    def wait_quietly(self, stop: StopRequest) -> None:
+        """Return at once, or after a pause, where no step has been logged yet; a wish to stop is handed to `stop`."""
+        while self._look() == "pause" and not stop.requested:
+            self._sleep(POLL_S)
+        if self._wish == "stop":
+            stop.request()
+
     def _look(self) -> str:
         if self._path is None:
             return "run"

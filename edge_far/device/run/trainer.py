@@ -21,6 +21,7 @@ from edge_far.arrays import read_arrays_into
 from edge_far.console import Console, Progress
 from edge_far.device.board.memory import release_free_memory, resident_set
 from edge_far.device.board.pressure import MemoryWatch
+from edge_far.device.cache.hidden import HiddenStates
 from edge_far.device.engine.backend import Backend, DropoutKey
 from edge_far.device.evaluation import evaluate, metrics_document, metrics_text
 from edge_far.device.optimizers.base import clipped_step, global_norm
@@ -44,11 +45,17 @@ __all__ = ["TrainData", "Trainer"]
 
 @dataclass(frozen=True)
 class TrainData:
-    """Encoded training data, and evaluation data where there is some."""
+    """Encoded training data, and evaluation data where there is some; `hidden` where the bundle has a prefix."""
 
     train: Encoded
     evaluation: Encoded | None
     classes: int
+    hidden: HiddenStates | None = None
+
+    def batch(self, encoded: Encoded, indices: np.ndarray) -> Batch:
+        """Return a padded batch of one of the two, as the engine reads it."""
+        batch = collate(encoded, indices)
+        return batch if self.hidden is None else self.hidden.attach(encoded, indices, batch)
 
 
 class Trainer:
@@ -147,7 +154,7 @@ class Trainer:
         loss, tokens = 0.0, 0
         for number, part in enumerate(split_batch(encoded.lengths, indices, rows_for)):
             self._stop_if_asked(stop, log)
-            batch = collate(encoded, part)
+            batch = self.data.batch(encoded, part)
             key = DropoutKey(self.settings.seed, step, number) if self.settings.dropout else None
             variant = self.state.variant_for(self.plan, batch.input_ids.shape[1])
             loss += self.backend.accumulate(batch, 1.0 / len(indices), key, variant)
@@ -192,7 +199,7 @@ class Trainer:
             return self.backend.logits(batch)
 
         step = self.state.step
-        metrics = evaluate(logits, data, self.data.classes, self.plan.evaluation_tokens)
+        metrics = evaluate(logits, data, self.data.classes, self.plan.evaluation_tokens, self.data.batch)
         if not math.isfinite(metrics.loss):
             raise self._diverged(f"by step {step}: the held-out loss is {metrics.loss:g}")
         document = metrics_document(metrics)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edge_far.bundle import Bundle, OperatorCost
 from edge_far.compile.emit.costs import graph_costs
 from edge_far.compile.graph.builder import Builder
-from edge_far.device.planning.plan import evaluate
+from edge_far.device.planning.parts import value_at
 from tests.tiny_graphs import INT64, UINT8, make_graph
 
 pytestmark = pytest.mark.host
@@ -111,7 +111,7 @@ def test_a_bundles_costs_are_those_of_its_files(name: str, tiny_bundle: Callable
                 assert node.inputs[0] is not None
                 expected += 2 * math.prod(numbers(node.inputs[0])) * numbers(node.outputs[0])[1]
         operations[graph] = sum(
-            cost.count * evaluate(cost.work, 3, 8) for cost in costs if cost.kernel.startswith(PRODUCTS)
+            cost.count * value_at(cost.work, 3, 8) for cost in costs if cost.kernel.startswith(PRODUCTS)
         )
         assert operations[graph] == expected
     assert operations["step"] > 2 * operations["infer"]

@@ -15,7 +15,7 @@ from edge_far.compile.gradient.reverse_mode import add_gradients, add_loss
 from edge_far.compile.graph.builder import Builder
 from edge_far.compile.memory.liveness import activation_peaks
 from edge_far.compile.memory.rematerialise import rematerialise_blocks
-from edge_far.device.planning.plan import evaluate
+from edge_far.device.planning.parts import value_at
 from tests.tiny_graphs import make_graph, operators, random_array, run_graph
 
 pytestmark = pytest.mark.host
@@ -120,7 +120,7 @@ def test_bundles_share_the_constants_and_predict_a_lower_peak(tiny_bundle: Calla
         steps = bundle.manifest.portable.steps
         plain, leaner = steps[0], steps[-1]
         assert (plain.name, leaner.name) == ("step", "step-remat")
-        peaks = [max(evaluate(size, 16, 128) for size in step.peaks) for step in (plain, leaner)]
+        peaks = [max(value_at(size, 16, 128) for size in step.peaks) for step in (plain, leaner)]
         assert peaks[1] < peaks[0]
         graphs = [ir.load(bundle.path(f"portable/{step.name}.onnx")).graph for step in (plain, leaner)]
         external = [

@@ -15,8 +15,9 @@ from edge_far.device.board.cpu import CpuShare
 from edge_far.device.optimizers.registry import OPTIMIZERS
 from edge_far.device.planning import machine_speed
 from edge_far.device.planning.machine_speed import Calibration, calibrate, machine_name
-from edge_far.device.planning.plan import evaluate
+from edge_far.device.planning.parts import value_at
 from edge_far.device.planning.probe import SHAPES
+from edge_far.process.privacy import cache_directory
 
 pytestmark = pytest.mark.device  # the probe holds operators that the workstation's ONNX Runtime does not know
 
@@ -45,7 +46,7 @@ def test_every_operator_is_measured_at_every_shape(bundle: Bundle, cache: Path) 
     shapes = list(dict.fromkeys((batch, min(sequence, 64)) for batch, sequence in SHAPES))
     assert set(found.kernels) == {operator.kernel for operator in bundle.manifest.portable.probe}
     for operator in bundle.manifest.portable.probe:
-        expected = sorted((evaluate(operator.size, *shape), evaluate(operator.work, *shape)) for shape in shapes)
+        expected = sorted((value_at(operator.size, *shape), value_at(operator.work, *shape)) for shape in shapes)
         assert sorted((size, work) for size, work, _ in found.kernels[operator.kernel]) == expected
         assert all(0 < seconds < 1 for _, _, seconds in found.kernels[operator.kernel])
     assert found.node_seconds >= 0 and 0 < found.mask_byte_seconds < 1e-5

@@ -14,16 +14,8 @@ from edge_far.bundle import Bundle, Manifest, Parameter
 from edge_far.device.board.memory import MIB
 from edge_far.device.evaluation import TOKENS_PER_BATCH
 from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes
-from edge_far.device.planning.plan import (
-    ARENA_TABLE,
-    NEARLY_EQUAL,
-    RESERVE,
-    Choice,
-    Shapes,
-    evaluate,
-    make_plan,
-    shapes_of,
-)
+from edge_far.device.planning.parts import ARENA_TABLE, value_at
+from edge_far.device.planning.plan import NEARLY_EQUAL, RESERVE, Choice, Shapes, make_plan, shapes_of
 from edge_far.errors import BudgetError, BundleError
 from edge_far.texts.batches import split_batch
 from edge_far.texts.encode import Encoded
@@ -95,7 +87,7 @@ def test_evaluation_fits_the_same_room(manifest: Manifest) -> None:
         room = plan.budget_mib * (1 - RESERVE) - sum(v for k, v in plan.parts_mib.items() if k != "activations")
         for length in LENGTHS:
             rows = max(1, plan.evaluation_tokens // length)
-            peak = max(evaluate(size, rows, length) for size in manifest.portable.infer.peaks) / MIB
+            peak = max(value_at(size, rows, length) for size in manifest.portable.infer.peaks) / MIB
             assert peak <= room
     without = make_plan(manifest, replace(SHAPES, evaluation_lengths=()), needed, RUNTIME_MIB)
     assert without.evaluation_tokens == TOKENS_PER_BATCH
@@ -109,7 +101,7 @@ def test_the_larger_packing_of_the_probed_lengths_around_counts(manifest: Manife
     for length in (8, 16, 24, 32, 48, 64, 128):
         shapes = Shapes((length,), 16)
         plan = make_plan(replace(manifest, portable=portable), shapes, 1e6, RUNTIME_MIB)
-        live = max(evaluate(size, 16, length) for size in step.peaks) / MIB
+        live = max(value_at(size, 16, length) for size in step.peaks) / MIB
         found[length] = plan.parts_mib["activations"] / live / ARENA_TABLE
     assert found == pytest.approx({8: 1.5, 16: 1.5, 24: 1.5, 32: 1.5, 48: 1.1, 64: 1.1, 128: 1.0})
 
@@ -217,7 +209,7 @@ def test_without_times_blocks_are_recomputed_only_where_one_example_of_the_plain
         assert plan.variants[64] == plan.leanest == "step-remat" and plan.step_seconds is None
         room = budget * (1 - RESERVE) - sum(v for k, v in plan.parts_mib.items() if k != "activations")
         for length, variant in plan.variants.items():
-            plain = max(evaluate(size, 1, length) for size in two_steps.portable.steps[0].peaks)
+            plain = max(value_at(size, 1, length) for size in two_steps.portable.steps[0].peaks)
             peak = plain * 1.2 * ARENA_TABLE / MIB
             assert (variant == "step-remat") == (peak > room), length
     assert set(make_plan(two_steps, TRAINING_ONLY, enough + 3, RUNTIME_MIB).variants.values()) == {"step"}
@@ -239,7 +231,7 @@ def test_the_quickest_of_what_fits_is_chosen(two_steps: Manifest, again: float) 
         for length in LENGTHS:
             seconds = {}
             for step, rows in itertools.product(two_steps.portable.steps, range(1, 17)):
-                peak = max(evaluate(size, rows, length) for size in step.peaks) * 1.2 * ARENA_TABLE / MIB
+                peak = max(value_at(size, rows, length) for size in step.peaks) * 1.2 * ARENA_TABLE / MIB
                 if peak <= room:
                     full, rest = divmod(16, rows)
                     run = times.micro_batch(step.name, rows, length) * full

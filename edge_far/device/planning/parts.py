@@ -1,0 +1,84 @@
+"""What the parts of a peak take, in MiB: counted from the manifest, or its polynomials at a shape.
+
+peak = runtime + parameters + gradients + optimiser + constants + embeddings + activations(rows, length)
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from edge_far.bundle import GraphInfo, Manifest, Prefix
+from edge_far.device.board.memory import MIB
+from edge_far.device.engine.backend import ARENA_ROOM
+from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes
+
+__all__ = [
+    "ARENA_TABLE",
+    "SESSION_MIB",
+    "activations_mib",
+    "evaluation_mib",
+    "fixed_parts",
+    "prefix_mib",
+    "saved_mib",
+    "state_mib",
+    "value_at",
+]
+
+# ONNX Runtime's session objects, kernels' scratch memory and the allocators' rounding (docs/lab/performance.md).
+SESSION_MIB = 20.0
+# The arena's table of blocks takes a 32nd of its region at once.
+ARENA_TABLE = 1 + ARENA_ROOM / 32
+
+
+def saved_mib(manifest: Manifest, optimizer: str) -> dict[str, float]:
+    """Return the optimisers with less state than this one, and how much less."""
+    sizes = {name: state_mib(manifest, name) for name in OPTIMIZERS}
+    return {name: sizes[optimizer] - size for name, size in sizes.items() if size < sizes[optimizer]}
+
+
+def state_mib(manifest: Manifest, optimizer: str) -> float:
+    """Return what an optimiser keeps."""
+    return state_bytes(optimizer, (parameter.shape for parameter in manifest.portable.parameters)) / MIB
+
+
+def fixed_parts(manifest: Manifest, runtime_mib: float, optimizer: str) -> dict[str, float]:
+    """Return the parts that no shape changes, by name."""
+    trained = manifest.trained_parameters * 4 / MIB
+    portable = manifest.portable
+    return {
+        "runtime": runtime_mib + SESSION_MIB,
+        "parameters": trained,
+        "gradients": trained,
+        "optimiser": state_mib(manifest, optimizer),
+        "constants": portable.step_constant_bytes / MIB,
+        # All of the mapped tables: kernels that map files in 2 MiB pieces make the whole resident with few look-ups.
+        "embeddings": portable.embedding_bytes / MIB,
+    }
+
+
+def activations_mib(graph: GraphInfo, rows: int, length: int) -> float:
+    """Return what the arena holds at its highest, with the larger factor of the probed lengths around this one."""
+    peak = max(value_at(size, rows, length) for size in graph.peaks)
+    place = bisect_right(graph.packing, (length,))
+    around = graph.packing[max(0, place - 1) : place + 1]
+    return peak * max(factor for _, factor in around) * ARENA_TABLE / MIB
+
+
+def evaluation_mib(manifest: Manifest, tokens: int, length: int) -> float:
+    """Return the same of an evaluation batch of so many tokens, at least one example."""
+    return activations_mib(manifest.portable.infer, max(1, tokens // length), length)
+
+
+def prefix_mib(prefix: Prefix, longest: int) -> dict[str, float]:
+    """Return what the prefix takes while it computes one text of `longest` tokens."""
+    return {
+        "constants": prefix.constant_bytes / MIB,
+        "embeddings": prefix.embedding_bytes / MIB,
+        "activations": activations_mib(prefix.graph, 1, longest),
+    }
+
+
+def value_at(size: Sequence[Sequence[float]], batch: int, sequence: int) -> float:
+    """Return a manifest polynomial's value in bytes."""
+    return sum(value * batch**b * sequence**s for b, s, value in size)
