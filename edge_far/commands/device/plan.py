@@ -47,19 +47,21 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Make the plan; raises BudgetError (78) with the smallest budget where none fits."""
     from edge_far.bundle import open_bundle
     from edge_far.device.board.memory import MIB, release_free_memory, resident_set, use_one_heap
+    from edge_far.device.cache.hidden import cache_bytes
     from edge_far.device.engine.options import session_options
     from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes
     from edge_far.device.planning.plan import Shapes, make_plan, shapes_of
+    from edge_far.device.run.prediction import predict_fill
     from edge_far.device.run.settings import resolve_settings
 
     use_one_heap()
     bundle = open_bundle(options.bundle)
     profile = profile_for(options, bundle)
     settings = resolve_settings(bundle, {"batch_size": options.batch_size, "max_seq_len": options.max_seq_len})
+    encoded = None
     if options.train:
-        shapes = shapes_of(
-            encode_file(bundle, options.train, console, max_seq_len=settings.max_seq_len), settings.batch_size
-        )
+        encoded = encode_file(bundle, options.train, console, max_seq_len=settings.max_seq_len)
+        shapes = shapes_of(encoded, settings.batch_size)
     else:
         lengths = tuple(range(8, settings.max_seq_len + 1, 8))
         shapes = Shapes(lengths, settings.batch_size)
@@ -75,6 +77,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         dropout=settings.dropout,
         optimizer=optimizer,
     )
+    prefix = bundle.manifest.portable.prefix
+    cache_mib = None if prefix is None or encoded is None else cache_bytes(encoded, prefix) / MIB
     release_free_memory()
     plan = make_plan(
         bundle.manifest,
@@ -83,7 +87,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         resident_set().now_mib,
         optimizer=optimizer,
         seconds=times,
+        cached=cache_mib is None or cache_mib <= profile.storage.cache_mib,
     )
+    fill_seconds = None if times is None or prefix is None or encoded is None else predict_fill(times, encoded)
     trained = [parameter.shape for parameter in bundle.manifest.portable.parameters]
     return {
         "bundle": str(options.bundle),
@@ -91,6 +97,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "fits": True,
         "trained_parameters": bundle.manifest.trained_parameters,
         **plan.to_json(),
+        "cache_mib": None if cache_mib is None else round(cache_mib, 1),
+        "fill_seconds": None if fill_seconds is None else round(fill_seconds, 1),
         "optimizer_mib": {name: round(state_bytes(name, trained) / MIB, 1) for name in OPTIMIZERS},
         "times_from": None if times is None else times.calibration.source,
     }
@@ -106,6 +114,7 @@ def render(document: dict[str, Any]) -> str:
     others = ", ".join(f"{name} {size:.1f}" for name, size in document["optimizer_mib"].items())
     notes = {"optimiser": f"   {document['optimizer']}; by kind: {others}"}
     lines += [f"{name:<12}{size:8.1f} MiB{notes.get(name, '')}" for name, size in document["parts_mib"].items()]
+    lines += _frozen_phase(document)
     seconds = document["step_seconds"]
     lines += ["", f"{'tokens':>6} {'micro-batch':>12} {'step graph':>12}" + (f" {'step, s':>9}" if seconds else "")]
     for length, rows in document["rows"].items():
@@ -114,3 +123,14 @@ def render(document: dict[str, Any]) -> str:
     if seconds:
         return "\n".join([*lines, "", f"times       predicted for this machine: {document['times_from']}"])
     return "\n".join([*lines, "", "times       none: this machine was not measured"])
+
+
+def _frozen_phase(document: dict[str, Any]) -> list[str]:
+    """Return a line on the phase that computes what the frozen blocks make of each text, where there is one."""
+    if document.get("fill_peak_mib") is None:
+        return []
+    kept, seconds = document["cache_mib"], document["fill_seconds"]
+    told = [f"peak {document['fill_peak_mib']:.0f} MiB"]
+    told += [] if kept is None else [f"{kept:.0f} MiB of disk"]
+    told += [] if seconds is None else [f"about {seconds:.0f} s"]
+    return ["", f"first       frozen blocks, each text once: {', '.join(told)}"]

@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method",
         default="far",
         metavar="METHOD",
-        help="what trains: head; top-K, the last K blocks (top-2); far, all blocks; full, everything. What lies below is "
-        "computed once a text on the device (default: %(default)s)",
+        help="what trains: head; top-K, the last K blocks (top-2); far, all blocks; full, everything. What lies below "
+        "is computed once a text on the device (default: %(default)s)",
     )
     far = parser.add_argument_group("FAR")
     far.add_argument(

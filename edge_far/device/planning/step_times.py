@@ -51,6 +51,14 @@ class StepTimes:
             self._known[key] = self._graph(self._portable.infer.costs, rows, length)
         return self._known[key]
 
+    def prefix(self, tokens: int) -> float:
+        """Return the seconds in which the prefix computes one text; 0 where the bundle has none."""
+        key = ("prefix", 1, tokens)
+        prefix = self._portable.prefix
+        if prefix is not None and key not in self._known:
+            self._known[key] = self._graph(prefix.graph.costs, 1, tokens)
+        return self._known.get(key, 0.0)
+
     def _graph(self, costs: Sequence[OperatorCost], rows: int, length: int) -> float:
         total = 0.0
         for cost in costs:

@@ -14,7 +14,7 @@ from edge_far.device.run.settings import TrainSettings
 from edge_far.texts.batches import padded_length, plan_epoch, split_batch
 from edge_far.texts.encode import Encoded
 
-__all__ = ["Prediction", "predict_run"]
+__all__ = ["Prediction", "predict_fill", "predict_run"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ def predict_run(
         once = sum(times.evaluation(len(group), _length(held_out, group)) for group in groups)
         total += once * math.ceil(count / len(batches))
     return Prediction(mean, total)
+
+
+def predict_fill(times: StepTimes, *sets: Encoded) -> float:
+    """Return the seconds in which the prefix computes all of these texts, none of which is in the cache."""
+    return sum(times.prefix(int(tokens)) for each in sets for tokens in each.lengths)
 
 
 def _length(encoded: Encoded, indices: np.ndarray) -> int:
