@@ -95,7 +95,18 @@ def stop_early(options: argparse.Namespace) -> list[Any]:
 def export(files: dict[str, Path], folder: Path, options: argparse.Namespace) -> Path:
     """Export the bundle; priming runs here."""
     bundle = folder / "bundle"
-    words = [*EDGE_FAR, "export", "--model", options.model, "--train", files["train"], "--profile", PROFILE]
+    words = [
+        *EDGE_FAR,
+        "export",
+        "--model",
+        options.model,
+        "--pooling",
+        "cls",
+        "--train",
+        files["train"],
+        "--profile",
+        PROFILE,
+    ]
     words += ["--retention", "0.1", "--frozen-precision", "int8", *recipe(options), "--no-ort", "--out", bundle]
     call([sys.executable, *words, "--json"], options.threads)
     return bundle

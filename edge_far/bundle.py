@@ -69,10 +69,11 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The original model; `architecture` is bert, distilbert or roberta."""
+    """The original model; `architecture` is bert, distilbert or roberta, `pooling` cls or mean (far/pooling.py)."""
 
     architecture: str
     name: str
+    pooling: str
     blocks: Size
     hidden: Size
     ffn: Size

@@ -46,7 +46,7 @@ from tests.tiny_cases import (
     built_from,
     sources_hash,
 )
-from tests.tiny_models import TinyBundle, make_batch, make_examples, make_tiny, make_tiny_bundle, torch_logits
+from tests.tiny_models import TinyBundle, make_batch, make_examples, make_pooled, make_tiny_bundle, torch_logits
 
 
 def main() -> int:
@@ -84,9 +84,10 @@ def make_case(directory: Path, case: Case) -> None:
         with_ort=False,
         first_token_only=case.first_token_only,
         method=case.method,
+        pooling=case.pooling,
         name=case.name,
     )
-    original = make_tiny(case.architecture, labels=case.labels)  # the same seed: the same weights
+    original = make_pooled(case.architecture, case.pooling, labels=case.labels)  # the same seed: the same weights
     arrays = {f"parameter.{name}": value.detach().numpy() for name, value in original.named_parameters()}
     for number, (rows, length) in enumerate(BATCH_SHAPES):
         pairs = case.architecture == "bert"

@@ -53,6 +53,7 @@ class Case:
     dropout: bool = False
     first_token_only: bool = True
     method: str = "far"
+    pooling: str = "cls"
 
     @property
     def trains(self) -> bool:
@@ -77,6 +78,9 @@ CASES = (
     Case("roberta-r10-5-int8", "roberta", 0.1, 5, precision="int8"),
     Case("bert-r10-5-weights", "bert", 0.1, 5, precision="int8-weights"),
     Case("distilbert-r10-5-compact", "distilbert", 0.1, 5, precision="fp32-compact"),
+    Case("distilbert-r10-5-mean", "distilbert", 0.1, 5, pooling="mean"),
+    Case("roberta-head-5-mean", "roberta", 0.1, 5, method="head", pooling="mean"),
+    Case("bert-top1-5-mean-dropout", "bert", 0.1, 5, dropout=True, method="top-1", pooling="mean"),
     Case("bert-head-5", "bert", 0.1, 5, method="head"),
     Case("bert-top1-5", "bert", 0.4, 5, method="top-1"),
     Case("roberta-top1-5-dropout", "roberta", 0.1, 5, dropout=True, method="top-1"),

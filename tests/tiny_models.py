@@ -16,6 +16,7 @@ from edge_far.compile.pipeline import ExportSettings, compile_bundle
 from edge_far.console import Console
 from edge_far.far.method import below_cut_frozen, cut_of
 from edge_far.far.nodes import find_ffn_blocks
+from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.far.reconfigure import trained_parameters
 from edge_far.far.select import select_learners
 from edge_far.profile.document import load_profile
@@ -101,6 +102,12 @@ def make_tiny(architecture: str, *, labels: int = 5, seed: int = 0, dropout: flo
     return model.eval()
 
 
+def make_pooled(architecture: str, pooling: str, *, labels: int = 5, seed: int = 0) -> torch.nn.Module:
+    """Return make_tiny's model, its head on the first token or on the mean of all."""
+    model = make_tiny(architecture, labels=labels, seed=seed)
+    return MeanPooledClassifier(model, seed) if pooling == "mean" else model
+
+
 @dataclass
 class TinyBundle:
     """A bundle, the reconfigured torch model it was compiled from, and its trained parameters."""
@@ -126,11 +133,12 @@ def make_tiny_bundle(
     with_ort: bool = True,
     first_token_only: bool = True,
     method: str = "far",
+    pooling: str = "cls",
     seed: int = 0,
     name: str = "bundle",
 ) -> TinyBundle:
     """Compile a tiny model with random learners into `directory`/`name`."""
-    model = make_tiny(architecture, labels=labels, seed=seed)
+    model = make_pooled(architecture, pooling, labels=labels, seed=seed)
     tokenizer = directory / f"{name}.tokenizer.json"
     make_tokenizer(architecture).save(str(tokenizer))
     settings = ExportSettings(

@@ -34,6 +34,7 @@ from edge_far.console import Console
 from edge_far.errors import ConfigError
 from edge_far.far.method import below_cut_frozen, cut_of, is_method, learning_modules
 from edge_far.far.nodes import find_ffn_blocks
+from edge_far.far.pooling import MeanPooledClassifier, pooling_of
 from edge_far.far.prime import PrimingResult, PrimingSettings, prime, priming_steps
 from edge_far.far.reconfigure import merge, original_layout, reconfigure, trained_parameters
 from edge_far.far.report import write_selection_report
@@ -76,6 +77,7 @@ class ExportSettings:
     with_ort: bool = True
     first_token_only: bool = True
     method: str = "far"
+    pooling: str = "cls"
 
     def defaults(self, learning_rate: float) -> Defaults:
         """Return the training settings that travel with the bundle."""
@@ -99,9 +101,12 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
     labels = label_names(examples) + [f"reserved-{number}" for number in range(settings.reserve_labels)]
     if len(labels) < 2:
         raise ConfigError("the training data has fewer than two labels", where=str(settings.train))
+    pooling = pooling_of(settings.model, settings.pooling)
     if not is_method(settings.method):
         cut_of(settings.method, 1)  # says what is wrong with it, before minutes of work
     source = load_source(settings.model, labels, settings.seed)
+    if pooling == "mean":
+        source.model = MeanPooledClassifier(source.model, settings.seed)
     settings = _within_positions(settings, source, console)
     encoder = Encoder(source.tokenizer, settings.max_seq_len, token_types=takes_token_types(source.architecture))
     encoded = encoder.encode(examples, labels)
@@ -112,6 +117,8 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
         "bundle": str(settings.out),
         "model": manifest.model.name,
         "architecture": manifest.model.architecture,
+        "pooling": manifest.model.pooling,
+        "method": manifest.selection.rung,
         "labels": len(labels),
         "retention": selection.retention,
         "selection": selection.method,
@@ -189,6 +196,7 @@ def compile_bundle(
             model=ModelInfo(
                 architecture=source.architecture,
                 name=source.name,
+                pooling="mean" if isinstance(model, MeanPooledClassifier) else "cls",
                 blocks=len(selection.learners),
                 hidden=block.hidden_size,
                 ffn=block.ffn_size,

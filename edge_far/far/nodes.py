@@ -72,6 +72,9 @@ def architecture_of(model: nn.Module) -> str:
 
     Raises Unavailable for any other model class, and for decoders.
     """
+    known = getattr(model, "architecture", None)
+    if isinstance(known, str) and known in _BLOCKS:
+        return known  # a head of ours on an encoder (pooling.py)
     supported = "supported are " + ", ".join(sorted(SUPPORTED_MODELS))
     for cls in type(model).__mro__:
         if cls.__name__ in SUPPORTED_MODELS:

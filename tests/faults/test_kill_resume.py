@@ -30,6 +30,7 @@ PATIENCE_S = 30.0
         ("KILL", "tiny-int8", "adamw8bit"),
         ("INT", "tiny-int8", "lion"),
         ("TERM", "bert-r10-5-dropout", "sgd"),
+        ("KILL", "roberta-top1-5-dropout", "adamw"),
     ],
 )
 def test_result_is_that_of_an_uninterrupted_run(

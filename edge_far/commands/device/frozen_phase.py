@@ -23,8 +23,8 @@ from edge_far.device.planning.parts import prefix_mib
 from edge_far.device.planning.plan import Plan
 from edge_far.device.run.trainer import TrainData
 from edge_far.errors import StorageError
-from edge_far.profile.document import Profile
 from edge_far.process.privacy import cache_directory
+from edge_far.profile.document import Profile
 
 __all__ = ["cache_file", "fill", "open_hidden", "room_for"]
 

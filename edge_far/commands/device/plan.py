@@ -97,7 +97,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "fits": True,
         "trained_parameters": bundle.manifest.trained_parameters,
         **plan.to_json(),
-        "cache_mib": None if cache_mib is None else round(cache_mib, 1),
+        "cache_mib": None if cache_mib is None else round(cache_mib, 3),
         "fill_seconds": None if fill_seconds is None else round(fill_seconds, 1),
         "optimizer_mib": {name: round(state_bytes(name, trained) / MIB, 1) for name in OPTIMIZERS},
         "times_from": None if times is None else times.calibration.source,

@@ -40,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what trains: head; top-K, the last K blocks (top-2); far, all blocks; full, everything. What lies below "
         "is computed once a text on the device (default: %(default)s)",
     )
+    parser.add_argument(
+        "--pooling",
+        choices=("auto", "cls", "mean"),
+        default="auto",
+        help="what the head reads: cls, the first token, with the architecture's own head; mean, the mean over all "
+        "tokens, with a new linear head; auto, as a sentence-transformers directory says, else cls (default: %(default)s)",
+    )
     far = parser.add_argument_group("FAR")
     far.add_argument(
         "--retention", type=float, help="share of FFN nodes that learn (default: 0.1, with --method full 1)"
@@ -118,6 +125,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         start=options.start,
         embeddings=options.embeddings or ("train" if full else "frozen"),
         method=options.method,
+        pooling=options.pooling,
         frozen_precision=options.frozen_precision or profile.compute.frozen_precision,
         max_seq_len=-(-length // 8) * 8,
         learning_rate=options.learning_rate,
@@ -156,7 +164,9 @@ def render(document: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"bundle      {document['bundle']} ({document['bundle_mib']} MiB, {document['seconds']} s)",
-            f"model       {document['model']} ({document['architecture']}), {document['labels']} labels",
+            f"model       {document['model']} ({document['architecture']}, {document['pooling']} pooling), "
+            f"{document['labels']} labels",
+            f"method      {document['method']}",
             f"selection   {document['selection']}, retention {document['retention']:g}; priming {primed}",
             f"trained     {document['trained_parameters']:,} of {document['model_parameters']:,} parameters",
             f"frozen      {document['frozen_precision']}; onnxruntime-training artifacts: {artifacts}",

@@ -4,7 +4,8 @@
    (LayerNormalization, GELU, Dropout, Add ...) do not notice, and every linear layer becomes one Gemm with its
    bias. Learners keep torch's layout [out, in], frozen weights are [in, out].
 2. Attention products become com.microsoft FusedMatMul, with the scale and the transposition of the keys inside.
-3. Taking the first token becomes the operator edge_far.FirstToken.
+3. Taking the first token becomes the operator edge_far.FirstToken; a mean over tokens, weights [batch, 1, sequence]
+   times token vectors, stays a batched product.
 4. What remains three-dimensional (embedding look-ups) is flattened once.
 """
 
@@ -90,6 +91,9 @@ class _TokenRows:
         assert left is not None and right is not None
         if len(dims_of(left)) == 4:
             return self._attention_product(left, right, b)
+        if right in self.rows and dims_of(left)[1:] == (1, SEQUENCE):
+            self.note.changed("means over tokens")
+            return b.matmul(left, b.reshape_to(self.rows[right], dims_of(right)))
         if node.op_type == "Gemm" or not _is_tokens(left):
             return None
         producer = right.producer()
@@ -165,6 +169,8 @@ class _TokenRows:
         assert source is not None
         if source in self.rows and len(dims_of(output)) == 4:
             return b.reshape_to(self.rows[source], dims_of(output))
+        if len(dims_of(source)) == 3 and len(dims_of(output)) == 2 and dims_of(source)[1] == 1:
+            return b.reshape_to(source, dims_of(output))
         if len(dims_of(source)) == 4 and _is_tokens(output):
             return b.reshape_to(source, (TOKENS, dims_of(output)[-1]))
         return None

@@ -15,6 +15,7 @@ import onnx_ir as ir
 import torch
 
 from edge_far.errors import Unavailable
+from edge_far.far.pooling import MeanPooledClassifier
 
 __all__ = ["export_forward", "takes_token_types"]
 
@@ -39,6 +40,8 @@ class _Classifier(torch.nn.Module):
     ) -> torch.Tensor:
         scores = ((1.0 - attention_mask.to(torch.float32)) * MASKED_SCORE)[:, None, None, :]
         arguments = {"input_ids": input_ids, "attention_mask": scores}
+        if isinstance(self.model, MeanPooledClassifier):
+            arguments["token_mask"] = attention_mask
         if token_type_ids is not None:
             arguments["token_type_ids"] = token_type_ids
         if self.architecture != "distilbert":

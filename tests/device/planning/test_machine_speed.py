@@ -17,7 +17,6 @@ from edge_far.device.planning import machine_speed
 from edge_far.device.planning.machine_speed import Calibration, calibrate, machine_name
 from edge_far.device.planning.parts import value_at
 from edge_far.device.planning.probe import SHAPES
-from edge_far.process.privacy import cache_directory
 
 pytestmark = pytest.mark.device  # the probe holds operators that the workstation's ONNX Runtime does not know
 

@@ -1,0 +1,99 @@
+"""How a text's tokens become one vector: the architecture's own head on the first token, or the mean over all tokens.
+
+A model that was pre-trained for mean pooling (most sentence encoders) has a first token that says little. The mean is
+taken over the attention mask; a dropout and one linear layer stand on it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edge_far.errors import ConfigError, Unavailable
+from edge_far.far.nodes import architecture_of
+
+__all__ = ["POOLINGS", "MeanPooledClassifier", "pooling_of"]
+
+POOLINGS = ("auto", "cls", "mean")
+_POOLING_FILE = Path("1_Pooling") / "config.json"
+
+
+@dataclass
+class _Output:
+    logits: torch.Tensor
+
+
+class MeanPooledClassifier(nn.Module):
+    """A new linear head on the mean of an encoder's token vectors.
+
+    `model` is a sequence classifier of transformers, whose encoder is taken over and whose head is dropped. The encoder
+    keeps its name (bert, distilbert, roberta), so parameters keep theirs; the head is `classifier`.
+    """
+
+    def __init__(self, model: nn.Module, seed: int) -> None:
+        super().__init__()
+        self.architecture = architecture_of(model)
+        encoder = model.get_submodule(self.architecture)
+        if hasattr(encoder, "pooler"):
+            encoder.pooler = None
+        self.add_module(self.architecture, encoder)
+        self.config = model.config
+        config = model.config
+        rate = getattr(config, "seq_classif_dropout", None)
+        if rate is None:
+            own = getattr(config, "classifier_dropout", None)
+            rate = config.hidden_dropout_prob if own is None else own
+        self.dropout = nn.Dropout(rate)
+        width = int(config.dim if self.architecture == "distilbert" else config.hidden_size)
+        self.classifier = nn.Linear(width, int(config.num_labels))
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            self.classifier.weight.normal_(0.0, float(config.initializer_range), generator=generator)
+            self.classifier.bias.zero_()
+        self.train(model.training)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        token_mask: torch.Tensor | None = None,
+    ) -> _Output:
+        """Return logits [B, labels]; `token_mask` [B, S] says which tokens count, by default the attention mask."""
+        arguments = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            arguments["token_type_ids"] = token_type_ids
+        if position_ids is not None:
+            arguments["position_ids"] = position_ids
+        hidden = self.get_submodule(self.architecture)(**arguments).last_hidden_state
+        mask = (attention_mask if token_mask is None else token_mask).to(hidden.dtype)
+        weights = mask / mask.sum(dim=1, keepdim=True)
+        pooled = torch.matmul(weights[:, None, :], hidden).flatten(1)
+        return _Output(self.classifier(self.dropout(pooled)))
+
+
+def pooling_of(model: str, asked: str) -> str:
+    """Return 'cls' or 'mean' for `--pooling`: auto follows a sentence-transformers directory, else it is cls.
+
+    Raises ConfigError for another word, Unavailable where the directory pools in a way that is not supported.
+    """
+    if asked not in POOLINGS:
+        raise ConfigError(f"pooling is '{asked}'", where="--pooling", hint=f"one of {', '.join(POOLINGS)}")
+    path = Path(model) / _POOLING_FILE
+    if asked != "auto" or not path.is_file():
+        return "cls" if asked == "auto" else asked
+    try:
+        settings = json.loads(path.read_bytes())
+        modes = sorted(key for key, on in settings.items() if key.startswith("pooling_mode_") and on is True)
+    except (OSError, ValueError, AttributeError) as error:
+        raise Unavailable(f"cannot be read: {error}", where=str(path), hint="give --pooling cls or mean") from error
+    known = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+    if len(modes) != 1 or modes[0] not in known:
+        shown = ", ".join(modes) or "none"
+        raise Unavailable(f"the pooling is {shown}", where=str(path), hint="give --pooling cls or mean to use that")
+    return known[modes[0]]

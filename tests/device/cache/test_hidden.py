@@ -1,0 +1,177 @@
+"""Hidden states: the same numbers with a cache, without one, and whatever happened to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_far.bundle import Bundle, Prefix
+from edge_far.console import Console
+from edge_far.device.cache.database import RowDatabase
+from edge_far.device.cache.hidden import HiddenStates, cache_bytes, row_keys
+from edge_far.device.engine.prefix import PrefixRunner
+from edge_far.texts.batches import collate
+from edge_far.texts.data import read_examples
+from edge_far.texts.encode import Encoded, Encoder
+
+pytestmark = pytest.mark.device
+OpenBundle = Callable[[str], Bundle]
+QUIET = Console(quiet=True)
+CASES = ["bert-head-5", "bert-top1-5", "distilbert-top1-5-int8"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "hidden.sqlite3"
+
+
+class Counting:
+    """Makes runners, and counts the texts that they compute."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle, self.texts = bundle, 0
+
+    def __call__(self) -> PrefixRunner:
+        runner = PrefixRunner(self.bundle, prefix_of(self.bundle), 1)
+        text = runner.text
+
+        def counted(ids: np.ndarray, types: np.ndarray | None) -> np.ndarray:
+            self.texts += 1
+            return text(ids, types)
+
+        runner.text = counted  # type: ignore[method-assign]
+        return runner
+
+
+def prefix_of(bundle: Bundle) -> Prefix:
+    prefix = bundle.manifest.portable.prefix
+    assert prefix is not None
+    return prefix
+
+
+def encoded_by(bundle: Bundle, data: Path) -> Encoded:
+    labels = bundle.manifest.labels
+    encoder = Encoder(bundle.path("tokenizer.json"), 64, token_types=bundle.manifest.portable.token_types)
+    return encoder.encode(read_examples(data, labels=labels), labels)
+
+
+@pytest.fixture(params=CASES)
+def bundle(request: pytest.FixtureRequest, tiny_bundle: OpenBundle) -> Iterator[Bundle]:
+    yield tiny_bundle(request.param)
+
+
+def everything(hidden: HiddenStates, encoded: Encoded) -> np.ndarray:
+    indices = np.arange(len(encoded))
+    found = hidden.attach(encoded, indices, collate(encoded, indices)).hidden
+    assert found is not None and found.dtype == np.float32
+    return found
+
+
+def test_with_and_without_a_cache_the_same_bits(bundle: Bundle, tiny_data: Path, path: Path) -> None:
+    prefix, encoded = prefix_of(bundle), encoded_by(bundle, tiny_data)
+    bare = everything(HiddenStates(prefix, Counting(bundle), None, "r"), encoded)
+    assert np.abs(bare).max() > 0
+    load = Counting(bundle)
+    hidden = HiddenStates(prefix, load, RowDatabase(path, 1 << 26), "r")
+    filled = hidden.fill(encoded, QUIET)
+    assert filled.stored and filled.computed == load.texts == len(set(row_keys(encoded, prefix, "r")))
+    hidden.close_prefix()
+    np.testing.assert_array_equal(everything(hidden, encoded), bare)
+    again = HiddenStates(prefix, load, RowDatabase(path, 1 << 26), "r")
+    assert again.fill(encoded, QUIET).computed == 0
+    np.testing.assert_array_equal(everything(again, encoded), bare)
+    assert load.texts == filled.computed, "each text once, in whatever process"
+
+
+def test_rows_do_not_depend_on_the_batch_and_padding_is_zero(bundle: Bundle, tiny_data: Path) -> None:
+    prefix, encoded = prefix_of(bundle), encoded_by(bundle, tiny_data)
+    hidden = HiddenStates(prefix, Counting(bundle), None, "r")
+    whole = everything(hidden, encoded)
+    for index in (0, 5, 11):
+        one = np.array([index])
+        alone = hidden.attach(encoded, one, collate(encoded, one)).hidden
+        assert alone is not None
+        if prefix.pooled:
+            np.testing.assert_array_equal(alone[0], whole[index])
+            continue
+        count = int(encoded.lengths[index])
+        np.testing.assert_array_equal(alone[0, :count], whole[index, :count])
+        assert not whole[index, count:].any()
+
+
+def test_damaged_rows_are_computed_again(bundle: Bundle, tiny_data: Path, path: Path) -> None:
+    prefix, encoded = prefix_of(bundle), encoded_by(bundle, tiny_data)
+    database = RowDatabase(path, 1 << 26)
+    load = Counting(bundle)
+    hidden = HiddenStates(prefix, load, database, "r")
+    hidden.fill(encoded, QUIET)
+    wanted, before = everything(hidden, encoded), load.texts
+    victim = row_keys(encoded, prefix, "r")[3]
+    database._connection.execute("UPDATE rows SET data = zeroblob(length(data)) WHERE key = ?", (victim,))
+    database._connection.commit()
+    np.testing.assert_array_equal(everything(hidden, encoded), wanted)
+    assert load.texts == before + 1
+    np.testing.assert_array_equal(everything(hidden, encoded), wanted)
+    assert load.texts == before + 1, "and kept again"
+
+
+def test_a_bound_that_is_too_small_costs_time_alone(bundle: Bundle, tiny_data: Path, path: Path) -> None:
+    prefix, encoded = prefix_of(bundle), encoded_by(bundle, tiny_data)
+    load = Counting(bundle)
+    hidden = HiddenStates(prefix, load, RowDatabase(path, 0), "r")
+    assert not hidden.fill(encoded, QUIET).stored
+    bare = everything(HiddenStates(prefix, Counting(bundle), None, "r"), encoded)
+    np.testing.assert_array_equal(everything(hidden, encoded), bare)
+
+
+def test_no_stale_row_is_ever_used(bundle: Bundle, tiny_data: Path) -> None:
+    """Another prefix, runtime, way of keeping, text, order of texts or types: another key."""
+    prefix, encoded = prefix_of(bundle), encoded_by(bundle, tiny_data)
+    keys = set(row_keys(encoded, prefix, "r"))
+    assert all(len(key) == 32 for key in keys)
+    assert not keys & set(row_keys(encoded, replace(prefix, sha256="0" * 64), "r"))
+    assert not keys & set(row_keys(encoded, replace(prefix, cache="fp16"), "r"))
+    assert not keys & set(row_keys(encoded, prefix, "another runtime"))
+    changed = replace(encoded, tokens=encoded.tokens + 1)
+    assert not keys & set(row_keys(changed, prefix, "r"))
+    typed = replace(encoded, type_ids=np.ones(len(encoded.tokens), np.int8))
+    assert not keys & set(row_keys(typed, prefix, "r"))
+
+
+def test_rows_of_texts_that_are_gone_go_too(bundle: Bundle, tiny_data: Path, path: Path) -> None:
+    prefix, encoded = prefix_of(bundle), encoded_by(bundle, tiny_data)
+    database = RowDatabase(path, 1 << 26)
+    hidden = HiddenStates(prefix, Counting(bundle), database, "r")
+    hidden.fill(encoded, QUIET)
+    end = int(encoded.starts[4])
+    kept = replace(encoded, starts=encoded.starts[:5], tokens=encoded.tokens[:end], labels=encoded.labels[:4])
+    if kept.type_ids is not None:
+        kept = replace(kept, type_ids=kept.type_ids[:end])
+    keys = row_keys(encoded, prefix, "r")
+    assert hidden.forget_others(kept) == len(set(keys)) - len(set(keys[:4]))
+    assert database.known(keys) == set(keys[:4])
+
+
+def test_the_predicted_size_is_near_the_file(bundle: Bundle, tiny_data: Path, path: Path) -> None:
+    prefix, encoded = prefix_of(bundle), encoded_by(bundle, tiny_data)
+    assert cache_bytes(encoded, prefix) >= sum((1 if prefix.pooled else int(n)) * prefix.width for n in encoded.lengths)
+
+
+def test_a_stop_between_two_texts_keeps_what_was_computed(bundle: Bundle, tiny_data: Path, path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    prefix, encoded = prefix_of(bundle), encoded_by(bundle, tiny_data)
+    load = Counting(bundle)
+
+    def stop() -> None:
+        if load.texts == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        HiddenStates(prefix, load, RowDatabase(path, 1 << 26), "r").fill(encoded, QUIET, stop)
+    assert HiddenStates(prefix, load, RowDatabase(path, 1 << 26), "r").fill(encoded, QUIET).stored
