@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "cls", "mean"),
         default="auto",
         help="what the head reads: cls, the first token, with the architecture's own head; mean, the mean over all "
-        "tokens, with a new linear head; auto, as a sentence-transformers directory says, else cls (default: %(default)s)",
+        "tokens, with a new linear head; auto, as a sentence-transformers directory says, else cls "
+        "(default: %(default)s)",
     )
     far = parser.add_argument_group("FAR")
     far.add_argument(
