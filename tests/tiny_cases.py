@@ -24,6 +24,7 @@ SOURCES = (
     "edge_far/bundle.py",
     "edge_far/compile/**/*.py",
     "edge_far/far/*.py",
+    "edge_far/models/*.py",
     "edge_far/texts/batches.py",
     "edge_far/device/engine/dropout.py",
     "edge_far/texts/encode.py",

@@ -12,7 +12,7 @@ import numpy as np
 from edge_far.bundle import Bundle
 from edge_far.console import Console
 from edge_far.device.engine.arrays import read_arrays
-from edge_far.errors import BundleError, ConfigError, InputMissing
+from edge_far.errors import BundleError, ConfigError, DataError, InputMissing
 from edge_far.profile.document import Profile, load_profile
 from edge_far.profile.run_sections import Training
 from edge_far.profile.schema import settings_of
@@ -161,6 +161,7 @@ def encoder_for(bundle: Bundle, max_seq_len: int | None = None) -> Encoder:
         bundle.path("tokenizer.json"),
         max_seq_len or bundle.manifest.defaults.max_seq_len,
         token_types=bundle.manifest.portable.token_types,
+        vocabulary=bundle.manifest.model.vocabulary,
     )
 
 
@@ -168,7 +169,10 @@ def encode_file(bundle: Bundle, path: Path, console: Console, *, max_seq_len: in
     """Read and encode labelled data; says how many texts were cut."""
     labels = bundle.manifest.labels
     examples: list[Example] = read_examples(path, labels=labels)
-    encoded = encoder_for(bundle, max_seq_len).encode(examples, labels)
+    try:
+        encoded = encoder_for(bundle, max_seq_len).encode(examples, labels)
+    except DataError as error:
+        raise DataError(error.message, where=error.where or str(path), hint=error.hint) from error
     if encoded.truncated:
         console.info(f"{path}: {encoded.truncated} of {len(encoded)} texts cut to {encoded.max_seq_len} tokens")
     return encoded

@@ -56,11 +56,14 @@ class Encoded:
 class Encoder:
     """Encodes examples as the model's tokenizer does, special tokens included."""
 
-    def __init__(self, tokenizer_json: Path, max_seq_len: int, *, token_types: bool = True) -> None:
+    def __init__(
+        self, tokenizer_json: Path, max_seq_len: int, *, token_types: bool = True, vocabulary: int | None = None
+    ) -> None:
         """Load `tokenizer_json`; `token_types` keeps the segment of each token for models that have segments.
 
-        Raises InputMissing, BundleError when the file is not a tokenizer, ConfigError when max_seq_len is too
-        small.
+        `vocabulary` is the number of rows of the model's table, which ids must stay below (None: not checked).
+        Raises InputMissing, BundleError when the file is not a tokenizer of this model, ConfigError when max_seq_len
+        is too small.
         """
         path = Path(tokenizer_json)
         if not path.is_file():
@@ -71,18 +74,26 @@ class Encoder:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BundleError(f"not a tokenizer: {reason}", where=str(path), hint="copy the bundle again") from error
         self.max_seq_len = max_seq_len
+        self.vocabulary = vocabulary
         self.token_types = token_types
         special = self.tokenizer.num_special_tokens_to_add(True)
         if max_seq_len < special + 2:
             raise ConfigError(f"max_seq_len {max_seq_len} leaves no room for text", hint=f"at least {special + 2}")
         self.pad_id = _pad_id(self.tokenizer)
+        if vocabulary is not None and self.pad_id >= vocabulary:
+            raise BundleError(
+                f"pads with the id {self.pad_id}, and the model knows {vocabulary}",
+                where=str(path),
+                hint="export a bundle whose tokenizer fits its model",
+            )
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length=max_seq_len, strategy="longest_first", direction="right")
 
     def encode(self, examples: Sequence[Example], labels: Sequence[str] | None) -> Encoded:
         """Encode examples; `labels` gives each label its number, None leaves all labels at -1.
 
-        Raises DataError on a label that is not in `labels`, or a text without a token.
+        Raises DataError on a label that is not in `labels`, a text without a token, or one with a token that the
+        model does not know.
         """
         numbers = {label: number for number, label in enumerate(labels or ())}
         tokens: list[np.ndarray] = []
@@ -104,7 +115,7 @@ class Encoder:
                     types.append(np.array(encoding.type_ids, np.int8))
             if labels is not None:
                 targets[start : start + len(part)] = [_number(example, numbers) for example in part]
-        return Encoded(
+        encoded = Encoded(
             tokens=np.concatenate(tokens) if tokens else np.zeros(0, np.int32),
             starts=np.cumsum(lengths),
             type_ids=(np.concatenate(types) if types else np.zeros(0, np.int8)) if self.token_types else None,
@@ -112,6 +123,23 @@ class Encoder:
             truncated=truncated,
             pad_id=self.pad_id,
             max_seq_len=self.max_seq_len,
+        )
+        self._refuse_foreign_ids(encoded)
+        return encoded
+
+    def _refuse_foreign_ids(self, encoded: Encoded) -> None:
+        """Raise DataError where an id is beyond the model's table: its first step would fail without a word why."""
+        if self.vocabulary is None or encoded.tokens.max(initial=0) < self.vocabulary:
+            return
+        place = int(np.argmax(encoded.tokens >= self.vocabulary))
+        example = int(np.searchsorted(encoded.starts, place, side="right"))  # counted from 1
+        number = int(encoded.tokens[place])
+        ids = encoded.tokens[encoded.starts[example - 1] : encoded.starts[example]]
+        text = self.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
+        raise DataError(
+            f"the text of example {example} has the token {self.tokenizer.id_to_token(number)!r} with the id {number}, "
+            f"and the model knows {self.vocabulary}: {text[:60]!r}",
+            hint="remove the example, or export a bundle whose tokenizer fits its model",
         )
 
 
