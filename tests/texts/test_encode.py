@@ -96,3 +96,22 @@ def test_errors(tokenizer_json: Path, tmp_path: Path) -> None:
         Encoder(tokenizer_json, 4)
     with pytest.raises(DataError, match="unknown label 'c'"):
         Encoder(tokenizer_json, 16).encode([Example("on", None, "c")], ["a"])
+
+
+def test_ids_that_the_model_does_not_have(tokenizer_json: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(tokenizer_json))
+    size = tokenizer.get_vocab_size()
+    tokenizer.add_special_tokens(["<ent>"])
+    tokenizer.save(str(tmp_path / "t.json"))
+    encoder = Encoder(tmp_path / "t.json", 16, vocabulary=size)
+    assert len(encoder.encode([Example("on"), Example("off")], None)) == 2
+    says = rf"example 2 has the token '<ent>' with the id {size}, and the model knows {size}: '.*<ent>"
+    with pytest.raises(DataError, match=says) as caught:
+        encoder.encode([Example("on"), Example("on <ent>"), Example("<ent>")], None)
+    assert caught.value.exit_code == 65 and caught.value.hint
+    assert len(Encoder(tmp_path / "t.json", 16).encode([Example("<ent>")], None)) == 1  # a caller that cannot know
+
+
+def test_padding_that_the_model_does_not_have(tokenizer_json: Path) -> None:
+    with pytest.raises(BundleError, match="pads with the id 0, and the model knows 0"):
+        Encoder(tokenizer_json, 16, vocabulary=0)
