@@ -6,8 +6,8 @@ ignored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,19 @@ class Encoded:
         """Token ids of each example, as int32 views."""
         return [self.tokens[start:stop] for start, stop in zip(self.starts[:-1], self.starts[1:], strict=True)]
 
+    def without(self, left_out: Collection[int]) -> Encoded:
+        """Return the others; `left_out` counts the examples from 0."""
+        kept = np.ones(len(self), bool)
+        kept[list(left_out)] = False
+        tokens = np.repeat(kept, self.lengths)
+        return replace(
+            self,
+            tokens=self.tokens[tokens],
+            starts=np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths[kept])]),
+            type_ids=None if self.type_ids is None else self.type_ids[tokens],
+            labels=self.labels[kept],
+        )
+
 
 class Encoder:
     """Encodes examples as the model's tokenizer does, special tokens included."""
@@ -89,11 +102,14 @@ class Encoder:
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length=max_seq_len, strategy="longest_first", direction="right")
 
-    def encode(self, examples: Sequence[Example], labels: Sequence[str] | None) -> Encoded:
+    def encode(
+        self, examples: Sequence[Example], labels: Sequence[str] | None, left_out: dict[int, str] | None = None
+    ) -> Encoded:
         """Encode examples; `labels` gives each label its number, None leaves all labels at -1.
 
-        Raises DataError on a label that is not in `labels`, a text without a token, or one with a token that the
-        model does not know.
+        Raises DataError on a label that is not in `labels`, and on a text that the model cannot read: without a token,
+        or with a token it does not know. With `left_out` such texts are left out, and told there: why, by their
+        numbers from 0.
         """
         numbers = {label: number for number, label in enumerate(labels or ())}
         tokens: list[np.ndarray] = []
@@ -106,8 +122,6 @@ class Encoder:
             inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in part]
             for index, encoding in enumerate(self.tokenizer.encode_batch_fast(inputs), start=start):
                 ids = encoding.ids
-                if not ids:
-                    raise DataError(f"the text of example {index + 1} gives no token", hint="remove the example")
                 lengths[index + 1] = len(ids)
                 truncated += bool(encoding.overflowing)
                 tokens.append(np.array(ids, np.int32))
@@ -124,23 +138,26 @@ class Encoder:
             pad_id=self.pad_id,
             max_seq_len=self.max_seq_len,
         )
-        self._refuse_foreign_ids(encoded)
-        return encoded
+        unreadable = self._unreadable(encoded)
+        if not unreadable:
+            return encoded
+        if left_out is None:
+            number, reason = next(iter(unreadable.items()))
+            text = self.tokenizer.decode(encoded.ids[number].tolist(), skip_special_tokens=False)
+            raise DataError(f"the text of example {number + 1} {reason}: {text[:60]!r}", hint="remove the example")
+        left_out.update(unreadable)
+        return encoded.without(unreadable)
 
-    def _refuse_foreign_ids(self, encoded: Encoded) -> None:
-        """Raise DataError where an id is beyond the model's table: its first step would fail without a word why."""
-        if self.vocabulary is None or encoded.tokens.max(initial=0) < self.vocabulary:
-            return
-        place = int(np.argmax(encoded.tokens >= self.vocabulary))
-        example = int(np.searchsorted(encoded.starts, place, side="right"))  # counted from 1
-        number = int(encoded.tokens[place])
-        ids = encoded.tokens[encoded.starts[example - 1] : encoded.starts[example]]
-        text = self.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
-        raise DataError(
-            f"the text of example {example} has the token {self.tokenizer.id_to_token(number)!r} with the id {number}, "
-            f"and the model knows {self.vocabulary}: {text[:60]!r}",
-            hint="remove the example, or export a bundle whose tokenizer fits its model",
-        )
+    def _unreadable(self, encoded: Encoded) -> dict[int, str]:
+        """Return the examples, by number from 0, that a graph would fail on without a word why, and what they have."""
+        wrong = dict.fromkeys(np.flatnonzero(encoded.lengths == 0).tolist(), "gives no token")
+        if self.vocabulary is not None:
+            places = np.flatnonzero(encoded.tokens >= self.vocabulary)
+            examples = np.searchsorted(encoded.starts, places, side="right") - 1
+            for example, number in zip(examples.tolist(), encoded.tokens[places].tolist(), strict=True):
+                token = self.tokenizer.id_to_token(number)
+                wrong[example] = f"has the token {token!r} (id {number}), and the model knows {self.vocabulary} tokens"
+        return dict(sorted(wrong.items()))
 
 
 def _number(example: Example, numbers: dict[str, int]) -> int:

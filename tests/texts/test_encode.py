@@ -98,18 +98,24 @@ def test_errors(tokenizer_json: Path, tmp_path: Path) -> None:
         Encoder(tokenizer_json, 16).encode([Example("on", None, "c")], ["a"])
 
 
-def test_ids_that_the_model_does_not_have(tokenizer_json: Path, tmp_path: Path) -> None:
+def test_texts_that_the_model_cannot_read(tokenizer_json: Path, tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(str(tokenizer_json))
-    size = tokenizer.get_vocab_size()
     tokenizer.add_special_tokens(["<ent>"])
     tokenizer.save(str(tmp_path / "t.json"))
-    encoder = Encoder(tmp_path / "t.json", 16, vocabulary=size)
-    assert len(encoder.encode([Example("on"), Example("off")], None)) == 2
-    says = rf"example 2 has the token '<ent>' with the id {size}, and the model knows {size}: '.*<ent>"
+    encoder = Encoder(tmp_path / "t.json", 16, vocabulary=len(WORDS))
+    readable = [Example("on", "the light", "a"), Example("turn off", None, "b"), Example("light", None, "a")]
+    texts = [readable[0], Example("turn <ent> on", None, "b"), *readable[1:], Example("<ent> <ent>", None, "b")]
+    says = rf"the text of example 2 has the token '<ent>' \(id 9\), and the model knows {len(WORDS)} tokens"
     with pytest.raises(DataError, match=says) as caught:
-        encoder.encode([Example("on"), Example("on <ent>"), Example("<ent>")], None)
+        encoder.encode(texts, ["a", "b"])
     assert caught.value.exit_code == 65 and caught.value.hint
-    assert len(Encoder(tmp_path / "t.json", 16).encode([Example("<ent>")], None)) == 1  # a caller that cannot know
+    left_out: dict[int, str] = {}
+    found, expected = encoder.encode(texts, ["a", "b"], left_out), encoder.encode(readable, ["a", "b"])
+    assert list(left_out) == [1, 4]
+    for name in ("tokens", "starts", "type_ids", "labels"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    assert len(encoder.encode([texts[1]], None, {})) == 0
+    assert len(Encoder(tmp_path / "t.json", 16).encode(texts, ["a", "b"])) == 5  # a caller that cannot know
 
 
 def test_padding_that_the_model_does_not_have(tokenizer_json: Path) -> None:
