@@ -16,6 +16,7 @@ from edge_far.errors import Unavailable
 from edge_far.far.nodes import SUPPORTED_MODELS
 from edge_far.models.directory import CONFIG
 from edge_far.models.files import read_object
+from edge_far.models.guard import guarded, transformers_package
 
 __all__ = ["ModelConfig", "read_config"]
 
@@ -162,10 +163,12 @@ def read_config(directory: Path, *, dropout: bool) -> ModelConfig:
             unknown_function = isinstance(rule, _Activation) and isinstance(value, str)
             hint = "choose another model: what it was trained with cannot be changed" if unknown_function else _DECIDES
             raise _refusal(path, f"{key} is {_shown(value)}, {wrong}", hint)
+        if isinstance(rule, _Number) and value is not None:
+            values[key] = float(value)  # transformers refuses 0 where it wants 0.0
     for key in ("hidden_act", "activation"):
         if key in values:
             values[key] = _SAME_ACTIVATION.get(values[key], values[key])
-    config = _transformers_config(architecture, values)
+    config = _transformers_config(architecture, values, path)
     checked = ModelConfig(path, architecture, config, document)
     _check_sizes(checked, dropout)
     return checked
@@ -243,11 +246,15 @@ def _check_sizes(model: ModelConfig, dropout: bool) -> None:
                 )
 
 
-def _transformers_config(architecture: str, values: Mapping[str, Any]) -> Any:
-    from transformers import BertConfig, DistilBertConfig, RobertaConfig
-
-    classes = {"bert": BertConfig, "distilbert": DistilBertConfig, "roberta": RobertaConfig}
-    return classes[architecture](**values)
+def _transformers_config(architecture: str, values: Mapping[str, Any], path: Path) -> Any:
+    package = transformers_package()
+    classes = {
+        "bert": package.BertConfig,
+        "distilbert": package.DistilBertConfig,
+        "roberta": package.RobertaConfig,
+    }
+    with guarded("transformers refuses it", str(path), _DECIDES):
+        return classes[architecture](**values)
 
 
 def _refusal(path: Path, message: str, hint: str) -> Unavailable:

@@ -1,5 +1,7 @@
 """Whatever transformers is asked for goes through here: it keeps silent, and a failure becomes one line.
 
+Some Rust packages print remarks to stdout, where the result alone belongs; they go to stderr.
+
 Loaders raise anything: KeyError, ImportError, errors of other packages. The checks of the other rooms come first and
 name file and key; this is the net under them.
 """
@@ -7,11 +9,13 @@ name file and key; this is the net under them.
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import re
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from edge_far.errors import EdgeFarError, StorageError, Unavailable
@@ -21,6 +25,7 @@ __all__ = ["guarded", "reason_of", "transformers_package"]
 MAX_REASON = 300
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _TELLING_WORDS = 3
+RUST_PANIC = "PanicException"  # of tokenizers and safetensors; it is no Exception, and cannot be imported
 
 
 def transformers_package() -> Any:
@@ -41,7 +46,7 @@ def guarded(what: str, where: str, hint: str) -> Iterator[None]:
     An error of the operating system, such as a file that may not be read, becomes StorageError.
     """
     try:
-        with warnings.catch_warnings(), _quiet_transformers():
+        with warnings.catch_warnings(), _quiet_transformers(), _clean_stdout():
             warnings.simplefilter("ignore")
             yield
     except (EdgeFarError, MemoryError):
@@ -56,7 +61,9 @@ def guarded(what: str, where: str, hint: str) -> Iterator[None]:
             named = str(error.filename or where)
             raise StorageError(f"cannot read: {error.strerror}", where=named, hint="check owner and mode") from error
         raise Unavailable(f"{what}: {reason_of(error)}", where=where, hint=hint) from error
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != RUST_PANIC:
+            raise
         raise Unavailable(f"{what}: {reason_of(error)}", where=where, hint=hint) from error
 
 
@@ -97,3 +104,21 @@ def _quiet_transformers() -> Iterator[None]:
         logger.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _clean_stdout() -> Iterator[None]:
+    """Send what the process, Rust packages included, writes to stdout to stderr; does nothing where one is closed."""
+    kept = None
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            with suppress(OSError, ValueError, AttributeError):
+                sys.stdout.flush()
+            os.dup2(kept, 1)
+            os.close(kept)

@@ -196,11 +196,16 @@ def _words(tokenizer: Tokenizer | None) -> list[str]:
 def _difference(own: Tokenizer, theirs: Any, texts: Sequence[_Pair]) -> str | None:
     """Return the first text that the two encode otherwise, and how, or None."""
     for text, pair in texts:
-        ours = own.encode(text, pair).ids
+        ours = _our_ids(own, text, pair)
         other = _their_ids(theirs, text, pair)
         if ours != other:
             return f"{text[:40]!r} gives {_some(other)} there and {_some(ours)} by {TOKENIZER}"
     return None
+
+
+def _our_ids(own: Tokenizer, text: str, pair: str | None) -> list[int]:
+    with guarded("the Rust tokenizer cannot encode a text", TOKENIZER, _SAVE):
+        return list(own.encode(text, pair).ids)
 
 
 def _their_ids(theirs: Any, text: str, pair: str | None) -> list[int]:
@@ -219,7 +224,7 @@ def _is_a_guess(own: Tokenizer, theirs: Any, directory: Path, texts: Sequence[_P
     if backend is None or type(backend.model) is type(own.model):
         return False
     text = texts[0][0]
-    ours, other = own.encode(text).ids, _their_ids(theirs, text, None)
+    ours, other = _our_ids(own, text, None), _their_ids(theirs, text, None)
     return bool(ours and other) and (ours[0], ours[-1]) == (other[0], other[-1])
 
 

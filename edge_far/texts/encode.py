@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -120,7 +121,7 @@ class Encoder:
         for start in range(0, len(examples), EXAMPLES_AT_ONCE):
             part = examples[start : start + EXAMPLES_AT_ONCE]
             inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in part]
-            for index, encoding in enumerate(self.tokenizer.encode_batch_fast(inputs), start=start):
+            for index, encoding in enumerate(self._encodings(inputs), start=start):
                 ids = encoding.ids
                 lengths[index + 1] = len(ids)
                 truncated += bool(encoding.overflowing)
@@ -147,6 +148,15 @@ class Encoder:
             raise DataError(f"the text of example {number + 1} {reason}: {text[:60]!r}", hint="remove the example")
         left_out.update(unreadable)
         return encoded.without(unreadable)
+
+    def _encodings(self, inputs: list[str | tuple[str, str]]) -> list[Any]:
+        try:
+            return list(self.tokenizer.encode_batch_fast(inputs))
+        except Exception as error:  # the package raises plain Exception
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BundleError(
+                f"the tokenizer cannot encode a text: {reason}", hint="export a bundle with a sound tokenizer.json"
+            ) from error
 
     def _unreadable(self, encoded: Encoded) -> dict[int, str]:
         """Return the examples, by number from 0, that a graph would fail on without a word why, and what they have."""

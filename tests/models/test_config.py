@@ -67,6 +67,7 @@ def test_a_wrong_key_is_named(key: str, value: object, says: str, model: SaveMod
         {"auto_map": {"AutoConfig": "mine.Config"}, "transformers_weights": "../other.safetensors"},
         {"id2label": None, "pad_token_id": None, "classifier_dropout": None},
         {"hidden_act": "gelu_python"},
+        {"attention_probs_dropout_prob": 0},
     ],
     ids=lambda config: next(iter(config)),
 )
@@ -90,6 +91,13 @@ def test_sizes_that_dropout_masks_do_not_fit(model: SaveModel) -> None:
     off = {"hidden_dropout_prob": 0.0, "classifier_dropout": None}
     assert read_config(model(hidden_size=20, **off), dropout=True).config.hidden_size == 20
     refused(Unavailable, "classifier_dropout 0.5", model=model(classifier_dropout=0.5), dropout=True)
+
+
+def test_whole_numbers_for_numbers(model: SaveModel) -> None:
+    from edge_far.models.config import read_config
+
+    config = read_config(model(initializer_range=0, layer_norm_eps=0), dropout=True).config
+    assert (config.initializer_range, config.layer_norm_eps) == (0.0, 0.0)
 
 
 def test_distilbert_has_keys_of_its_own(model: SaveModel) -> None:

@@ -53,6 +53,7 @@ def test_a_reason_is_one_telling_line(error: Exception, reason: str) -> None:
         (DataError("as it is"), DataError, "as it is"),
         (MemoryError(), MemoryError, ""),
         (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        (type("PanicException", (BaseException,), {})("index out of bounds"), Unavailable, "index out of bounds"),
     ],
 )
 def test_what_a_loader_raises(error: BaseException, becomes: type[BaseException], says: str) -> None:
@@ -61,6 +62,18 @@ def test_what_a_loader_raises(error: BaseException, becomes: type[BaseException]
     with pytest.raises(becomes) as caught, guarded("cannot load", "somewhere", "do this"):
         raise error
     assert type(caught.value) is becomes and says in str(caught.value)
+
+
+def test_stdout_stays_clean(capfd: pytest.CaptureFixture[str]) -> None:
+    from tokenizers import AddedToken
+
+    from edge_far.models.guard import guarded
+
+    with guarded("cannot load", "somewhere", "do this"):
+        AddedToken("x", foo=1)  # Rust prints a remark
+    print("the result")
+    out, err = capfd.readouterr()
+    assert out == "the result\n" and "foo" in err
 
 
 @pytest.mark.parametrize(

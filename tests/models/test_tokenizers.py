@@ -160,6 +160,11 @@ def test_ids_beyond_the_table(model: SaveModel) -> None:
     refused(Unavailable, "'<ent>' has the id 100, and the model's table has 100 rows", model=path.parent)
 
 
+def test_a_vocabulary_without_the_unknown_token(model: SaveModel) -> None:
+    directory = settings(model("roberta"), tokenizer_class="BertTokenizer")  # which asks for [UNK]
+    refused(Unavailable, "cannot encode a text", model=directory)
+
+
 def test_roberta_whose_padding_is_not_the_tokenizer_s(model: SaveModel) -> None:
     from edge_far.models.source import load_source
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import WordLevel, WordPiece
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
@@ -121,3 +121,10 @@ def test_texts_that_the_model_cannot_read(tokenizer_json: Path, tmp_path: Path) 
 def test_padding_that_the_model_does_not_have(tokenizer_json: Path) -> None:
     with pytest.raises(BundleError, match="pads with the id 0, and the model knows 0"):
         Encoder(tokenizer_json, 16, vocabulary=0)
+
+
+def test_a_tokenizer_that_fails_on_a_text(tokenizer_json: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer(WordPiece({"[PAD]": 0, "a": 1}, unk_token="[UNK]"))  # there is no [UNK]
+    tokenizer.save(str(tmp_path / "t.json"))
+    with pytest.raises(BundleError, match="cannot encode a text: WordPiece error: Missing"):
+        Encoder(tmp_path / "t.json", 16).encode([Example("b")], None)
