@@ -72,10 +72,9 @@ def fit_head(
     saved = saved_labels(config)
     layer = model.get_submodule(last)
     if any(HEAD.search(name) for name in new):
-        if not any(name.startswith(f"{last}.") for name in new):
+        if f"{last}.weight" not in new:
             _make_new(layer, config, seed)
-        rows = f"it has {len(saved)} labels, the data {len(labels)}" if saved and len(saved) != len(labels) else ""
-        return Head("new", rows or "the model's is not complete", lost=True)
+        return Head("new", _rows(loading, last, len(labels)) or "the model's is not complete", lost=True)
     if reason := _unlike(config, saved, labels):
         _make_new(layer, config, seed)
         return Head("new", reason, lost=True)
@@ -127,6 +126,14 @@ def _make_new(layer: Any, config: ModelConfig, seed: int) -> None:
     with torch.no_grad():
         layer.weight.normal_(0.0, float(config.config.initializer_range), generator=generator)
         layer.bias.zero_()
+
+
+def _rows(loading: Mapping[str, Any], last: str, labels: int) -> str | None:
+    """Return in words that the file's head has another number of rows, or None."""
+    for key in loading["mismatched_keys"]:
+        if isinstance(key, tuple) and key[0] == f"{last}.weight":
+            return f"it has {int(key[1][0])} rows, the data {labels} labels"
+    return None
 
 
 def _names(keys: Any) -> set[str]:

@@ -48,8 +48,8 @@ def test_each_label_keeps_its_logit(architecture: str, change: Any, model: SaveM
         (["On", "on", "c", "d", "e"], ["ON", "c", "d", "e", "on"], "new", "are not the data's"),
         ([f"LABEL_{n}" for n in range(5)], ["a", "b", "c", "d", "e"], "new", "no names in config.json"),
         (["v", "w", "x", "y", "z"], ["a", "b", "c", "d", "e"], "new", "'v', 'w', 'x', ..."),
-        (["a", "b", "c", "d", "e"], ["a", "b", "c"], "new", "5 labels, the data 3"),
-        (["a", "b", "c", "d", "e"], ["a", "b", "c", "d", "e", "reserved-0"], "new", "5 labels, the data 6"),
+        (["a", "b", "c", "d", "e"], ["a", "b", "c"], "new", "it has 5 rows, the data 3 labels"),
+        (["a", "b", "c", "d", "e"], ["a", "b", "c", "d", "e", "reserved-0"], "new", "it has 5 rows, the data 6 labels"),
         (["a", "a", "c", "d", "e"], ["a", "b", "c", "d", "e"], "new", "does not name each"),
     ],
 )
