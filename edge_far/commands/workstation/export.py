@@ -144,7 +144,8 @@ def render(document: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"bundle      {document['bundle']} ({document['bundle_mib']} MiB, {document['seconds']} s)",
-            f"model       {document['model']} ({document['architecture']}), {document['labels']} labels",
+            f"model       {document['model']} ({document['architecture']}), {document['labels']} labels, "
+            f"head {document['head']}",
             f"selection   {document['selection']}, retention {document['retention']:g}; priming {primed}",
             f"trained     {document['trained_parameters']:,} of {document['model_parameters']:,} parameters",
             f"frozen      {document['frozen_precision']}; onnxruntime-training artifacts: {artifacts}",
