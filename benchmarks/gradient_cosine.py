@@ -91,12 +91,12 @@ def compile_all(model: str, examples: Sequence[Example], precisions: Sequence[st
 
     Scales are chosen by the first batches of all examples, as `edge-far export` does it.
     """
-    from edge_far.compile.forward.source import load_source
     from edge_far.compile.forward.trace import takes_token_types
     from edge_far.compile.pipeline import ExportSettings, compile_bundle, sample_batches
     from edge_far.console import Console
     from edge_far.far.nodes import find_ffn_blocks
     from edge_far.far.select import select_learners
+    from edge_far.models.source import load_source
     from edge_far.profile.document import load_profile
 
     labels = label_names(list(examples))

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from edge_far.compile.forward.source import SourceModel, load_source
 from edge_far.console import Console
 from edge_far.device.board.memory import resident_set
 from edge_far.learning_rate import WarmupLinear
+from edge_far.models.source import SourceModel, load_source
 from edge_far.texts.batches import collate, plan_epoch
 from edge_far.texts.data import label_names, read_examples
 from edge_far.texts.encode import Encoded, Encoder

@@ -25,6 +25,7 @@ SOURCES = (
     "edge_far/json_file.py",
     "edge_far/compile/**/*.py",
     "edge_far/far/*.py",
+    "edge_far/models/*.py",
     "edge_far/texts/batches.py",
     "edge_far/device/engine/dropout.py",
     "edge_far/texts/encode.py",

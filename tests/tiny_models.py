@@ -11,7 +11,6 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from edge_far.bundle import Bundle
-from edge_far.compile.forward.source import SourceModel
 from edge_far.compile.pipeline import ExportSettings, compile_bundle
 from edge_far.console import Console
 from edge_far.far.method import below_cut_frozen, cut_of
@@ -19,6 +18,7 @@ from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.far.reconfigure import trained_parameters
 from edge_far.far.select import select_learners
+from edge_far.models.source import SourceModel
 from edge_far.profile.document import load_profile
 from edge_far.texts.batches import Batch
 from tests.tiny_cases import gradient_errors

@@ -11,12 +11,12 @@ import numpy as np
 from edge_far.arrays import read_learners
 from edge_far.bundle import Bundle
 from edge_far.console import Console
-from edge_far.errors import BundleError, ConfigError, InputMissing
+from edge_far.errors import BundleError, ConfigError, DataError, InputMissing
 from edge_far.json_file import Damaged, read_document
 from edge_far.profile.document import Profile, load_profile
 from edge_far.profile.run_sections import Training
 from edge_far.profile.schema import settings_of
-from edge_far.storage import sha256_of
+from edge_far.storage import sha256_of, write_json
 from edge_far.texts.data import iterate_examples
 from edge_far.texts.encode import Encoded, Encoder
 
@@ -173,13 +173,29 @@ def encoder_for(bundle: Bundle, max_seq_len: int | None = None) -> Encoder:
         bundle.path("tokenizer.json"),
         max_seq_len or bundle.manifest.defaults.max_seq_len,
         token_types=bundle.manifest.portable.token_types,
+        vocabulary=bundle.manifest.model.vocabulary,
     )
 
 
-def encode_file(bundle: Bundle, path: Path, console: Console, *, max_seq_len: int | None = None) -> Encoded:
-    """Read and encode labelled data; says how many texts were cut."""
+def encode_file(
+    bundle: Bundle, path: Path, console: Console, *, max_seq_len: int | None = None, left_out: Path | None = None
+) -> Encoded:
+    """Read and encode labelled data; says how many texts were cut.
+
+    A text that the model cannot read is a DataError; with the file `left_out` it is left out, and told there as JSON:
+    the reason by the example's number from 0.
+    """
     labels = bundle.manifest.labels
-    encoded = encoder_for(bundle, max_seq_len).encode(iterate_examples(path, labels=labels), labels)
+    examples = iterate_examples(path, labels=labels)
+    unreadable: dict[int, str] | None = None if left_out is None else {}
+    try:
+        encoded = encoder_for(bundle, max_seq_len).encode(examples, labels, unreadable)
+    except DataError as error:
+        raise DataError(error.message, where=error.where or str(path), hint=error.hint) from error
+    if left_out is not None:
+        write_json(left_out, unreadable)
+        if not len(encoded):
+            raise DataError("the model can read none of the texts", where=str(path), hint=f"see {left_out}")
     if encoded.truncated:
         console.info(f"{path}: {encoded.truncated} of {len(encoded)} texts cut to {encoded.max_seq_len} tokens")
     return encoded

@@ -27,11 +27,10 @@ from edge_far.bundle import (
 )
 from edge_far.compile.emit.ort_artifacts import write_ort_artifacts
 from edge_far.compile.emit.portable import emit_portable
-from edge_far.compile.forward.source import SourceModel, load_source
 from edge_far.compile.forward.trace import takes_token_types
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs, build_release_graph
 from edge_far.console import Console
-from edge_far.errors import ConfigError
+from edge_far.errors import ConfigError, Unavailable
 from edge_far.far.method import below_cut_frozen, cut_of, is_method, learning_modules
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.pooling import MeanPooledClassifier, pooling_of
@@ -39,10 +38,12 @@ from edge_far.far.prime import PrimingResult, PrimingSettings, prime, priming_st
 from edge_far.far.reconfigure import merge, original_layout, reconfigure, trained_parameters
 from edge_far.far.report import write_selection_report
 from edge_far.far.select import Selection, select_learners
+from edge_far.models.source import SourceModel, load_source
+from edge_far.models.tokenizers import unknown_share
 from edge_far.profile.document import Profile
 from edge_far.storage import staged_directory, write_json
 from edge_far.texts.batches import Batch, collate, plan_epoch
-from edge_far.texts.data import label_names, read_examples
+from edge_far.texts.data import Example, label_names, read_examples
 from edge_far.texts.encode import Encoded, Encoder
 
 __all__ = ["ExportSettings", "compile_bundle", "export_bundle", "sample_batches"]
@@ -51,6 +52,7 @@ NARROW_HIDDEN = 512
 NARROW_LEARNING_RATE = 3e-4
 WIDE_LEARNING_RATE = 1e-4
 SAMPLE_BATCHES = 8
+MOSTLY_UNKNOWN = 0.2
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,15 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
     pooling = pooling_of(settings.model, settings.pooling)
     if not is_method(settings.method):
         cut_of(settings.method, 1)  # says what is wrong with it, before minutes of work
-    source = load_source(settings.model, labels, settings.seed)
-    if pooling == "mean":
+    source = load_source(settings.model, labels, settings.seed, examples=examples, dropout=settings.dropout)
+    for warning in source.warnings:
+        console.warn(warning)
+    if not source.head.lost:
+        console.info(f"head: {source.head.kind}, {source.head.why}")
+    if pooling == "mean" and (source.head.kind == "new" or settings.pooling == "mean"):
         source.model = MeanPooledClassifier(source.model, settings.seed)
     settings = _within_positions(settings, source, console)
-    encoder = Encoder(source.tokenizer, settings.max_seq_len, token_types=takes_token_types(source.architecture))
-    encoded = encoder.encode(examples, labels)
+    encoded = _encode(source, examples, labels, settings, console)
     selection, priming = _choose_learners(source, encoded, settings, console)
     bundle = compile_bundle(source, labels, selection, priming, settings, console, sample_batches(encoded, settings))
     manifest = bundle.manifest
@@ -120,6 +125,7 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
         "pooling": manifest.model.pooling,
         "method": manifest.selection.rung,
         "labels": len(labels),
+        "head": source.head.kind,
         "retention": selection.retention,
         "selection": selection.method,
         "priming_steps": manifest.selection.priming_steps,
@@ -219,6 +225,32 @@ def compile_bundle(
 def sample_batches(encoded: Encoded, settings: ExportSettings) -> Iterator[Batch]:
     """Yield the few batches by which int8 chooses scales: the first of training."""
     return _batches(encoded, SAMPLE_BATCHES, settings)
+
+
+def _encode(
+    source: SourceModel, examples: list[Example], labels: list[str], settings: ExportSettings, console: Console
+) -> Encoded:
+    """Encode the training data; warn where the tokenizer hardly knows its language."""
+    config = source.model.config
+    token_types = takes_token_types(source.architecture)
+    encoder = Encoder(
+        source.tokenizer, settings.max_seq_len, token_types=token_types, vocabulary=int(config.vocab_size)
+    )
+    encoded = encoder.encode(examples, labels)
+    segments = 1 + int(encoded.type_ids.max(initial=0)) if encoded.type_ids is not None else 1
+    if token_types and segments > config.type_vocab_size:
+        raise Unavailable(
+            f"the texts have {segments} segments, and the model knows {config.type_vocab_size} (type_vocab_size)",
+            where=str(settings.train),
+            hint="leave out 'text_pair', or choose another model",
+        )
+    unknown = unknown_share(encoder.tokenizer, encoded)
+    if unknown > MOSTLY_UNKNOWN:
+        console.warn(
+            f"{settings.train}: {unknown:.0%} of the tokens are unknown to this tokenizer: are its language, case and "
+            "alphabet those of the data?"
+        )
+    return encoded
 
 
 def _choose_learners(

@@ -26,6 +26,7 @@ from edge_far.daemon.training.candidate import LEARNERS, ChildFailed, ensure_fac
 from edge_far.daemon.training.material import write_material
 from edge_far.daemon.training.phase import TrainingPhase
 from edge_far.daemon.training.supervisor import Supervisor
+from edge_far.daemon.training.unreadable import quarantine_unreadable
 from edge_far.errors import DataError
 from edge_far.storage import fsync_directory, storage_error
 
@@ -109,6 +110,7 @@ class AdaptationCycle:
         arguments = comparison_arguments(context, row.base, factory)
         run_to_end(context, self._supervisor, arguments, self._files.output("decide"))
         decision = json.loads(self._files.decision.read_bytes())
+        self._quarantine(decision.pop("left_out"))
         details: dict[str, Any] = {"decision": decision}
         if not decision["accepted"]:
             return self._end(row, "rejected", "; ".join(decision["reasons"]), details)
@@ -119,6 +121,11 @@ class AdaptationCycle:
                 return self._end(row, "rejected", health.text, details)
         candidate = context.releases.next_id(self._files.candidate)
         return self._journal.update(row, state="decided", candidate=candidate, details=details)
+
+    def _quarantine(self, left_out: dict[str, dict[str, str]]) -> None:
+        """Put the held-out examples that the models could not read into quarantine."""
+        quarantine_unreadable(self._context.store, left_out.get("device", {}), self._files.held_out)
+        quarantine_unreadable(self._context.store, left_out.get("base", {}), self._files.base)
 
     def _release(self, row: CycleRow) -> CycleRow:
         """Publish the candidate and make it current, unless someone changed the current release meanwhile."""

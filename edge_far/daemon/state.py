@@ -53,6 +53,11 @@ class CycleDirectory:
         return self.root / "control"
 
     @property
+    def left_out(self) -> Path:
+        """Return which examples the trainer could not read, and why."""
+        return self.root / "left_out.json"
+
+    @property
     def candidate(self) -> Path:
         """Return the directory that becomes a release."""
         return self.root / "candidate"

@@ -7,9 +7,10 @@ ignored.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -55,15 +56,31 @@ class Encoded:
         """Token ids of each example, as int32 views."""
         return [self.tokens[start:stop] for start, stop in zip(self.starts[:-1], self.starts[1:], strict=True)]
 
+    def without(self, left_out: Collection[int]) -> Encoded:
+        """Return the others; `left_out` counts the examples from 0."""
+        kept = np.ones(len(self), bool)
+        kept[list(left_out)] = False
+        tokens = np.repeat(kept, self.lengths)
+        return replace(
+            self,
+            tokens=self.tokens[tokens],
+            starts=np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths[kept])]),
+            type_ids=None if self.type_ids is None else self.type_ids[tokens],
+            labels=self.labels[kept],
+        )
+
 
 class Encoder:
     """Encodes examples as the model's tokenizer does, special tokens included."""
 
-    def __init__(self, tokenizer_json: Path, max_seq_len: int, *, token_types: bool = True) -> None:
+    def __init__(
+        self, tokenizer_json: Path, max_seq_len: int, *, token_types: bool = True, vocabulary: int | None = None
+    ) -> None:
         """Load `tokenizer_json`; `token_types` keeps the segment of each token for models that have segments.
 
-        Raises InputMissing, BundleError when the file is not a tokenizer, ConfigError when max_seq_len is too
-        small.
+        `vocabulary` is the number of rows of the model's table, which ids must stay below (None: not checked).
+        Raises InputMissing, BundleError when the file is not a tokenizer of this model, ConfigError when max_seq_len
+        is too small.
         """
         path = Path(tokenizer_json)
         if not path.is_file():
@@ -74,39 +91,46 @@ class Encoder:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BundleError(f"not a tokenizer: {reason}", where=str(path), hint="copy the bundle again") from error
         self.max_seq_len = max_seq_len
+        self.vocabulary = vocabulary
         self.token_types = token_types
         special = self.tokenizer.num_special_tokens_to_add(True)
         if max_seq_len < special + 2:
             raise ConfigError(f"max_seq_len {max_seq_len} leaves no room for text", hint=f"at least {special + 2}")
         self.pad_id = _pad_id(self.tokenizer)
+        if vocabulary is not None and self.pad_id >= vocabulary:
+            raise BundleError(
+                f"pads with the id {self.pad_id}, and the model knows {vocabulary}",
+                where=str(path),
+                hint="export a bundle whose tokenizer fits its model",
+            )
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length=max_seq_len, strategy="longest_first", direction="right")
         self._shortener = Shortener(self.tokenizer, max_seq_len)
 
-    def encode(self, examples: Iterable[Example], labels: Sequence[str] | None) -> Encoded:
+    def encode(
+        self, examples: Iterable[Example], labels: Sequence[str] | None, left_out: dict[int, str] | None = None
+    ) -> Encoded:
         """Encode examples; `labels` gives each label its number, None leaves all labels at -1.
 
         Examples are taken one by one and not kept, so that long texts never lie in memory together. Raises DataError
-        on a label that is not in `labels`, or, after the last example, on a text without a token.
+        on a label that is not in `labels`, and, after the last example, on a text that the model cannot read: without
+        a token, or with a token it does not know. With `left_out` such texts are left out, and told there: why, by
+        their numbers from 0.
         """
         numbers = {label: number for number, label in enumerate(labels or ())}
         tokens, types, ends, targets = array("i"), array("b"), array("q", [0]), array("q")  # int32, int8, int64, int64
-        truncated, empty = 0, None
+        truncated = 0
         for part in self._batches(examples):
             inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in part]
-            for encoding in self.tokenizer.encode_batch_fast(inputs):
+            for encoding in self._encodings(inputs):
                 ids = encoding.ids
-                if not ids and empty is None:
-                    empty = len(ends)
                 truncated += bool(encoding.overflowing)
                 tokens.extend(ids)
                 ends.append(len(tokens))
                 if self.token_types:
                     types.extend(encoding.type_ids)
             targets.extend(-1 if labels is None else _number(example, numbers) for example in part)
-        if empty is not None:
-            raise DataError(f"the text of example {empty} gives no token", hint="remove the example")
-        return Encoded(
+        encoded = Encoded(
             tokens=np.asarray(tokens),
             starts=np.asarray(ends),
             type_ids=np.asarray(types) if self.token_types else None,
@@ -115,6 +139,35 @@ class Encoder:
             pad_id=self.pad_id,
             max_seq_len=self.max_seq_len,
         )
+        unreadable = self._unreadable(encoded)
+        if not unreadable:
+            return encoded
+        if left_out is None:
+            number, reason = next(iter(unreadable.items()))
+            text = self.tokenizer.decode(encoded.ids[number].tolist(), skip_special_tokens=False)
+            raise DataError(f"the text of example {number + 1} {reason}: {text[:60]!r}", hint="remove the example")
+        left_out.update(unreadable)
+        return encoded.without(unreadable)
+
+    def _encodings(self, inputs: list[str | tuple[str, str]]) -> list[Any]:
+        try:
+            return list(self.tokenizer.encode_batch_fast(inputs))
+        except Exception as error:  # the package raises plain Exception
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BundleError(
+                f"the tokenizer cannot encode a text: {reason}", hint="export a bundle with a sound tokenizer.json"
+            ) from error
+
+    def _unreadable(self, encoded: Encoded) -> dict[int, str]:
+        """Return the examples, by number from 0, that a graph would fail on without a word why, and what they have."""
+        wrong = dict.fromkeys(np.flatnonzero(encoded.lengths == 0).tolist(), "gives no token")
+        if self.vocabulary is not None:
+            places = np.flatnonzero(encoded.tokens >= self.vocabulary)
+            examples = np.searchsorted(encoded.starts, places, side="right") - 1
+            for example, number in zip(examples.tolist(), encoded.tokens[places].tolist(), strict=True):
+                token = self.tokenizer.id_to_token(number)
+                wrong[example] = f"has the token {token!r} (id {number}), and the model knows {self.vocabulary} tokens"
+        return dict(sorted(wrong.items()))
 
     def _batches(self, examples: Iterable[Example]) -> Iterator[list[Example]]:
         """Yield what goes to the tokenizer at once: while it works it takes some 300 bytes for each of theirs."""

@@ -1,17 +1,22 @@
-"""`export_bundle` from a saved model and a file of examples: calibration reaches both graphs of int8."""
+"""`export_bundle` from a saved model and a file of examples: what the user is told, and what the compiler is given."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 import onnx_ir as ir
+import torch
+from safetensors.torch import load_file, save_file
 
+from edge_far.compile import pipeline
 from edge_far.compile.pipeline import ExportSettings, export_bundle
 from edge_far.console import Console
+from edge_far.errors import Unavailable
 from edge_far.profile.document import load_profile
 from tests.tiny_models import MAX_POSITIONS, make_examples, make_tiny, make_tokenizer
 
@@ -21,16 +26,26 @@ FROZEN = 58  # of 64 nodes, at 10 % retention
 LOOKED_AT = 3  # a twentieth of them
 
 
-def test_every_frozen_branch_looks_at_a_few_of_its_nodes(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    make_tiny("bert").save_pretrained(model)
-    make_tokenizer("bert").save(str(model / "tokenizer.json"))
-    train = tmp_path / "train.jsonl"
-    train.write_text("".join(json.dumps(example) + "\n" for example in make_examples(40)), encoding="utf-8")
-    settings = ExportSettings(
+class Reached(Exception):
+    """The export came as far as the choice of learners."""
+
+
+def settings_for(
+    directory: Path, architecture: str = "bert", examples: list[dict[str, str]] | None = None, **config: Any
+) -> ExportSettings:
+    """Save a tiny model, whose config.json has `config`, and examples; return the settings of an export of int8."""
+    model = directory / "model"
+    make_tiny(architecture).save_pretrained(model)
+    make_tokenizer(architecture).save(str(model / "tokenizer.json"))
+    document = json.loads((model / "config.json").read_bytes()) | config
+    (model / "config.json").write_text(json.dumps(document))
+    train = directory / "train.jsonl"
+    lines = [json.dumps(example) + "\n" for example in examples or make_examples(40)]
+    train.write_text("".join(lines), encoding="utf-8")
+    return ExportSettings(
         model=str(model),
         train=train,
-        out=tmp_path / "bundle",
+        out=directory / "bundle",
         profile=load_profile("workstation"),
         selection="magnitude",
         retention=0.1,
@@ -46,10 +61,67 @@ def test_every_frozen_branch_looks_at_a_few_of_its_nodes(tmp_path: Path) -> None
         seed=0,
         with_ort=False,
     )
+
+
+def test_every_frozen_branch_looks_at_a_few_of_its_nodes(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
     summary = export_bundle(settings, Console(quiet=True))
-    assert summary["frozen_precision"] == "int8"
+    assert (summary["frozen_precision"], summary["head"]) == ("int8", "new")
     for name in ("step", "infer"):
         graph = ir.load(tmp_path / "bundle" / "portable" / f"{name}.onnx").graph
         looks = [node for node in graph if node.op_type == "Slice" and "Gelu" in str(node.inputs[0].name)]
         assert [node.inputs[2].const_value.numpy().tolist() for node in looks] == [[LOOKED_AT]] * 2
         assert {int(node.inputs[0].shape[-1]) for node in looks} == {FROZEN}
+
+
+@pytest.fixture
+def reached(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Stop an export before its learners are chosen; return what it would choose them by."""
+    seen: list[Any] = []
+
+    def stop(*arguments: Any) -> None:
+        seen.extend(arguments)
+        raise Reached
+
+    monkeypatch.setattr(pipeline, "_choose_learners", stop)
+    return seen
+
+
+def test_roberta_s_texts_end_where_its_positions_do(
+    reached: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = [{"text": " ".join(["w3"] * 90), "label": label} for label in ("a", "b")]
+    settings = settings_for(tmp_path, "roberta", long, pad_token_id=3, max_position_embeddings=34)
+    table = "roberta.embeddings.position_embeddings.weight"
+    weights = load_file(settings.model + "/model.safetensors")
+    save_file(weights | {table: weights[table][:34].clone()}, settings.model + "/model.safetensors")
+    with pytest.raises(Reached):
+        export_bundle(settings, Console(quiet=True))
+    source, encoded, settings, _ = reached
+    assert settings.max_seq_len == encoded.max_seq_len == 24
+    assert "the model reads at most 24 tokens: --max-seq-len lowered from 64" in capsys.readouterr().err
+    assert source.model(input_ids=torch.tensor(encoded.ids[0][None], dtype=torch.int64)).logits.isfinite().all()
+
+
+def test_what_does_not_fit_is_told(reached: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign = [{"text": "w1 mot inconnu", "label": label} for label in "abcde"]
+    settings = settings_for(tmp_path, examples=foreign, id2label=dict(enumerate("vwxyz")))
+    capsys.readouterr()
+    with pytest.raises(Reached):
+        export_bundle(settings, Console(quiet=True))
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("warning: a new head: its labels ('v', 'w', 'x', ...) are not the data's")
+    assert told[1].endswith(
+        "67% of the tokens are unknown to this tokenizer: are its language, case and alphabet those of the data?"
+    )
+
+
+def test_pairs_for_a_model_of_one_segment(reached: list[Any], tmp_path: Path) -> None:
+    pairs = [{"text": "w1", "text_pair": "w2", "label": label} for label in "ab"]
+    settings = settings_for(tmp_path, examples=pairs, type_vocab_size=1)
+    table = "bert.embeddings.token_type_embeddings.weight"
+    weights = load_file(settings.model + "/model.safetensors")
+    save_file(weights | {table: weights[table][:1].clone()}, settings.model + "/model.safetensors")
+    with pytest.raises(Unavailable, match=r"the texts have 2 segments, and the model knows 1 \(type_vocab_size\)"):
+        export_bundle(settings, Console(quiet=True))
+    assert not reached

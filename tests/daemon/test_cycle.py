@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from edge_far.daemon.state import StateDirectory
+from edge_far.daemon.store.identity import example_key, is_held_out
 from tests.daemon.field import Field, has_stepped, kill_trainer, trainer_of, wait_for
+from tests.foreign_tokens import FOREIGN, with_foreign_token
 
 pytestmark = pytest.mark.device
 
@@ -285,3 +287,31 @@ def test_too_hot_to_start_says_the_measured_value(field: Field) -> None:
     assert "71 C (cpu-thermal), 65 C allowed" in field.once(status=75)["deferred"]
     status = field.status()
     assert status["state"] == "deferred" and "71 C" in status["summary"]
+
+
+def test_a_text_with_a_token_that_the_model_does_not_have_is_quarantined_alone(field: Field, tmp_path: Path) -> None:
+    field.bundle = with_foreign_token(field.bundle, tmp_path / "bundle")
+    field.feed(600)
+    texts = [f"w{number} {FOREIGN} w{number}" for number in range(20)]
+    judging = sum(is_held_out(example_key(text), 0.2) for text in texts)
+    assert 0 < judging < 20, "the trainer meets some, the gate the others"
+    field.drop("".join(json.dumps({"text": text, "label": "label-0"}) + "\n" for text in texts))
+    cycle = field.once()["cycle"]
+    assert cycle["outcome"] == "released"
+    lines = field.run("store", "quarantine")["lines"]
+    assert sorted(entry["line"] for entry in lines) == list(range(1, 21))
+    assert all(f"has the token '{FOREIGN}' (id 100), and the model knows 100 tokens" in e["reason"] for e in lines)
+    assert cycle["details"]["unreadable"] == 20 - judging
+    status = field.status()["examples"]
+    assert (status["quarantined"], status["set_aside"]) == (20, 0)
+    assert cycle["details"]["decision"]["device"]["examples"] == status["held_out"]
+
+
+def test_nothing_but_texts_that_the_model_cannot_read(field: Field, tmp_path: Path) -> None:
+    field.bundle = with_foreign_token(field.bundle, tmp_path / "bundle")
+    field.feed(400, prefix=f"{FOREIGN} ")
+    cycle = field.once()["cycle"]
+    assert cycle["outcome"] == "discarded" and "the model can read none of the texts" in cycle["details"]["reason"]
+    status = field.status()["examples"]
+    assert (status["set_aside"], status["quarantined"]) == (0, cycle["details"]["unreadable"])
+    assert status["quarantined"] > 250

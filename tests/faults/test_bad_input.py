@@ -12,6 +12,7 @@ import pytest
 
 from edge_far.bundle import FORMAT, Bundle
 from tests.faults.processes import fail, succeed
+from tests.foreign_tokens import FOREIGN, with_foreign_token
 
 pytestmark = pytest.mark.device
 
@@ -199,6 +200,22 @@ def test_run_that_is_not_there_or_not_finished(bundle: Path, finished: Path, tmp
     (damaged / "result.json").write_text("{")
     fail(65, "predict", bundle, "--run", damaged, "w1", says="the run is damaged")
     assert not (tmp_path / "model").exists()
+
+
+def test_text_with_a_token_that_the_model_does_not_have(bundle: Path, tmp_path: Path) -> None:
+    foreign = with_foreign_token(bundle, tmp_path / "bundle")
+    data, left_out = tmp_path / "data.jsonl", tmp_path / "left-out.json"
+    data.write_text(GOOD + GOOD.replace("w2", FOREIGN))
+    says = f"example 2 has the token '{FOREIGN}' (id 100), and the model knows 100 tokens: "
+    train = ["train", foreign, "--train", data, "--out", tmp_path / "run"]
+    for command in (train, ["eval", foreign, "--data", data]):
+        assert fail(65, *command, says=says)["where"] == str(data)
+    for texts in (["--data", data], ["w1 w2", f"w1 {FOREIGN}"]):
+        fail(65, "predict", foreign, *texts, says=says)
+    assert not (tmp_path / "run").exists()
+    assert len(succeed("predict", foreign, "w1 w2")["predictions"]) == 1
+    assert succeed(*train, "--left-out", left_out)["steps"] > 0
+    assert list(json.loads(left_out.read_bytes())) == ["1"]
 
 
 def test_evaluation_on_unlabelled_data(bundle: Path, tmp_path: Path) -> None:

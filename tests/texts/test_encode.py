@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import WordLevel, WordPiece
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
@@ -96,3 +96,35 @@ def test_errors(tokenizer_json: Path, tmp_path: Path) -> None:
         Encoder(tokenizer_json, 4)
     with pytest.raises(DataError, match="unknown label 'c'"):
         Encoder(tokenizer_json, 16).encode([Example("on", None, "c")], ["a"])
+
+
+def test_texts_that_the_model_cannot_read(tokenizer_json: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(tokenizer_json))
+    tokenizer.add_special_tokens(["<ent>"])
+    tokenizer.save(str(tmp_path / "t.json"))
+    encoder = Encoder(tmp_path / "t.json", 16, vocabulary=len(WORDS))
+    readable = [Example("on", "the light", "a"), Example("turn off", None, "b"), Example("light", None, "a")]
+    texts = [readable[0], Example("turn <ent> on", None, "b"), *readable[1:], Example("<ent> <ent>", None, "b")]
+    says = rf"the text of example 2 has the token '<ent>' \(id 9\), and the model knows {len(WORDS)} tokens"
+    with pytest.raises(DataError, match=says) as caught:
+        encoder.encode(texts, ["a", "b"])
+    assert caught.value.exit_code == 65 and caught.value.hint
+    left_out: dict[int, str] = {}
+    found, expected = encoder.encode(texts, ["a", "b"], left_out), encoder.encode(readable, ["a", "b"])
+    assert list(left_out) == [1, 4]
+    for name in ("tokens", "starts", "type_ids", "labels"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    assert len(encoder.encode([texts[1]], None, {})) == 0
+    assert len(Encoder(tmp_path / "t.json", 16).encode(texts, ["a", "b"])) == 5  # a caller that cannot know
+
+
+def test_padding_that_the_model_does_not_have(tokenizer_json: Path) -> None:
+    with pytest.raises(BundleError, match="pads with the id 0, and the model knows 0"):
+        Encoder(tokenizer_json, 16, vocabulary=0)
+
+
+def test_a_tokenizer_that_fails_on_a_text(tokenizer_json: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer(WordPiece({"[PAD]": 0, "a": 1}, unk_token="[UNK]"))  # there is no [UNK]
+    tokenizer.save(str(tmp_path / "t.json"))
+    with pytest.raises(BundleError, match="cannot encode a text: WordPiece error: Missing"):
+        Encoder(tmp_path / "t.json", 16).encode([Example("b")], None)

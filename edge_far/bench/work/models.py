@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, DistilBertConfig
 
 from edge_far.bench.work.geometries import GEOMETRIES, Geometry
-from edge_far.errors import Unavailable
+from edge_far.models.guard import guarded
 
 __all__ = ["LABELS", "make_config", "make_model", "max_positions"]
 
@@ -33,14 +33,9 @@ def make_config(model: str, *, dropout: bool) -> Any:
     if model in GEOMETRIES:
         config = _config_of(GEOMETRIES[model])
     else:
-        try:
+        hint = "name a directory with a config.json of BERT, DistilBERT or RoBERTa"
+        with guarded("cannot read the model's configuration", model, hint):
             config = AutoConfig.from_pretrained(Path(model), num_labels=LABELS)
-        except (OSError, ValueError, KeyError) as error:
-            raise Unavailable(
-                f"cannot read the model's configuration: {str(error).splitlines()[0]}",
-                where=model,
-                hint="name a directory with a config.json of BERT, DistilBERT or RoBERTa",
-            ) from error
     if not dropout:
         for name in _DROPOUTS:
             if getattr(config, name, None):
@@ -51,10 +46,8 @@ def make_config(model: str, *, dropout: bool) -> Any:
 def make_model(config: Any, *, attention: str, seed: int) -> torch.nn.Module:
     """Return a classifier with random weights; `attention` is eager or sdpa. Raises Unavailable."""
     torch.manual_seed(seed)
-    try:
+    with guarded("transformers cannot make this model", config.model_type, "choose BERT, DistilBERT or RoBERTa"):
         model: torch.nn.Module = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
-    except ValueError as error:
-        raise Unavailable(f"transformers cannot make this model: {str(error).splitlines()[0]}") from error
     return model
 
 

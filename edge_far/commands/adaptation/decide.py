@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", type=Path)
     parser.add_argument("--settings", required=True, type=json.loads)
     parser.add_argument("--max-seq-len", required=True, type=int)
+    parser.add_argument("--vocabulary", type=int)
     parser.add_argument("--threads", default=1, type=int)
 
 
@@ -35,6 +36,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         held_out=options.held_out,
         settings=GateSettings(**options.settings),
         max_seq_len=options.max_seq_len,
+        vocabulary=options.vocabulary,
         threads=options.threads,
         factory=options.factory,
         base=options.base,

@@ -52,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--learners", type=Path, metavar="FILE", help="start from these (learners.safetensors of a run or a release)"
     )
+    parser.add_argument(
+        "--left-out",
+        type=Path,
+        metavar="FILE",
+        help="leave out training texts that the model cannot read, and write to this JSON file which and why",
+    )
     parser.add_argument("--control", type=Path, metavar="FILE", help="a file that says run, pause or stop")
     add_profile_arguments(parser)
     add_budget_argument(parser)

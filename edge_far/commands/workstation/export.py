@@ -166,7 +166,7 @@ def render(document: dict[str, Any]) -> str:
         [
             f"bundle      {document['bundle']} ({document['bundle_mib']} MiB, {document['seconds']} s)",
             f"model       {document['model']} ({document['architecture']}, {document['pooling']} pooling), "
-            f"{document['labels']} labels",
+            f"{document['labels']} labels, head {document['head']}",
             f"method      {document['method']}",
             f"selection   {document['selection']}, retention {document['retention']:g}; priming {primed}",
             f"trained     {document['trained_parameters']:,} of {document['model_parameters']:,} parameters",

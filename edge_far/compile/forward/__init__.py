@@ -1,5 +1,5 @@
 """From a transformers model to a canonical forward graph.
 
-Begin in source.py, then trace.py, fold.py, canonicalise.py. Knows nothing of gradients;
+Begin in trace.py, fold.py, canonicalise.py. Knows nothing of gradients;
 imports graph/ and far/ alone.
 """

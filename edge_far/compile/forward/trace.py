@@ -16,6 +16,7 @@ import torch
 
 from edge_far.errors import Unavailable
 from edge_far.far.pooling import MeanPooledClassifier
+from edge_far.models.guard import reason_of
 
 __all__ = ["export_forward", "takes_token_types"]
 
@@ -85,7 +86,7 @@ def export_forward(model: torch.nn.Module, architecture: str, trained: Collectio
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise Unavailable(
-                f"torch.onnx cannot export this model: {str(error).splitlines()[0]}",
+                f"torch.onnx cannot export this model: {reason_of(error.__cause__ or error)}",
                 where=type(model).__name__,
                 hint="supported are BERT, DistilBERT and RoBERTa classifiers",
             ) from error

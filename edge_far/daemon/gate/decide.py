@@ -7,6 +7,7 @@ with their weights mapped, so that the smallest board can do it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from edge_far.device.board.cpu import cpu_share
 from edge_far.device.board.memory import use_one_heap
 from edge_far.device.evaluation import predict_logits
 from edge_far.device.file_model import FileModel
-from edge_far.texts.data import iterate_examples
-from edge_far.texts.encode import Encoded, Encoder
+from edge_far.texts.data import Example, iterate_examples
+from edge_far.texts.encode import Encoder
 
 __all__ = ["Question", "decide_on_files"]
 
@@ -27,7 +28,8 @@ __all__ = ["Question", "decide_on_files"]
 class Question:
     """The directories of both models, the files of labelled examples, and how the gate asks.
 
-    `factory` and `base` go together: how much may be forgotten of the host's samples.
+    `factory` and `base` go together: how much may be forgotten of the host's samples. `vocabulary` is the number of
+    tokens that the models know.
     """
 
     candidate: Path
@@ -35,34 +37,51 @@ class Question:
     held_out: Path
     settings: GateSettings
     max_seq_len: int
+    vocabulary: int | None = None
     threads: int = 1
     factory: Path | None = None
     base: Path | None = None
 
 
 def decide_on_files(question: Question) -> dict[str, object]:
-    """Return the decision and its settings as a JSON document; raises DataError or InputMissing for a wrong file."""
+    """Return the decision and its settings as a JSON document; raises DataError or InputMissing for a wrong file.
+
+    Its `left_out` names the held-out texts that the models cannot read: why, by their numbers from 0.
+    """
     use_one_heap()
+    left_out: dict[str, dict[int, str]] = {}
     files = {"device": question.held_out} | ({"base": question.base} if question.base is not None else {})
-    candidate = _answers(question.candidate, files, question)
-    current = _answers(question.current, {"device": files["device"]}, question)
+    candidate = _answers(question.candidate, files, question, left_out)
+    current = _answers(question.current, {"device": files["device"]}, question, left_out)
     device = Answers(candidate["device"][0], candidate["device"][1], current["device"][1])
     base = None
     if question.base is not None:
         reference = question.factory or question.current
-        asked = _answers(reference, {"base": question.base}, question)
+        asked = _answers(reference, {"base": question.base}, question, left_out)
         base = Answers(candidate["base"][0], candidate["base"][1], asked["base"][1])
     decision = decide(device, base, question.settings)
-    return {**decision.as_document(), "settings": dataclasses.asdict(question.settings)}
+    settings = dataclasses.asdict(question.settings)
+    return {**decision.as_document(), "settings": settings, "left_out": left_out}
 
 
-def _answers(directory: Path, files: dict[str, Path], question: Question) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return labels [N] and logits [N, C] for each file."""
+def _answers(
+    directory: Path, files: dict[str, Path], question: Question, left_out: dict[str, dict[int, str]]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return labels [N] and logits [N, C] for each file; what the first model cannot read, the others are not asked."""
     model = FileModel(directory, cpu_share().threads(question.threads))
-    encoder = Encoder(model.tokenizer, question.max_seq_len, token_types=model.token_types)
+    encoder = Encoder(
+        model.tokenizer, question.max_seq_len, token_types=model.token_types, vocabulary=question.vocabulary
+    )
     result = {}
     for name, path in files.items():
-        examples = iterate_examples(path, labels=model.labels) if path.stat().st_size else []
-        encoded: Encoded = encoder.encode(examples, model.labels)
-        result[name] = (encoded.labels, predict_logits(model.logits, encoded, len(model.labels)))
+        examples: Iterable[Example] = iterate_examples(path, labels=model.labels) if path.stat().st_size else []
+        asked_before = name in left_out
+        if asked_before:
+            examples = (example for number, example in enumerate(examples) if number not in left_out[name])
+        encoded = encoder.encode(examples, model.labels, None if asked_before else left_out.setdefault(name, {}))
+        logits = np.zeros((0, len(model.labels)), np.float32)
+        result[name] = (
+            encoded.labels,
+            predict_logits(model.logits, encoded, len(model.labels)) if len(encoded) else logits,
+        )
     return result

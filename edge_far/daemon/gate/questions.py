@@ -33,6 +33,8 @@ def comparison_arguments(context: Context, current: str, factory: str | None) ->
         json.dumps(_settings(context.profile.adaptation)),
         "--max-seq-len",
         str(context.bundle.manifest.defaults.max_seq_len),
+        "--vocabulary",
+        str(context.bundle.manifest.model.vocabulary),
         "--threads",
         str(context.profile.compute.threads),
         "--out",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edge_far.daemon.store.database import Database
 
-__all__ = ["Retention", "remove_examples", "remove_predictions", "remove_quarantined"]
+__all__ = ["Retention", "remove_example", "remove_examples", "remove_predictions", "remove_quarantined"]
 
 DAY_S = 86400.0
 MIB = 1 << 20
@@ -30,6 +30,14 @@ class Retention:
 def remove_examples(database: Database, limits: Retention, now_s: float) -> int:
     """Remove examples beyond the limits, the earliest change first; return how many."""
     return _remove(database, "examples", "change DESC", limits, now_s)
+
+
+def remove_example(database: Database, key: bytes) -> tuple[str, int] | None:
+    """Remove the example named `key`, also from the host's samples; return file and line it came from, if it did."""
+    found = database.row("SELECT file, line FROM examples WHERE key = ?", (key,))
+    database.run("DELETE FROM examples WHERE key = ?", (key,))
+    database.run("DELETE FROM replay WHERE key = ?", (key,))
+    return None if found is None else (str(found[0]), int(found[1]))
 
 
 def remove_predictions(database: Database, limits: Retention, now_s: float) -> int:

@@ -19,6 +19,7 @@ from edge_far.daemon.training.child_end import ChildEnd
 from edge_far.daemon.training.interruptions import Interruptions
 from edge_far.daemon.training.overseer import Overseer
 from edge_far.daemon.training.supervisor import Supervisor
+from edge_far.daemon.training.unreadable import quarantine_unreadable, read_left_out
 from edge_far.errors import BudgetError, ConfigError, DataError, Deferred, EdgeFarError, StorageError
 
 __all__ = ["TrainingPhase"]
@@ -48,14 +49,24 @@ class TrainingPhase:
             if Interruptions.of(row.details).ask_for_smaller_plan and _micro_batch(row, run) > 1:
                 return self._smaller_plan(row, run)
             row, end = self._watched_trainer(row, run)
+            row = self._quarantine(row)
             if end.stopped and end.status != 0:
                 raise Deferred(f"training stopped at step {end.progress.step} of {end.progress.steps}: {end.stopped}")
             if end.status != 0:
                 return self._failed(row, run, end)
+        row = self._quarantine(row)  # once more: the last daemon may have died before it
         build_candidate(self._context, self._supervisor, run, self._files.candidate)
         result = json.loads((run / "result.json").read_bytes())
         figures = {name: result[name] for name in KEPT_FIGURES}
         return self._journal.update(row, state="trained", details={"training": figures})
+
+    def _quarantine(self, row: CycleRow) -> CycleRow:
+        """Put what the trainer could not read into quarantine, and note how many."""
+        files = self._files
+        count = quarantine_unreadable(self._context.store, read_left_out(files.left_out), files.train)
+        if not count:
+            return row
+        return self._journal.update(row, details={"unreadable": row.details.get("unreadable", 0) + count})
 
     # --- the trainer ------------------------------------------------------------------------------------------
 
@@ -108,6 +119,8 @@ class TrainingPhase:
             str(row.details["epochs"]),
             "--learning-rate",
             repr(row.details["learning_rate"]),
+            "--left-out",
+            self._files.left_out,
             "--control",
             self._files.control,
             "--cache",
@@ -130,6 +143,8 @@ class TrainingPhase:
         described = end.describe()
         if end.broken_environment:
             raise end.unavailable("the trainer")
+        if end.status == DataError.exit_code and row.details.get("unreadable"):
+            return self._end(row, "discarded", described)  # what is left waits for others to train with
         if end.died or end.status not in (*PASSED_ON, Deferred.exit_code, ConfigError.exit_code):
             return self._died(row, run, end)
         if end.status == Deferred.exit_code:

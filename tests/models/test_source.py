@@ -25,7 +25,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_name_is_the_directory_s_or_says_more_where_that_says_nothing(saved: Path, tmp_path: Path) -> None:
-    from edge_far.compile.forward.source import load_source
+    from edge_far.models.source import load_source
 
     assert load_source(str(saved), LABELS, 0).name == "my-bert"
     unnamed = tmp_path / "model"
@@ -46,7 +46,7 @@ def test_loading_prints_nothing_and_leaves_progress_bars_as_they_were(
 ) -> None:
     from transformers.utils import logging
 
-    from edge_far.compile.forward.source import load_source
+    from edge_far.models.source import load_source
 
     before = logging.is_progress_bar_enabled()
     capfd.readouterr()
@@ -59,7 +59,7 @@ def test_loading_prints_nothing_and_leaves_progress_bars_as_they_were(
 def test_same_seed_same_new_head(saved: Path) -> None:
     import torch
 
-    from edge_far.compile.forward.source import load_source
+    from edge_far.models.source import load_source
 
     heads = [load_source(str(saved), LABELS[:2], seed).model.classifier.weight for seed in (1, 1, 2)]
     assert torch.equal(heads[0], heads[1])
@@ -67,7 +67,7 @@ def test_same_seed_same_new_head(saved: Path) -> None:
 
 
 def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
-    from edge_far.compile.forward.source import load_source
+    from edge_far.models.source import load_source
 
     with pytest.raises(InputMissing, match=r"config\.json is missing"):
         load_source(str(tmp_path), LABELS, 0)
@@ -83,7 +83,7 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_only_the_head_may_be_new(saved: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    from edge_far.compile.forward.source import load_source
+    from edge_far.models.source import load_source
 
     for file in saved.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -1,0 +1,154 @@
+"""config.json: every wrong key is named before a weight is read, and what does not matter is not looked at."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from edge_far.errors import InputMissing, Unavailable
+from tests.models.conftest import SaveModel, refused
+
+pytestmark = pytest.mark.host
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("layer_norm_eps", "1e-12", 'layer_norm_eps is "1e-12", not a number'),
+        ("hidden_dropout_prob", None, "hidden_dropout_prob is null, not a number"),
+        ("hidden_dropout_prob", 1.0, "below 1"),
+        ("attention_probs_dropout_prob", [0.1], "attention_probs_dropout_prob is [0.1]"),
+        ("classifier_dropout", "no", "classifier_dropout is no"),
+        ("initializer_range", float("nan"), "initializer_range is NaN"),
+        ("hidden_size", 32.0, "hidden_size is 32.0, not a whole number"),
+        ("vocab_size", True, "vocab_size is true, not a whole number"),
+        ("num_hidden_layers", 0, "num_hidden_layers is 0"),
+        ("intermediate_size", 10**12, "intermediate_size is 1000000000000"),
+        ("type_vocab_size", "2", 'type_vocab_size is "2"'),
+        ("pad_token_id", -1, "pad_token_id is -1"),
+        ("pad_token_id", 100, "pad_token_id is 100, and vocab_size 100"),
+        ("num_attention_heads", 3, "hidden_size is 32, which 3 attention heads do not divide"),
+        ("max_position_embeddings", 4, "texts of 4 tokens"),
+        ("hidden_act", "gelu_new", "hidden_act is gelu_new"),
+        ("hidden_act", "silu", "training knows gelu, relu, tanh, linear alone"),
+        ("hidden_act", {"name": "gelu"}, "hidden_act is"),
+        ("quantization_config", {"load_in_8bit": True, "quant_method": "bitsandbytes"}, "quantised by bitsandbytes"),
+        ("quantization_config", [1], "save it in float32 or float16 first"),
+        ("is_decoder", True, "configured as a decoder"),
+        ("position_embedding_type", "relative_key", "position_embedding_type is relative_key"),
+        ("pruned_heads", {"0": [1]}, "pruned_heads"),
+        ("problem_type", "multi_label_classification", "problem_type is multi_label_classification"),
+        ("problem_type", "regression", "each text one label"),
+        ("problem_type", 7, "problem_type is 7"),
+        ("model_type", "camembert", "supported are bert, roberta, distilbert"),
+        ("model_type", 5, "model_type is 5"),
+        ("model_type", None, 'add "model_type": "bert"'),
+        ("id2label", ["a", "b"], "id2label is an array"),
+        ("id2label", {"x": "a"}, "id2label has the key 'x'"),
+        ("id2label", {"0": None}, "id2label.0 is null"),
+    ],
+)
+def test_a_wrong_key_is_named(key: str, value: object, says: str, model: SaveModel) -> None:
+    directory = model(**{key: value})
+    (directory / "model.safetensors").write_bytes(b"never read")
+    error = refused(Unavailable, says, model=directory)
+    assert error.where == str(directory / "config.json")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"return_dict": False},
+        {"chunk_size_feed_forward": 8},
+        {"output_hidden_states": True, "output_attentions": True, "torchscript": True, "use_cache": "x"},
+        {"dtype": "nonsense", "torch_dtype": 7, "architectures": "BertModel", "label2id": [1]},
+        {"auto_map": {"AutoConfig": "mine.Config"}, "transformers_weights": "../other.safetensors"},
+        {"id2label": None, "pad_token_id": None, "classifier_dropout": None},
+        {"hidden_act": "gelu_python"},
+        {"attention_probs_dropout_prob": 0},
+    ],
+    ids=lambda config: next(iter(config)),
+)
+def test_what_does_not_change_the_weights_meaning_just_loads(config: dict[str, Any], model: SaveModel) -> None:
+    import torch
+
+    from edge_far.models.source import load_source
+
+    plain = load_source(str(model()), ["a", "b", "c", "d", "e"], 0).model
+    loaded = load_source(str(model(**config)), ["a", "b", "c", "d", "e"], 0).model
+    ids = torch.tensor([[2, 7, 9, 11, 3]])
+    assert torch.equal(loaded(input_ids=ids).logits, plain(input_ids=ids).logits)
+
+
+def test_sizes_that_dropout_masks_do_not_fit(model: SaveModel) -> None:
+    from edge_far.models.config import read_config
+
+    directory = model(hidden_size=20)
+    refused(Unavailable, "hidden_size is 20", "--no-dropout", model=directory, dropout=True)
+    assert read_config(directory, dropout=False).config.hidden_size == 20
+    off = {"hidden_dropout_prob": 0.0, "classifier_dropout": None}
+    assert read_config(model(hidden_size=20, **off), dropout=True).config.hidden_size == 20
+    refused(Unavailable, "classifier_dropout 0.5", model=model(classifier_dropout=0.5), dropout=True)
+
+
+def test_whole_numbers_for_numbers(model: SaveModel) -> None:
+    from edge_far.models.config import read_config
+
+    config = read_config(model(initializer_range=0, layer_norm_eps=0), dropout=True).config
+    assert (config.initializer_range, config.layer_norm_eps) == (0.0, 0.0)
+
+
+def test_distilbert_has_keys_of_its_own(model: SaveModel) -> None:
+    from edge_far.models.config import read_config
+
+    refused(Unavailable, "activation is mish", model=model("distilbert", activation="mish"))
+    directory = model("distilbert", activation="relu")
+    document = json.loads((directory / "config.json").read_bytes())
+    document["hidden_size"] = document.pop("dim")  # transformers reads this name too
+    (directory / "config.json").write_text(json.dumps(document))
+    config = read_config(directory, dropout=True).config
+    assert (config.dim, config.activation) == (32, "relu")
+
+
+@pytest.mark.parametrize(("padding", "positions", "longest"), [(1, 34, 32), (3, 34, 30), (0, 34, 33)])
+def test_roberta_counts_positions_from_its_padding(
+    padding: int, positions: int, longest: int, model: SaveModel
+) -> None:
+    from edge_far.models.config import read_config
+
+    directory = model("roberta", pad_token_id=padding, max_position_embeddings=positions)
+    assert read_config(directory, dropout=True).max_positions == longest
+
+
+def test_roberta_without_padding(model: SaveModel) -> None:
+    refused(Unavailable, "pad_token_id is null", model=model("roberta", pad_token_id=None))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        (b"", "the file is empty"),
+        (b"[1, 2]", "holds no JSON object"),
+        (b'{"model_type": "bert",\n}', "broken JSON at line 2"),
+        (b'{"model_type": "caf\xe9"}', "not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+    ids=["pointer", "empty", "array", "broken", "latin1", "deep"],
+)
+def test_a_file_that_is_no_config(content: bytes, says: str, model: SaveModel) -> None:
+    path = model() / "config.json"
+    path.write_bytes(content)
+    assert refused(Unavailable, says, model=path.parent).where == str(path)
+
+
+def test_a_directory_or_a_link_to_nothing_instead_of_the_file(model: SaveModel) -> None:
+    path = model() / "config.json"
+    path.unlink()
+    path.mkdir()
+    refused(Unavailable, "is a directory, not a file", model=path.parent)
+    path.rmdir()
+    path.symlink_to("../blobs/none")
+    refused(InputMissing, "is a link to a file that is not here", "cp -rL", model=path.parent)
