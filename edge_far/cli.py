@@ -18,6 +18,7 @@ from typing import Any
 from edge_far import __version__
 from edge_far.console import Console
 from edge_far.errors import Deferred, EdgeFarError, Interrupted, StorageError, UsageError
+from edge_far.quoting import harmless
 
 __all__ = ["main"]
 
@@ -139,7 +140,7 @@ def _run(arguments: list[str]) -> int:
     module = _module(options.command)
     console = Console(quiet=options.quiet, verbose=options.verbose)
     document = module.run(options, console)
-    print(json.dumps(document, indent=2) if options.json else module.render(document), flush=True)
+    print(json.dumps(document, indent=2) if options.json else harmless(module.render(document)), flush=True)
     exit_code: int = module.exit_code(document) if hasattr(module, "exit_code") else 0
     return exit_code
 
@@ -147,7 +148,7 @@ def _run(arguments: list[str]) -> int:
 def _fail(error: EdgeFarError, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"error": error.as_document()}, indent=2), flush=True)
-    print(f"edge-far: error: {error}", file=sys.stderr, flush=True)
+    print(harmless(f"edge-far: error: {error}"), file=sys.stderr, flush=True)
     return error.exit_code
 
 

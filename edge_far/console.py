@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from edge_far.quoting import harmless
+
 __all__ = ["Console", "Progress"]
 
 PLAIN_INTERVAL_S = 5.0
@@ -34,16 +36,16 @@ class Console:
     def info(self, message: str) -> None:
         """Print a message unless quiet."""
         if not self.quiet:
-            print(message, file=sys.stderr, flush=True)
+            print(harmless(message), file=sys.stderr, flush=True)
 
     def detail(self, message: str) -> None:
         """Print a message only with `--verbose`."""
         if self.verbose:
-            print(message, file=sys.stderr, flush=True)
+            print(harmless(message), file=sys.stderr, flush=True)
 
     def warn(self, message: str) -> None:
         """Print a warning, also when quiet."""
-        print(f"warning: {message}", file=sys.stderr, flush=True)
+        print(harmless(f"warning: {message}"), file=sys.stderr, flush=True)
 
     @contextmanager
     def progress(self, total: int, label: str, *, done: int = 0) -> Iterator[Progress]:

@@ -38,9 +38,10 @@ from edge_far.far.reconfigure import merge, original_layout, reconfigure, traine
 from edge_far.far.report import write_selection_report
 from edge_far.far.select import Selection, select_learners
 from edge_far.profile.document import Profile
+from edge_far.quoting import quoted
 from edge_far.storage import staged_directory, write_json
 from edge_far.texts.batches import Batch, collate, plan_epoch
-from edge_far.texts.data import label_names, read_examples
+from edge_far.texts.data import label_names, look_alikes, read_examples
 from edge_far.texts.encode import Encoded, Encoder
 
 __all__ = ["ExportSettings", "compile_bundle", "export_bundle", "sample_batches"]
@@ -95,6 +96,11 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
     started = time.monotonic()
     examples = read_examples(settings.train, labels=None)
     labels = label_names(examples) + [f"reserved-{number}" for number in range(settings.reserve_labels)]
+    for names in look_alikes(labels):
+        console.warn(
+            f"{settings.train}: the labels {' and '.join(map(quoted, names))} differ in blanks, case or the form of "
+            "characters alone: if they mean the same, write them alike"
+        )
     if len(labels) < 2:
         raise ConfigError("the training data has fewer than two labels", where=str(settings.train))
     source = load_source(settings.model, labels, settings.seed)

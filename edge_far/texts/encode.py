@@ -14,6 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from edge_far.errors import BundleError, ConfigError, DataError, InputMissing
+from edge_far.quoting import quoted
 from edge_far.texts.data import Example
 
 __all__ = ["Encoded", "Encoder"]
@@ -119,7 +120,7 @@ def _number(example: Example, numbers: dict[str, int]) -> int:
     if example.label is None:
         return -1
     if example.label not in numbers:
-        raise DataError(f"unknown label {example.label!r}", hint=f"the bundle has {len(numbers)} labels")
+        raise DataError(f"unknown label {quoted(example.label)}", hint=f"the bundle has {len(numbers)} labels")
     return numbers[example.label]
 
 

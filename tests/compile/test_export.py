@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from edge_far.compile.pipeline import ExportSettings, export_bundle
 from edge_far.console import Console
+from edge_far.errors import InputMissing
 from edge_far.profile.document import load_profile
 from tests.tiny_models import MAX_POSITIONS, make_examples, make_tiny, make_tokenizer
 
@@ -21,13 +22,8 @@ FROZEN = 58  # of 64 nodes, at 10 % retention
 LOOKED_AT = 3  # a twentieth of them
 
 
-def test_every_frozen_branch_looks_at_a_few_of_its_nodes(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    make_tiny("bert").save_pretrained(model)
-    make_tokenizer("bert").save(str(model / "tokenizer.json"))
-    train = tmp_path / "train.jsonl"
-    train.write_text("".join(json.dumps(example) + "\n" for example in make_examples(40)), encoding="utf-8")
-    settings = ExportSettings(
+def settings_for(model: Path, train: Path, tmp_path: Path) -> ExportSettings:
+    return ExportSettings(
         model=str(model),
         train=train,
         out=tmp_path / "bundle",
@@ -46,7 +42,26 @@ def test_every_frozen_branch_looks_at_a_few_of_its_nodes(tmp_path: Path) -> None
         seed=0,
         with_ort=False,
     )
-    summary = export_bundle(settings, Console(quiet=True))
+
+
+def test_labels_that_look_alike_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = tmp_path / "train.csv"
+    train.write_text("text,label\na,l0\nb, l0\nc,l1\n", encoding="utf-8")
+    with pytest.raises(InputMissing, match="no model here"):
+        export_bundle(settings_for(tmp_path, train, tmp_path), Console(quiet=True))
+    assert capsys.readouterr().err == (
+        f"warning: {train}: the labels ' l0' and 'l0' differ in blanks, case or the form of characters alone: "
+        "if they mean the same, write them alike\n"
+    )
+
+
+def test_every_frozen_branch_looks_at_a_few_of_its_nodes(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    make_tiny("bert").save_pretrained(model)
+    make_tokenizer("bert").save(str(model / "tokenizer.json"))
+    train = tmp_path / "train.jsonl"
+    train.write_text("".join(json.dumps(example) + "\n" for example in make_examples(40)), encoding="utf-8")
+    summary = export_bundle(settings_for(model, train, tmp_path), Console(quiet=True))
     assert summary["frozen_precision"] == "int8"
     for name in ("step", "infer"):
         graph = ir.load(tmp_path / "bundle" / "portable" / f"{name}.onnx").graph

@@ -18,10 +18,12 @@ from edge_far.commands.common import (
 from edge_far.console import Console
 from edge_far.errors import DataError, UsageError
 from edge_far.profile.document import load_profile
+from edge_far.quoting import shown
 
 if TYPE_CHECKING:
     from edge_far.device.file_model import FileModel
     from edge_far.device.release import ReleasedModel
+    from edge_far.texts.data import Example
     from edge_far.texts.encode import Encoder
 
 EXAMPLES = """examples:
@@ -31,6 +33,7 @@ EXAMPLES = """examples:
   edge-far predict /var/lib/edge-far/model/current "it is far too bright in here"
 """
 
+NO_ANSWER = {"label": None, "probability": None}  # of a blank text
 MODEL_TOKENS = 128  # a released model does not say how long its texts were
 
 
@@ -43,7 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="directory made by 'edge-far export' or 'edge-far merge', or a release",
     )
     parser.add_argument(
-        "text", nargs="*", default=[], metavar="TEXT", help="texts to classify; - reads one a line from standard input"
+        "text",
+        nargs="*",
+        default=[],
+        metavar="TEXT",
+        help="texts to classify; - reads one a line from standard input; a blank one has no label",
     )
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
     parser.add_argument("--data", type=Path, metavar="FILE", help="data file; labels in it are not needed")
@@ -60,7 +67,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     from edge_far.device.board.memory import use_one_heap
     from edge_far.device.evaluation import predict_logits
-    from edge_far.texts.data import Example, read_examples
 
     if bool(options.text) == bool(options.data):
         problem = "texts and --data are two sources" if options.text else "no text to classify"
@@ -71,29 +77,46 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise UsageError(f"must be at least 8, not {options.max_seq_len}", where="--max-seq-len")
     use_one_heap()
     model, encoder, labels = _load(options)
-    if options.data:
-        examples = read_examples(options.data, labels=None, require_labels=False)
-    else:
-        texts = _standard_input() if options.text == ["-"] else options.text
-        examples = [Example(text) for text in texts if text.strip()]
-        if not examples:
-            raise UsageError("no text to classify: all are empty", hint="give at least one text")
-        if any("\udc80" <= letter <= "\udcff" for text in texts for letter in text):
-            raise DataError("a text is not UTF-8", where="TEXT", hint="check the terminal's locale")
-    encoded = encoder.encode(examples, None)
+    examples = _examples(options)
+    answered = [example for example in examples if example.text.strip()]
+    encoded = encoder.encode(answered, None)
     logits = predict_logits(model.logits, encoded, len(labels)).astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    rows = iter(odds / odds.sum(axis=1, keepdims=True))
     predictions = []
-    for example, row in zip(examples, probabilities, strict=True):
-        best = np.argsort(-row, kind="stable")[: options.top]
-        ranked = [{"label": labels[index], "probability": round(float(row[index]), 6)} for index in best]
-        predictions.append({"text": example.text, **ranked[0], **({"top": ranked} if options.top > 1 else {})})
+    for example in examples:
+        ranked: list[dict[str, Any]] = []
+        if example.text.strip():
+            row = next(rows)
+            best = np.argsort(-row, kind="stable")[: options.top]
+            ranked = [{"label": labels[index], "probability": round(float(row[index]), 6)} for index in best]
+        first = ranked[0] if ranked else NO_ANSWER
+        predictions.append({"text": example.text, **first, **({"top": ranked} if options.top > 1 else {})})
     return {
         "bundle": str(options.bundle),
         "run": str(options.run) if options.run else None,
         "predictions": predictions,
     }
+
+
+def _examples(options: argparse.Namespace) -> list[Example]:
+    """Return what is to be classified; of arguments and of standard input also the blank ones, each in its place."""
+    from edge_far.texts.data import Example, read_examples
+    from edge_far.texts.lines import read_texts
+
+    if options.data:
+        return read_examples(options.data, labels=None, require_labels=False)
+    if options.text == ["-"]:
+        texts = read_texts(sys.stdin.buffer, "standard input")
+        if not texts:
+            raise UsageError("no text to classify: standard input is empty", hint="give at least one line")
+    else:
+        texts = options.text
+        if not any(text.strip() for text in texts):
+            raise UsageError("no text to classify: all are empty", hint="give at least one text")
+    if any("\udc80" <= letter <= "\udcff" for text in texts for letter in text):
+        raise DataError("a text is not UTF-8", where="TEXT", hint="check the terminal's locale")
+    return [Example(text) for text in texts]
 
 
 def _load(options: argparse.Namespace) -> tuple[FileModel | ReleasedModel, Encoder, Sequence[str]]:
@@ -117,17 +140,12 @@ def _load(options: argparse.Namespace) -> tuple[FileModel | ReleasedModel, Encod
     return model, encoder_for(bundle, options.max_seq_len), bundle.manifest.labels
 
 
-def _standard_input() -> list[str]:
-    """Return the lines of standard input; raises DataError with the line that is not UTF-8."""
-    lines = []
-    for number, raw in enumerate(sys.stdin.buffer, 1):
-        try:
-            lines.append(raw.decode("utf-8").rstrip("\r\n"))
-        except UnicodeDecodeError as error:
-            raise DataError("not UTF-8", where=f"standard input:{number}", hint="convert it with iconv") from error
-    return lines
-
-
 def render(document: dict[str, Any]) -> str:
-    """Return one line a text."""
-    return "\n".join(f"{p['label']:<24} {p['probability']:.3f}  {p['text']}" for p in document["predictions"])
+    """Return one line a text, whatever is in it; a blank text has no label."""
+    return "\n".join(map(_line, document["predictions"]))
+
+
+def _line(prediction: dict[str, Any]) -> str:
+    label, probability = prediction["label"], prediction["probability"]
+    answer = f"{'-':<24} {'-':<5}" if label is None else f"{shown(label):<24} {probability:.3f}"
+    return f"{answer}  {shown(prediction['text'])}"

@@ -18,14 +18,17 @@ import time
 from pathlib import Path
 
 from edge_far.errors import DataError, InputMissing, StorageError
+from edge_far.quoting import quoted
 from edge_far.storage import fsync_directory, storage_error
+from edge_far.texts.lines import MAX_LINE_BYTES
 
-__all__ = ["DEFAULT_SPOOL", "SUFFIX", "add", "is_ready"]
+__all__ = ["DEFAULT_SPOOL", "MAX_ID_CHARACTERS", "SUFFIX", "add", "is_ready"]
 
 DEFAULT_SPOOL = Path("/var/spool/edge-far")
 SUFFIX = ".jsonl"
 SPOOLED_FILE_MODE = 0o640  # the directory's group is the daemon's
 FEEDBACK = ("correct", "wrong")
+MAX_ID_CHARACTERS = 200
 
 
 def add(
@@ -55,10 +58,13 @@ def add(
     record = {name: value for name, value in fields.items() if value is not None}
     _check(record)
     try:
-        line = json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
+        line = json.dumps(record, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError("the text holds half of a surrogate pair", hint="write the character itself") from error
-    return _drop(line, Path(spool))
+    if len(line) > MAX_LINE_BYTES:
+        hint = f"a line of the spool has at most {MAX_LINE_BYTES} bytes: cut the text"
+        raise DataError(f"the example has {len(line)} bytes", hint=hint)
+    return _drop(line + b"\n", Path(spool))
 
 
 def is_ready(name: str) -> bool:
@@ -72,8 +78,10 @@ def _check(record: dict[str, str]) -> None:
             raise DataError(f"'{name}' is not a text", hint="give a string without NUL characters")
         if not value.strip():
             raise DataError(f"'{name}' is empty", hint="give a text, or leave it out")
+    if "id" in record and (len(record["id"]) > MAX_ID_CHARACTERS or not record["id"].isprintable()):
+        raise DataError(f"'id' is not a printable text of 1 to {MAX_ID_CHARACTERS} characters", hint="give another")
     if record.get("feedback", "correct") not in FEEDBACK:
-        raise DataError(f"feedback '{record['feedback']}' is not known", hint="use 'correct' or 'wrong'")
+        raise DataError(f"feedback {quoted(record['feedback'])} is not known", hint="use 'correct' or 'wrong'")
     if "id" not in record and not {"text", "label"} <= record.keys():
         raise DataError("neither an example nor a prediction", hint="give text and label, or text and id")
     if "text" not in record and not {"label", "feedback"} & record.keys():

@@ -50,6 +50,13 @@ def test_order_survives_a_clock_set_back(tmp_path: Path, monkeypatch: pytest.Mon
         ({"text": "a\0", "label": "a"}, "'text' is not a text"),
         ({"text": "\ud800", "label": "a"}, "surrogate"),
         ({"id": "1"}, "no text and no feedback"),
+        ({"id": "a\x1b[2J", "text": "a"}, "'id' is not a printable text of 1 to 200 characters"),
+        ({"id": "a" * 201, "text": "a"}, "'id' is not a printable text of 1 to 200 characters"),
+        (
+            {"text": "a" * (1 << 20), "label": "b"},
+            "the example has 1048602 bytes .a line of the spool has",
+        ),
+        ({"id": "1", "feedback": "\x1b[2J"}, r"feedback '.x1b.2J' is not known"),
         ({"id": "1", "feedback": "maybe"}, "feedback 'maybe' is not known"),
     ],
 )
