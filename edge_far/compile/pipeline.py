@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from edge_far import __version__
 from edge_far.bundle import (
@@ -39,7 +39,7 @@ from edge_far.far.report import write_selection_report
 from edge_far.far.select import Selection, select_learners
 from edge_far.profile.document import Profile
 from edge_far.quoting import quoted
-from edge_far.storage import staged_directory, write_json
+from edge_far.storage import staged_directory, write_atomically, write_json
 from edge_far.texts.batches import Batch, collate, plan_epoch
 from edge_far.texts.data import label_names, look_alikes, read_examples
 from edge_far.texts.encode import Encoded, Encoder
@@ -173,10 +173,9 @@ def compile_bundle(
             token_types=takes_token_types(source.architecture),
             frozen_precision=settings.frozen_precision,
         )
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in learners.items()},
-            staging / "learners.safetensors",
-        )
+        # Not by the package's save_file, which lets nobody but the owner read the file.
+        stored = save({name: np.ascontiguousarray(array) for name, array in learners.items()})
+        write_atomically(staging / "learners.safetensors", stored)
         (staging / "tokenizer.json").write_bytes(source.tokenizer.read_bytes())
         write_selection_report(staging / "selection.json", selection, priming)
         manifest = Manifest(

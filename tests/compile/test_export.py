@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,13 @@ def test_every_frozen_branch_looks_at_a_few_of_its_nodes(tmp_path: Path) -> None
     make_tokenizer("bert").save(str(model / "tokenizer.json"))
     train = tmp_path / "train.jsonl"
     train.write_text("".join(json.dumps(example) + "\n" for example in make_examples(40)), encoding="utf-8")
-    summary = export_bundle(settings_for(model, train, tmp_path), Console(quiet=True))
+    mask = os.umask(0o027)
+    try:
+        summary = export_bundle(settings_for(model, train, tmp_path), Console(quiet=True))
+    finally:
+        os.umask(mask)
+    files = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o640}, "others read what the umask lets them"
     assert summary["frozen_precision"] == "int8"
     for name in ("step", "infer"):
         graph = ir.load(tmp_path / "bundle" / "portable" / f"{name}.onnx").graph

@@ -29,7 +29,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Merge; the document names the files."""
     from edge_far.bundle import open_bundle
     from edge_far.device.release import write_release
+    from edge_far.storage import check_output
 
+    check_output(options.out)
     bundle = open_bundle(options.bundle)
     learners = load_learners(bundle, options.run)
     manifest = bundle.manifest

@@ -16,7 +16,8 @@ from edge_far.bench.cases import ENGINES, PRECISIONS, method_named
 from edge_far.bench.work.geometries import GEOMETRIES
 from edge_far.console import Console
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS
-from edge_far.errors import ConfigError, InputMissing, OutputExists, Unavailable, UsageError
+from edge_far.errors import ConfigError, InputMissing, Unavailable, UsageError
+from edge_far.storage import check_output
 
 EXAMPLES = """examples:
   edge-far bench                                         DistilBERT, 16 x 128 tokens: all engines, about 10 minutes
@@ -150,9 +151,8 @@ def _check(options: argparse.Namespace) -> None:
         raise InputMissing(
             "no such geometry or directory", where=options.model, hint=f"geometries: {', '.join(GEOMETRIES)}"
         )
-    out = options.out
-    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise OutputExists("exists already and is not empty", where=str(out), hint="choose another directory")
+    if options.out is not None:
+        check_output(options.out)
 
 
 def _write(document: dict[str, Any], out: Path, console: Console) -> None:

@@ -17,9 +17,11 @@ import secrets
 import time
 from pathlib import Path
 
+from edge_far.directory_moves import fsync_directory
+from edge_far.durability import fsync
 from edge_far.errors import DataError, InputMissing, StorageError
 from edge_far.quoting import quoted
-from edge_far.storage import fsync_directory, storage_error
+from edge_far.storage import storage_error
 from edge_far.texts.lines import MAX_LINE_BYTES
 
 __all__ = ["DEFAULT_SPOOL", "MAX_ID_CHARACTERS", "SUFFIX", "add", "is_ready"]
@@ -99,12 +101,16 @@ def _drop(line: bytes, spool: Path) -> Path:
                 file.write(line)
                 file.flush()
                 _keep_order(file.fileno(), spool)
-                os.fsync(file.fileno())
+                fsync(file.fileno(), spool)
             temporary.rename(final)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        fsync_directory(spool)
+        try:
+            fsync_directory(spool)
+        except OSError:
+            final.unlink(missing_ok=True)  # it was not handed over: trying again must not hand it over twice
+            raise
     except FileNotFoundError as error:
         hint = "start the daemon once, or name another directory"
         raise InputMissing("spool directory does not exist", where=str(spool), hint=hint) from error
