@@ -28,6 +28,7 @@ __all__ = [
     "add_optimizer_argument",
     "add_probe_argument",
     "add_profile_arguments",
+    "asked_threads",
     "budget_of",
     "encode_file",
     "encoder_for",
@@ -37,6 +38,9 @@ __all__ = [
     "step_times",
     "threads_of",
 ]
+
+
+MAX_THREADS = 1024
 
 
 def add_profile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,14 +107,20 @@ def budget_of(options: argparse.Namespace, profile: Profile) -> float:
     return float(options.budget_mib)
 
 
+def asked_threads(options: argparse.Namespace) -> int | None:
+    """Return --threads, None where it was not given; raises ConfigError (78) for an absurd number."""
+    threads: int | None = options.threads
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise ConfigError(f"must be from 1 to {MAX_THREADS}, not {threads}", where="--threads")
+    return threads
+
+
 def threads_of(options: argparse.Namespace, profile: Profile) -> int:
     """Return the number of threads: as asked, or the profile's, but no more than this machine's cores."""
     import os
 
-    if options.threads is not None:
-        if not 1 <= options.threads <= 1024:
-            raise ConfigError(f"must be from 1 to 1024, not {options.threads}", where="--threads")
-        return int(options.threads)
+    if (asked := asked_threads(options)) is not None:
+        return asked
     return max(1, min(profile.compute.threads, len(os.sched_getaffinity(0))))
 
 

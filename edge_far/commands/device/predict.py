@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_far.commands.common import (
     add_profile_arguments,
+    asked_threads,
     encoder_for,
     load_learners,
     profile_for,
@@ -34,7 +35,7 @@ EXAMPLES = """examples:
 """
 
 NO_ANSWER = {"label": None, "probability": None}  # of a blank text
-MODEL_TOKENS = 128  # a released model does not say how long its texts were
+MAX_TOKENS = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="FILE", help="data file; labels in it are not needed")
     parser.add_argument("--top", type=int, default=1, metavar="N", help="the N likeliest labels (default: %(default)s)")
     parser.add_argument(
-        "--max-seq-len", type=int, metavar="N", help="cut texts to N tokens (default: the bundle's; of a model, 128)"
+        "--max-seq-len",
+        type=int,
+        metavar="N",
+        help="cut texts to N tokens (default: what the model was trained on)",
     )
     add_profile_arguments(parser)
 
@@ -73,13 +77,15 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise UsageError(problem, hint='give texts, - for standard input, or --data FILE: predict BUNDLE "a text"')
     if options.top < 1:
         raise UsageError(f"must be at least 1, not {options.top}", where="--top")
-    if options.max_seq_len is not None and options.max_seq_len < 8:
-        raise UsageError(f"must be at least 8, not {options.max_seq_len}", where="--max-seq-len")
+    if options.max_seq_len is not None and not 8 <= options.max_seq_len <= MAX_TOKENS:
+        raise UsageError(f"must be from 8 to {MAX_TOKENS}, not {options.max_seq_len}", where="--max-seq-len")
     use_one_heap()
     model, encoder, labels = _load(options)
     examples = _examples(options)
     answered = [example for example in examples if example.text.strip()]
     encoded = encoder.encode(answered, None)
+    if encoded.truncated:
+        console.info(f"{encoded.truncated} of {len(encoded)} texts cut to {encoded.max_seq_len} tokens")
     logits = predict_logits(model.logits, encoded, len(labels)).astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     rows = iter(odds / odds.sum(axis=1, keepdims=True))
@@ -120,24 +126,26 @@ def _examples(options: argparse.Namespace) -> list[Example]:
 
 
 def _load(options: argparse.Namespace) -> tuple[FileModel | ReleasedModel, Encoder, Sequence[str]]:
-    """Return model, encoder and labels of a bundle, or of a directory that holds model.onnx."""
+    """Return model, encoder and labels of a bundle, or of a directory that holds a released model."""
     from edge_far.bundle import open_bundle
-    from edge_far.device.file_model import FileModel
-    from edge_far.device.release import MODEL_FILE, ReleasedModel
+    from edge_far.device.file_model import FileModel, is_released_model
+    from edge_far.device.reading_length import reading_length
+    from edge_far.device.release import ReleasedModel
     from edge_far.texts.encode import Encoder
 
     directory: Path = options.bundle
-    if (directory / MODEL_FILE).is_file():
+    if is_released_model(directory):
         if options.run:
             raise UsageError("a released model has its run inside", where="--run", hint="leave it out")
-        threads = options.threads or (load_profile(options.profile).compute.threads if options.profile else 1)
-        released = FileModel(directory, threads)
-        encoder = Encoder(released.tokenizer, options.max_seq_len or MODEL_TOKENS, token_types=released.token_types)
-        return released, encoder, released.labels
+        profile = load_profile(options.profile) if options.profile else None
+        released = FileModel(directory, threads_of(options, profile) if profile else asked_threads(options) or 1)
+        length = reading_length(released.logits, options.max_seq_len, released.max_seq_len)
+        return released, Encoder(released.tokenizer, length, token_types=released.token_types), released.labels
     bundle = open_bundle(directory)
     learners = load_learners(bundle, options.run)
     model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle)))
-    return model, encoder_for(bundle, options.max_seq_len), bundle.manifest.labels
+    length = reading_length(model.logits, options.max_seq_len, bundle.manifest.defaults.max_seq_len)
+    return model, encoder_for(bundle, length), bundle.manifest.labels
 
 
 def render(document: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from edge_far.bench.cases import ENGINES, PRECISIONS, method_named
 from edge_far.bench.work.geometries import GEOMETRIES
+from edge_far.commands.common import asked_threads
 from edge_far.console import Console
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS
 from edge_far.errors import ConfigError, InputMissing, Unavailable, UsageError
@@ -99,7 +100,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         batch=options.batch,
         micro_batch=min(options.micro_batch or options.batch, options.batch),
         length=options.length,
-        threads=options.threads or len(os.sched_getaffinity(0)),
+        threads=asked_threads(options) or len(os.sched_getaffinity(0)),
         methods=tuple(method_named(name, retention) for name in options.methods),
         engines=tuple(options.engines),
         precisions=tuple(options.precisions),
@@ -131,7 +132,7 @@ def render(document: dict[str, Any]) -> str:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what cannot be measured before minutes are spent."""
-    for name, least in (("batch", 1), ("micro_batch", 1), ("steps", 1), ("warmup", 0), ("rounds", 1), ("threads", 1)):
+    for name, least in (("batch", 1), ("micro_batch", 1), ("steps", 1), ("warmup", 0), ("rounds", 1)):
         value = getattr(options, name)
         if value is not None and not least <= value <= LARGEST_OPTION:
             raise UsageError(

@@ -152,3 +152,57 @@ def test_a_merged_model_and_a_release_answer_like_their_bundle(
         assert model["probability"] == pytest.approx(bundle["probability"], abs=1e-5)
     assert cli.main(["predict", str(tmp_path / "model"), "w1", "--run", "r"]) == 64
     assert "a released model has its run inside" in capsys.readouterr().err
+
+
+def test_a_long_text_is_cut_to_what_the_model_reads(
+    tiny_bundle: Callable[[str], Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, model = str(tiny_bundle("tiny-fp32").root), tmp_path / "model"
+    assert cli.main(["merge", root, "--out", str(model)]) == 0
+    long = " ".join(["w1", "w2", "w3"] * 500)
+    (expected,) = predictions(root, long, capsys=capsys)
+    for _ in ("new", "older"):
+        (found,) = predictions(str(model), long, capsys=capsys)
+        assert found["label"] == expected["label"]
+        assert found["probability"] == pytest.approx(expected["probability"], abs=1e-5)
+        for source in (root, str(model)):
+            assert cli.main(["predict", source, long, "--max-seq-len", "65"]) == 78
+            assert "--max-seq-len: the model does not read 65 tokens" in capsys.readouterr().err
+        (model / "release.json").unlink(missing_ok=True)
+    assert cli.main(["predict", root, "w1", long]) == 0
+    assert capsys.readouterr().err == "1 of 2 texts cut to 64 tokens\n"
+    assert cli.main(["predict", root, "w1", "--max-seq-len", "100000"]) == 64
+
+
+def test_an_absurd_number_of_threads_is_refused_before_anything_runs(
+    tiny_bundle: Callable[[str], Bundle], tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, model, data = str(tiny_bundle("tiny-fp32").root), str(tmp_path / "model"), str(tiny_data)
+    assert cli.main(["merge", root, "--out", model]) == 0
+    for number in ("99999", "0"):
+        for arguments in (
+            ["predict", model, "w1"],
+            ["predict", model, "w1", "--profile", "rpi4-2gb"],
+            ["predict", root, "w1"],
+            ["eval", root, "--data", data],
+            ["plan", root, "--train", data],
+            ["train", root, "--train", data, "--out", str(tmp_path / "run")],
+            ["bench", "--model", root],
+        ):
+            assert cli.main([*arguments, "--threads", number]) == 78, arguments
+            assert f"--threads: must be from 1 to 1024, not {number}" in capsys.readouterr().err
+
+
+def test_labels_of_another_number_are_one_line(
+    tiny_bundle: Callable[[str], Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    assert cli.main(["merge", str(tiny_bundle("tiny-fp32").root), "--out", str(model)]) == 0
+    (model / "labels.json").write_text('["a", "b"]')
+    capsys.readouterr()
+    assert cli.main(["predict", str(model), "w1"]) == 65
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "labels.json: names 2 labels, the model has 5" in line
+    (model / "model.onnx").unlink()
+    assert cli.main(["predict", str(model), "w1"]) == 66
+    assert "model.onnx: file does not exist" in capsys.readouterr().err
