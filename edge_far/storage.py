@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from edge_far.directory_moves import (
+from edge_far.disk.directory_moves import (
     discard,
     exchange,
     fsync_directory,
@@ -25,7 +25,7 @@ from edge_far.directory_moves import (
     replace_in_two_renames,
     temporary_sibling,
 )
-from edge_far.durability import fsync
+from edge_far.disk.durability import fsync
 from edge_far.errors import InputMissing, OutputExists, StorageError
 
 __all__ = [

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from edge_far import durability, storage
+from edge_far import storage
+from edge_far.disk import durability
 
 __all__ = ["LowerLayer", "refuse_fsync"]
 

@@ -26,7 +26,7 @@ from edge_far.daemon.training.candidate import LEARNERS, ChildFailed, ensure_fac
 from edge_far.daemon.training.material import write_material
 from edge_far.daemon.training.phase import TrainingPhase
 from edge_far.daemon.training.supervisor import Supervisor
-from edge_far.directory_moves import fsync_directory
+from edge_far.disk.directory_moves import fsync_directory
 from edge_far.errors import DataError
 from edge_far.storage import storage_error
 

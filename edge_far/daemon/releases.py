@@ -28,7 +28,7 @@ from edge_far.daemon.release_files import (
     verify_files,
     write_files,
 )
-from edge_far.directory_moves import discard_directory, fsync_directory, move_directory
+from edge_far.disk.directory_moves import discard_directory, fsync_directory, move_directory
 from edge_far.errors import DataError, InputMissing
 from edge_far.storage import staged_directory, storage_error
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_far.directory_moves import fsync_directory
+from edge_far.disk.directory_moves import fsync_directory
 from edge_far.errors import Deferred, InputMissing
 from edge_far.storage import remove_leftovers, storage_error
 

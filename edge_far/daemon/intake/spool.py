@@ -17,8 +17,8 @@ import secrets
 import time
 from pathlib import Path
 
-from edge_far.directory_moves import fsync_directory
-from edge_far.durability import fsync
+from edge_far.disk.directory_moves import fsync_directory
+from edge_far.disk.durability import fsync
 from edge_far.errors import DataError, InputMissing, StorageError
 from edge_far.quoting import quoted
 from edge_far.storage import storage_error

@@ -20,8 +20,8 @@ from edge_far.daemon.store.examples import Store
 from edge_far.daemon.store.journal import FINISHED
 from edge_far.daemon.store.kept import kept_size, read_kept_again, remove_kept
 from edge_far.daemon.store.recovery import readable_examples
-from edge_far.directory_moves import fsync_directory
-from edge_far.durability import fsync
+from edge_far.disk.directory_moves import fsync_directory
+from edge_far.disk.durability import fsync
 from edge_far.errors import StorageError
 from edge_far.storage import storage_error
 

@@ -14,8 +14,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from edge_far.directory_moves import fsync_directory
-from edge_far.durability import fsync
+from edge_far.disk.directory_moves import fsync_directory
+from edge_far.disk.durability import fsync
 from edge_far.errors import ConfigError, StorageError
 from edge_far.storage import storage_error
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edge_far.durability import fsync
+from edge_far.disk.durability import fsync
 from edge_far.errors import ConfigError
 from edge_far.storage import storage_error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_far.daemon.context import Context
 from edge_far.daemon.release_files import Release, ReleaseDamaged
 from edge_far.daemon.training.supervisor import ChildEnd, Supervisor, Wish
-from edge_far.directory_moves import fsync_directory
+from edge_far.disk.directory_moves import fsync_directory
 from edge_far.errors import Deferred, EdgeFarError, InputMissing, StorageError
 from edge_far.storage import remove_leftovers, storage_error, write_atomically
 

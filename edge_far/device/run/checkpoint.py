@@ -28,7 +28,7 @@ import numpy as np
 
 from edge_far.device.engine.arrays import write_arrays
 from edge_far.device.run.training_state import TrainingState
-from edge_far.directory_moves import fsync_directory
+from edge_far.disk.directory_moves import fsync_directory
 from edge_far.errors import BundleError, ConfigError, Deferred, StorageError
 from edge_far.storage import (
     TRIAL,

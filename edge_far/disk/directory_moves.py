@@ -14,7 +14,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from edge_far.durability import fsync
+from edge_far.disk.durability import fsync
 
 __all__ = [
     "discard",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.directory_moves import fsync_directory
+from edge_far.disk.directory_moves import fsync_directory
 from edge_far.errors import StorageError
 from edge_far.storage import check_output, replace_directory, staged_directory, write_atomically
 from tests.file_systems import refuse_fsync

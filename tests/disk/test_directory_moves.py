@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_far import directory_moves
-from edge_far.directory_moves import discard_directory, move_directory
+from edge_far.disk import directory_moves
+from edge_far.disk.directory_moves import discard_directory, move_directory
 from edge_far.errors import StorageError
 from edge_far.storage import remove_leftovers, replace_directory, staged_directory
 from tests.faults.processes import ENVIRONMENT
@@ -136,7 +136,7 @@ def test_a_complete_copy_counts_more_than_what_is_left(left: str, tmp_path: Path
 OVERLAY = """
 import os, sys
 from pathlib import Path
-from edge_far.directory_moves import discard_directory, move_directory
+from edge_far.disk.directory_moves import discard_directory, move_directory
 from edge_far.storage import staged_directory
 top = Path(sys.argv[1])
 try:
