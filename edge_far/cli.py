@@ -20,6 +20,7 @@ from edge_far import __version__
 from edge_far.console import Console, say
 from edge_far.errors import EdgeFarError, StorageError, UsageError
 from edge_far.process.streams import make_streams_safe
+from edge_far.quoting import harmless
 
 __all__ = ["main"]
 
@@ -150,7 +151,7 @@ def _run(arguments: list[str]) -> int:
     console = Console(quiet=options.quiet, verbose=options.verbose)
     document = module.run(options, console)
     try:
-        print(json.dumps(document, indent=2) if options.json else module.render(document), flush=True)
+        print(json.dumps(document, indent=2) if options.json else harmless(module.render(document)), flush=True)
     except BrokenPipeError:
         return NOBODY_READS
     except OSError as error:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+from edge_far.quoting import harmless
+
 __all__ = ["Console", "Progress", "say"]
 
 PLAIN_INTERVAL_S = 5.0
@@ -21,7 +23,7 @@ def say(message: str) -> None:
     """Print a line on stderr; what cannot be shown is dropped, for no work ends because of a message."""
     if sys.stderr is not None:  # print() would take stdout instead, where the result belongs
         with suppress(OSError, ValueError):
-            print(message, file=sys.stderr, flush=True)
+            print(harmless(message), file=sys.stderr, flush=True)
 
 
 class Progress(Protocol):

@@ -18,6 +18,8 @@ A message says what was wrong; `where` says the file, line or key; `hint` says w
 
 from __future__ import annotations
 
+from edge_far.quoting import one_line
+
 __all__ = [
     "BudgetError",
     "BundleError",
@@ -46,7 +48,7 @@ class EdgeFarError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.message}" if self.where else self.message
+        text = f"{one_line(self.where)}: {self.message}" if self.where else self.message
         return f"{text} ({self.hint})" if self.hint else text
 
     def as_document(self) -> dict[str, object]:

@@ -2,40 +2,48 @@
 
 Standard library only. Refuses to know what is in the files. After a crash or a power cut at any instruction a
 reader finds the old content or the new one; what a killed process left behind has a name that starts with
-`.TARGET.` and ends with `.tmp`, and `remove_leftovers` clears it.
+`.TARGET.` and ends with `.tmp`, `.old` or `.copy`, and `remove_leftovers` clears it or brings the old content back.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from edge_far.disk.directory_moves import (
+    discard,
+    exchange,
+    fsync_directory,
+    fsync_tree,
+    hidden_sibling,
+    move_directory,
+    replace_in_two_renames,
+    temporary_sibling,
+)
+from edge_far.disk.durability import fsync
 from edge_far.errors import InputMissing, OutputExists, StorageError
 
 __all__ = [
-    "fsync_directory",
+    "TRIAL",
+    "check_output",
     "publish_directory",
     "remove_leftovers",
     "replace_directory",
     "sha256_of",
     "staged_directory",
     "storage_error",
+    "try_directory",
     "write_atomically",
     "write_json",
 ]
 
 READ_BYTES = 1 << 20
-AT_FDCWD = -100
-RENAME_EXCHANGE = 2
+TRIAL = "edge-far-trial"
 
 HINTS = {
     errno.ENOSPC: "free space on this file system or choose another directory, then run the command again",
@@ -62,7 +70,7 @@ def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None]) -> No
     Raises StorageError when the operating system refuses; what the function itself raises passes through.
     """
     path = Path(path)
-    temporary = _temporary_sibling(path)
+    temporary = temporary_sibling(path)
     try:
         with temporary.open("xb") as file:
             if callable(data):
@@ -70,14 +78,14 @@ def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None]) -> No
             else:
                 file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            fsync(file.fileno(), path)
         temporary.replace(path)
         fsync_directory(path.parent)
     except OSError as error:
-        _discard(temporary)
+        discard(temporary)
         raise storage_error(error, path) from error
     except BaseException:
-        _discard(temporary)
+        discard(temporary)
         raise
 
 
@@ -87,31 +95,18 @@ def write_json(path: Path, document: object) -> None:
     write_atomically(path, (text + "\n").encode("utf-8"))
 
 
-def fsync_directory(path: Path) -> None:
-    """Make the names in the directory `path` durable; raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def publish_directory(temporary: Path, final: Path) -> None:
     """Rename the complete directory `temporary` to `final`, which must not exist or be empty.
 
     On any failure `temporary` is removed. Raises OutputExists (73) or StorageError (74).
     """
     with _discarding(temporary, final):
-        _fsync_tree(temporary)
+        fsync_tree(temporary)
         try:
             temporary.rename(final)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise OutputExists(
-                    "exists already and is not empty",
-                    where=str(final),
-                    hint="choose another directory or remove it",
-                ) from error
+                raise _exists_already(final) from error
             raise
         fsync_directory(final.parent)
 
@@ -125,13 +120,13 @@ def replace_directory(temporary: Path, final: Path) -> None:
     old content is intact. Raises StorageError.
     """
     with _discarding(temporary, final):
-        _fsync_tree(temporary)
+        fsync_tree(temporary)
         if not final.is_dir():
             temporary.rename(final)
-        elif not _exchange(temporary, final):
-            _replace_in_two_renames(temporary, final)
+        elif not exchange(temporary, final):
+            replace_in_two_renames(temporary, final)
         fsync_directory(final.parent)
-    _discard(temporary)  # after an exchange it holds the old content
+    discard(temporary)  # after an exchange it holds the old content
 
 
 @contextmanager
@@ -142,11 +137,9 @@ def staged_directory(final: Path, *, replace: bool = False) -> Iterator[Path]:
     block runs. A failure inside the block removes the directory; an OSError becomes a StorageError (74).
     """
     final = Path(final)
-    if not replace and final.exists() and not (final.is_dir() and not any(final.iterdir())):
-        raise OutputExists(
-            "exists already and is not empty", where=str(final), hint="choose another directory or remove it"
-        )
-    temporary = _temporary_sibling(final)
+    if not replace:
+        _refuse_existing(final)
+    temporary = temporary_sibling(final)
     with _discarding(temporary, final):
         temporary.mkdir()
         yield temporary
@@ -156,14 +149,41 @@ def staged_directory(final: Path, *, replace: bool = False) -> Iterator[Path]:
 def remove_leftovers(final: Path) -> None:
     """Clear what a killed process left beside `final`; a half-done replacement is undone."""
     final = Path(final)
-    old = final.with_name(f".{final.name}.old")
+    old, copy = hidden_sibling(final, "old"), hidden_sibling(final, "copy")
     try:
+        if copy.is_dir():  # complete, while of the original a part may be gone already
+            discard(final)
+            move_directory(copy, final)
         if old.is_dir() and not final.exists():
-            old.rename(final)
+            move_directory(old, final)
         for leftover in [old, *final.parent.glob(f".{_glob_escape(final.name)}.*.tmp")]:
-            _discard(leftover)
+            discard(leftover)
     except OSError as error:
         raise storage_error(error, final) from error
+
+
+def check_output(final: Path) -> None:
+    """Raise now what `staged_directory(final)` would raise when the work for it is done: OutputExists, StorageError."""
+    final = Path(final)
+    _refuse_existing(final)
+    try_directory(final.parent)
+
+
+def try_directory(directory: Path) -> None:
+    """Write, fsync, rename and remove a small directory in `directory`; raises StorageError (74)."""
+    trial = temporary_sibling(Path(directory) / TRIAL)
+    renamed = temporary_sibling(Path(directory) / TRIAL)
+    try:
+        trial.mkdir()
+        (trial / "file").write_bytes(b"edge-far")
+        fsync_tree(trial)
+        trial.rename(renamed)
+        fsync_directory(Path(directory))
+    except OSError as error:
+        raise storage_error(error, directory) from error
+    finally:
+        discard(trial)
+        discard(renamed)
 
 
 def sha256_of(path: Path) -> str:
@@ -180,21 +200,18 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _temporary_sibling(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+def _refuse_existing(final: Path) -> None:
+    if final.exists() and not (final.is_dir() and not any(final.iterdir())):
+        raise _exists_already(final)
+
+
+def _exists_already(final: Path) -> OutputExists:
+    hint = "choose another directory or remove it"
+    return OutputExists("exists already and is not empty", where=str(final), hint=hint)
 
 
 def _glob_escape(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
-def _discard(path: Path) -> None:
-    """Remove a file or a directory tree; a failure to do so never hides the error that led here."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -203,52 +220,8 @@ def _discarding(temporary: Path, final: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        _discard(temporary)
+        discard(temporary)
         raise storage_error(error, final) from error
     except BaseException:
-        _discard(temporary)
+        discard(temporary)
         raise
-
-
-def _fsync_tree(top: Path) -> None:
-    """Make every file and every directory under `top` durable, the innermost first."""
-    for directory, _, files in os.walk(top, topdown=False, onerror=_raise):
-        for name in files:
-            descriptor = os.open(Path(directory, name), os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        fsync_directory(Path(directory))
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two names in one step; False where the C library or the file system cannot."""
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    done = renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE)
-    if done == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(number, os.strerror(number), str(second))
-
-
-def _replace_in_two_renames(temporary: Path, final: Path) -> None:
-    old = final.with_name(f".{final.name}.old")
-    _discard(old)
-    final.rename(old)
-    try:
-        temporary.rename(final)
-    except OSError:
-        old.rename(final)
-        raise
-    fsync_directory(final.parent)
-    _discard(old)

@@ -12,6 +12,7 @@ import pytest
 
 from edge_far import __version__, cli, errors
 from edge_far.bundle import Bundle
+from edge_far.console import Console
 from edge_far.errors import EdgeFarError, StorageError
 from tests.faults.processes import edge_far
 
@@ -124,6 +125,16 @@ def test_failures_of_a_command_become_codes(
     monkeypatch.setattr(module, "run", Failing(error).run)
     assert cli.main(["profiles", "list"]) == code
     assert capsys.readouterr().err == f"edge-far: error: {shown}\n"
+
+
+def test_what_a_user_named_never_steers_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", str(tmp_path / "a\x1b[2J\nb\u202e")]) == 66
+    assert_one_line(shown := capsys.readouterr().err)
+    assert rf"{tmp_path}/a\x1b[2J\nb\u202e: no bundle here" in shown
+    console = Console(verbose=True)
+    for tell in (console.info, console.detail, console.warn):
+        tell("a\x1b[2J\u202e")
+    assert capsys.readouterr().err == "a\\x1b[2J\\u202e\n" * 2 + "warning: a\\x1b[2J\\u202e\n"
 
 
 def test_a_closed_pipe_is_no_error_message() -> None:

@@ -141,19 +141,19 @@ def test_publish(tmp_path: Path) -> None:
 @pytest.mark.parametrize("exchange", [True, False])
 def test_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool) -> None:
     if not exchange:
-        monkeypatch.setattr(storage, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(storage, "exchange", lambda first, second: False)
     for content in "123":
         replace_directory(make(tmp_path / "t", content), tmp_path / "final")
         assert read(tmp_path / "final") == (content, content)
         assert names(tmp_path) == ["final"]
 
 
-@pytest.mark.parametrize("call", ["os.fsync", "edge_far.storage._exchange", "pathlib.Path.rename"])
+@pytest.mark.parametrize("call", ["os.fsync", "edge_far.storage.exchange", "pathlib.Path.rename"])
 def test_failure_keeps_the_old_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     make(tmp_path / "final", "old")
     make(tmp_path / "t", "new")
     if call.endswith("rename"):
-        monkeypatch.setattr(storage, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(storage, "exchange", lambda first, second: False)
     monkeypatch.setattr(call, disk_full)
     with pytest.raises(StorageError, match="No space left on device"):
         replace_directory(tmp_path / "t", tmp_path / "final")
@@ -169,7 +169,7 @@ def test_second_of_two_renames_fails(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def failing(self: Path, target: Path) -> Path:
         return disk_full() if self.name == "t" else rename(self, target)  # type: ignore[return-value]
 
-    monkeypatch.setattr(storage, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(storage, "exchange", lambda first, second: False)
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(StorageError):
         replace_directory(tmp_path / "t", tmp_path / "final")
@@ -261,7 +261,7 @@ import sys
 from pathlib import Path
 from edge_far import storage
 if sys.argv[2] == "renames":
-    storage._exchange = lambda first, second: False
+    storage.exchange = lambda first, second: False
 top, count = Path(sys.argv[1]), 0
 storage.remove_leftovers(top / "final")
 print("ready", flush=True)

@@ -28,6 +28,7 @@ __all__ = [
     "add_optimizer_argument",
     "add_probe_argument",
     "add_profile_arguments",
+    "asked_threads",
     "budget_of",
     "encode_file",
     "encoder_for",
@@ -37,6 +38,9 @@ __all__ = [
     "step_times",
     "threads_of",
 ]
+
+
+MAX_THREADS = 1024
 
 
 def add_profile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,17 +107,23 @@ def budget_of(options: argparse.Namespace, profile: Profile) -> float:
     return float(options.budget_mib)
 
 
+def asked_threads(options: argparse.Namespace) -> int | None:
+    """Return --threads, None where it was not given; raises ConfigError (78) for an absurd number."""
+    threads: int | None = options.threads
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise ConfigError(f"must be from 1 to {MAX_THREADS}, not {threads}", where="--threads")
+    return threads
+
+
 def threads_of(options: argparse.Namespace, profile: Profile | None, console: Console) -> int:
     """Return the number of threads: as asked, or the profile's (without one 1), as many as can run here at once."""
     from edge_far.device.board.cpu import cpu_share
 
     share = cpu_share()
-    if options.threads is not None:
-        if not 1 <= options.threads <= 1024:
-            raise ConfigError(f"must be from 1 to 1024, not {options.threads}", where="--threads")
-        if share.quota is not None and options.threads > share.most_threads:
-            console.warn(f"{options.threads} threads are slower than {share.most_threads} here: {share.quota_text}")
-        return int(options.threads)
+    if (asked := asked_threads(options)) is not None:
+        if share.quota is not None and asked > share.most_threads:
+            console.warn(f"{asked} threads are slower than {share.most_threads} here: {share.quota_text}")
+        return asked
     if profile is None:
         return 1
     threads = share.threads(profile.compute.threads)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from edge_far import __version__
 from edge_far.bundle import (
@@ -41,9 +41,10 @@ from edge_far.far.select import Selection, select_learners
 from edge_far.models.source import SourceModel, load_source
 from edge_far.models.tokenizers import unknown_share
 from edge_far.profile.document import Profile
-from edge_far.storage import staged_directory, write_json
+from edge_far.quoting import quoted
+from edge_far.storage import staged_directory, write_atomically, write_json
 from edge_far.texts.batches import Batch, collate, plan_epoch
-from edge_far.texts.data import Example, label_names, read_examples
+from edge_far.texts.data import Example, label_names, look_alikes, read_examples
 from edge_far.texts.encode import Encoded, Encoder
 
 __all__ = ["ExportSettings", "compile_bundle", "export_bundle", "sample_batches"]
@@ -101,6 +102,11 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
     started = time.monotonic()
     examples = read_examples(settings.train, labels=None)
     labels = label_names(examples) + [f"reserved-{number}" for number in range(settings.reserve_labels)]
+    for names in look_alikes(labels):
+        console.warn(
+            f"{settings.train}: the labels {' and '.join(map(quoted, names))} differ in blanks, case or the form of "
+            "characters alone: if they mean the same, write them alike"
+        )
     if len(labels) < 2:
         raise ConfigError("the training data has fewer than two labels", where=str(settings.train))
     pooling = pooling_of(settings.model, settings.pooling)
@@ -189,10 +195,9 @@ def compile_bundle(
             token_types=takes_token_types(source.architecture),
             frozen_precision=settings.frozen_precision,
         )
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in learners.items()},
-            staging / "learners.safetensors",
-        )
+        # Not by the package's save_file, which lets nobody but the owner read the file.
+        stored = save({name: np.ascontiguousarray(array) for name, array in learners.items()})
+        write_atomically(staging / "learners.safetensors", stored)
         (staging / "tokenizer.json").write_bytes(source.tokenizer.read_bytes())
         write_selection_report(staging / "selection.json", selection, priming)
         manifest = Manifest(

@@ -27,8 +27,9 @@ from edge_far.daemon.training.material import write_material
 from edge_far.daemon.training.phase import TrainingPhase
 from edge_far.daemon.training.supervisor import Supervisor
 from edge_far.daemon.training.unreadable import quarantine_unreadable
+from edge_far.disk.directory_moves import fsync_directory
 from edge_far.errors import DataError
-from edge_far.storage import fsync_directory, storage_error
+from edge_far.storage import storage_error
 
 __all__ = ["AdaptationCycle"]
 

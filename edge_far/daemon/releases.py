@@ -28,8 +28,9 @@ from edge_far.daemon.release_files import (
     verify_files,
     write_files,
 )
+from edge_far.disk.directory_moves import discard_directory, fsync_directory, move_directory
 from edge_far.errors import DataError, InputMissing
-from edge_far.storage import fsync_directory, staged_directory, storage_error
+from edge_far.storage import staged_directory, storage_error
 
 __all__ = ["Releases"]
 
@@ -143,7 +144,7 @@ class Releases:
             removed = [id for id in self.ids() if id not in kept]
             with self._storage_errors():
                 for id in removed:
-                    self.path(id).rename(self._releases / f".{id}.gone.tmp")
+                    discard_directory(self.path(id))
                 for path in [*self._releases.glob(".*.tmp"), *self.directory.glob(".current.*.tmp")]:
                     if path.is_dir() and not path.is_symlink():
                         shutil.rmtree(path)
@@ -197,7 +198,7 @@ class Releases:
         while (target := self._releases / f".corrupt-{id}-{number}").exists():
             number += 1
         with self._storage_errors():
-            self.path(id).rename(target)
+            move_directory(self.path(id), target)
             fsync_directory(self._releases)
         return f"releases/{target.name}"
 

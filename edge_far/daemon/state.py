@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_far.disk.directory_moves import fsync_directory
 from edge_far.errors import Deferred, InputMissing
-from edge_far.storage import fsync_directory, remove_leftovers, storage_error
+from edge_far.storage import remove_leftovers, storage_error
 
 __all__ = ["DEFAULT_STATE", "CycleDirectory", "StateDirectory"]
 

@@ -1,38 +1,124 @@
-"""A model as applications see it: a directory of `edge-far merge` or of a release, loaded without a bundle."""
+"""A model as applications see it: a directory of `edge-far merge` or of a release, loaded without a bundle.
+
+Whatever is missing or damaged in it ends in one line: 66 for a missing file, 65 for its content.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from edge_far.errors import DataError
+from edge_far.device.release import FACTS_FILE, FACTS_FORMAT, LABELS_FILE, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from edge_far.errors import DataError, InputMissing
 from edge_far.texts.batches import Batch
 
-__all__ = ["FileModel"]
+__all__ = ["FileModel", "is_released_model"]
+
+COPY_AGAIN = "copy the whole directory again, or write it again with 'edge-far merge'"
+KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
+
+
+def is_released_model(directory: Path) -> bool:
+    """Return whether a directory is, or was, a released model: a bundle has none of these files."""
+    return any((directory / name).is_file() for name in (MODEL_FILE, FACTS_FILE, LABELS_FILE))
 
 
 class FileModel:
-    """A released directory as any application loads it: model.onnx with its weights, tokenizer.json, labels.json."""
+    """A released directory as any application loads it: model.onnx with its weights, tokenizer.json, labels.json.
+
+    `max_seq_len` is the longest text in tokens that it was trained on; None for a release that does not say.
+    """
 
     def __init__(self, directory: Path, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.disable_prepacking", "1")  # weights stay mapped
-        path = directory / "model.onnx"
-        try:
-            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            self.labels: list[str] = json.loads((directory / "labels.json").read_bytes())
-        except Exception as error:  # ONNX Runtime's exceptions share no useful base class
-            raise DataError(f"cannot be loaded: {str(error).splitlines()[0]}", where=str(path)) from error
-        self.tokenizer = directory / "tokenizer.json"
-        self.token_types = any(value.name == "token_type_ids" for value in self._session.get_inputs())
+        """Load it; raises InputMissing (66) for a missing file, DataError (65) for one that is damaged."""
+        for name in (MODEL_FILE, TOKENIZER_FILE, LABELS_FILE):
+            if not (directory / name).is_file():
+                raise InputMissing("file does not exist", where=str(directory / name), hint=COPY_AGAIN)
+        self._path = directory / MODEL_FILE
+        self._session = _load(directory, threads)
+        inputs = {value.name: value.type for value in self._session.get_inputs()}
+        outputs = {value.name: value.shape for value in self._session.get_outputs()}
+        if "input_ids" not in inputs or set(inputs) - KNOWN_INPUTS or {*inputs.values()} != {"tensor(int64)"}:
+            found = ", ".join(f"{name} {kind}" for name, kind in inputs.items())
+            raise DataError(f"is no text classifier of edge-far: its inputs are {found}", where=str(self._path))
+        if "logits" not in outputs:
+            raise DataError(f"has no output 'logits' but {', '.join(outputs)}", where=str(self._path))
+        self.token_types = "token_type_ids" in inputs
+        self.tokenizer = directory / TOKENIZER_FILE
+        self.labels = _labels(directory / LABELS_FILE)
+        self.max_seq_len = _max_seq_len(directory / FACTS_FILE)
+        self._check_width(outputs["logits"][-1])
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """Return float32 [B, labels]."""
-        (logits,) = self._session.run(["logits"], batch.model_inputs(token_types=self.token_types))
+        """Return float32 [B, labels]; raises DataError where the model cannot read the batch."""
+        try:
+            (logits,) = self._session.run(["logits"], batch.model_inputs(token_types=self.token_types))
+        except Exception as error:  # ONNX Runtime's exceptions share no useful base class
+            raise DataError(f"cannot be run: {_reason(error)}", where=str(self._path), hint=COPY_AGAIN) from error
+        self._check_width(logits.shape[-1])
         return np.asarray(logits)
+
+    def _check_width(self, width: object) -> None:
+        """Refuse labels of another number than the logits, where that is known (the graph may leave it open)."""
+        if isinstance(width, int) and width != len(self.labels):
+            raise DataError(
+                f"names {len(self.labels)} labels, the model has {width}",
+                where=str(self._path.with_name(LABELS_FILE)),
+                hint=COPY_AGAIN,
+            )
+
+
+def _load(directory: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_prepacking", "1")  # weights stay mapped
+    path = directory / MODEL_FILE
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no useful base class
+        weights = directory / WEIGHTS_FILE
+        if not weights.is_file() and WEIGHTS_FILE in str(error):
+            raise InputMissing("file does not exist", where=str(weights), hint=COPY_AGAIN) from error
+        raise DataError(f"cannot be loaded: {_reason(error)}", where=str(path), hint=COPY_AGAIN) from error
+
+
+def _labels(path: Path) -> list[str]:
+    found = _json(path)
+    if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
+        raise DataError("is not a list of names", where=str(path), hint=COPY_AGAIN)
+    return found
+
+
+def _max_seq_len(path: Path) -> int | None:
+    """Return what release.json says, None where an older release says nothing."""
+    if not path.is_file():
+        return None
+    facts = _json(path)
+    if not isinstance(facts, dict):
+        raise DataError("is not an object", where=str(path), hint=COPY_AGAIN)
+    version, length = facts.get("format", 0), facts.get("max_seq_len")
+    if isinstance(version, int) and version > FACTS_FORMAT:
+        hint = "upgrade edge-far on this device"
+        raise DataError(
+            f"format {version} is newer than this edge-far reads ({FACTS_FORMAT})", where=str(path), hint=hint
+        )
+    if length is not None and (type(length) is not int or length < 1):
+        raise DataError(f"max_seq_len is {length!r:.40}, not a number of tokens", where=str(path), hint=COPY_AGAIN)
+    return length
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError("is not JSON", where=str(path), hint=COPY_AGAIN) from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

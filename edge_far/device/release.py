@@ -1,8 +1,10 @@
 """The released model: the original architecture with the trained learners put back among the non-learners.
 
-weights.bin of a bundle begins with every original parameter as it was at reconfiguration; release.json says where, and
-how each is composed (far/reconfigure.py, `original_layout`). A parameter that holds learners is read, the learners'
-rows or columns are overwritten, and all others stay as they were, bit for bit.
+weights.bin of a bundle begins with every original parameter as it was at reconfiguration; portable/release.json of the
+bundle says where, and how each is composed (far/reconfigure.py, `original_layout`). A parameter that holds learners is
+read, the learners' rows or columns are overwritten, and all others stay as they were, bit for bit.
+
+The release has a release.json of its own, which is another file: what an application must know of the model.
 """
 
 from __future__ import annotations
@@ -19,16 +21,21 @@ import onnxruntime as ort
 
 from edge_far.bundle import Bundle
 from edge_far.device.engine.options import load_session
-from edge_far.errors import BundleError
+from edge_far.errors import BundleError, DataError
 from edge_far.json_file import Count, Size, Within
 from edge_far.storage import staged_directory, storage_error, write_json
 from edge_far.texts.batches import Batch
+from edge_far.texts.encode import Encoder
 
-__all__ = ["ReleasedModel", "compose", "write_release"]
+__all__ = ["FACTS_FILE", "FACTS_FORMAT", "MODEL_FILE", "ReleasedModel", "compose", "release_facts", "write_release"]
 
-MODEL_FILE = "model.onnx"
-WEIGHTS_FILE = "weights.bin"
-DOCUMENT = "portable/release.json"
+# The files of a release.
+MODEL_FILE, WEIGHTS_FILE = "model.onnx", "weights.bin"
+TOKENIZER_FILE, LABELS_FILE, FACTS_FILE = "tokenizer.json", "labels.json", "release.json"
+FACTS_FORMAT = 1
+# Of a bundle: where each original parameter lies, and how it is composed.
+PARAMETERS = "portable/release.json"
+OLDEST_ONNXRUNTIME = "1.19.2"  # tests run a release with it, in the workstation's environment
 FLOAT_BYTES = 4
 
 
@@ -86,8 +93,14 @@ class ReleasedModel:
         self._session = load_session(bundle.path("portable/release.onnx"), options)
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """Return float32 [B, labels]."""
-        (logits,) = self._session.run(["logits"], batch.model_inputs(token_types=self.token_types))
+        """Return float32 [B, labels]; raises DataError where the model cannot read the batch."""
+        try:
+            (logits,) = self._session.run(["logits"], batch.model_inputs(token_types=self.token_types))
+        except Exception as error:  # ONNX Runtime's exceptions share no useful base class
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(
+                f"the model cannot read a text: {reason}", hint="do bundle and texts belong together?"
+            ) from error
         return np.asarray(logits)
 
 
@@ -122,15 +135,15 @@ def _compose(bundle: Bundle, document: _ReleaseDocument, learners: Mapping[str, 
 
 def _read_document(bundle: Bundle) -> _ReleaseDocument:
     """Return release.json, of which every region lies in weights.bin and every learner in its parameter."""
-    document: _ReleaseDocument = bundle.document(DOCUMENT, _ReleaseDocument)
+    document: _ReleaseDocument = bundle.document(PARAMETERS, _ReleaseDocument)
     size = bundle.manifest.files[f"portable/{WEIGHTS_FILE}"].bytes
     for name, region in document.regions.items():
         fits = region.length == math.prod(region.shape) * FLOAT_BYTES and region.offset + region.length <= size
         if not fits or not _is_composed(name, region, document.layout):
             message = f"the document is damaged: '{ascii(name)[1:-1]:.80}' does not fit {WEIGHTS_FILE} or its parts"
-            raise BundleError(message, where=str(bundle.root / DOCUMENT), hint="export it again")
+            raise BundleError(message, where=str(bundle.root / PARAMETERS), hint="export it again")
     if not document.regions:
-        raise BundleError("names no parameters", where=str(bundle.root / DOCUMENT), hint="export it again")
+        raise BundleError("names no parameters", where=str(bundle.root / PARAMETERS), hint="export it again")
     return document
 
 
@@ -143,17 +156,42 @@ def _is_composed(name: str, region: _Region, layout: _Layout) -> bool:
     return all(learner < region.shape[composition.axis] for learner in layout.learners[composition.block])
 
 
-def write_release(bundle: Bundle, learners: Mapping[str, np.ndarray], out: Path, document: Mapping[str, Any]) -> None:
-    """Write a directory that any ONNX Runtime loads: model.onnx, weights.bin, tokenizer.json, labels.json.
+def release_facts(bundle: Bundle) -> dict[str, Any]:
+    """Return what an application must know to run the released model: the content of its release.json."""
+    manifest = bundle.manifest
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if manifest.portable.token_types else [])]
+    encoder = Encoder(bundle.path(TOKENIZER_FILE), manifest.defaults.max_seq_len)
+    return {
+        "format": FACTS_FORMAT,
+        "bundle": bundle.fingerprint,
+        "model": manifest.model.name,
+        "architecture": manifest.model.architecture,
+        "weights": manifest.released_weights,
+        "task": "classify",
+        "labels": list(manifest.labels),
+        "inputs": [{"name": name, "type": "int64", "shape": ["batch", "sequence"]} for name in names],
+        "outputs": [{"name": "logits", "type": "float32", "shape": ["batch", len(manifest.labels)]}],
+        "max_seq_len": manifest.defaults.max_seq_len,
+        "truncation_side": "right",
+        "padding_side": "right",
+        "padding_id": encoder.pad_id,
+        "pooling": "first token",  # in all three architectures
+        "oldest_onnxruntime": OLDEST_ONNXRUNTIME,
+    }
 
-    `document` goes into release.json. Raises OutputExists or StorageError.
+
+def write_release(bundle: Bundle, learners: Mapping[str, np.ndarray], out: Path) -> None:
+    """Write a directory that any ONNX Runtime loads: model.onnx, weights.bin, tokenizer.json and two JSON files.
+
+    labels.json has the labels in the order of the logits, release.json the `release_facts`. Raises OutputExists or
+    StorageError.
     """
     layout = _read_document(bundle)
     end = max(region.offset + region.length for region in layout.regions.values())
     with staged_directory(out) as staging:
         try:
             shutil.copyfile(bundle.path("portable/release.onnx"), staging / MODEL_FILE)
-            shutil.copyfile(bundle.path("tokenizer.json"), staging / "tokenizer.json")
+            shutil.copyfile(bundle.path(TOKENIZER_FILE), staging / TOKENIZER_FILE)
             with (
                 bundle.path(f"portable/{WEIGHTS_FILE}").open("rb") as source,
                 (staging / WEIGHTS_FILE).open("wb") as target,
@@ -164,8 +202,8 @@ def write_release(bundle: Bundle, learners: Mapping[str, np.ndarray], out: Path,
                     target.write(np.ascontiguousarray(array, "<f4").tobytes())
         except OSError as error:
             raise storage_error(error, out) from error
-        write_json(staging / "labels.json", list(bundle.manifest.labels))
-        write_json(staging / "release.json", dict(document))
+        write_json(staging / LABELS_FILE, list(bundle.manifest.labels))
+        write_json(staging / FACTS_FILE, release_facts(bundle))
 
 
 def _copy_bytes(source: Any, target: Any, count: int) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_far.errors import StorageError
 from edge_far.far.prime import PrimingResult
 from edge_far.far.select import Selection
+from edge_far.storage import write_atomically
 
 __all__ = ["REPORT_VERSION", "selection_report", "write_selection_report"]
 
@@ -43,16 +42,7 @@ def selection_report(selection: Selection, priming: PrimingResult | None = None)
 def write_selection_report(path: Path, selection: Selection, priming: PrimingResult | None = None) -> dict[str, Any]:
     """Write the report to `path` as JSON, whole or not at all, and return it. Raises StorageError."""
     report = selection_report(selection, priming)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(report, file, separators=(",", ":"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write: {error.strerror}", where=str(path)) from error
+    write_atomically(path, json.dumps(report, separators=(",", ":")).encode())
     return report
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from edge_far.errors import BundleError, ConfigError, DataError, InputMissing
+from edge_far.quoting import quoted
 from edge_far.texts.data import Example
 from edge_far.texts.shorten import Shortener
 
@@ -187,7 +188,7 @@ def _number(example: Example, numbers: dict[str, int]) -> int:
     if example.label is None:
         return -1
     if example.label not in numbers:
-        raise DataError(f"unknown label {example.label!r}", hint=f"the bundle has {len(numbers)} labels")
+        raise DataError(f"unknown label {quoted(example.label)}", hint=f"the bundle has {len(numbers)} labels")
     return numbers[example.label]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from edge_far.compile import pipeline
 from edge_far.compile.pipeline import ExportSettings, export_bundle
 from edge_far.console import Console
-from edge_far.errors import Unavailable
+from edge_far.errors import InputMissing, Unavailable
 from edge_far.profile.document import load_profile
 from tests.tiny_models import MAX_POSITIONS, make_examples, make_tiny, make_tokenizer
 
@@ -63,9 +65,26 @@ def settings_for(
     )
 
 
+def test_labels_that_look_alike_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = replace(settings_for(tmp_path), train=tmp_path / "train.csv", model=str(tmp_path))
+    settings.train.write_text("text,label\na,l0\nb, l0\nc,l1\n", encoding="utf-8")
+    with pytest.raises(InputMissing, match="no model here"):
+        export_bundle(settings, Console(quiet=True))
+    assert capsys.readouterr().err == (
+        f"warning: {settings.train}: the labels ' l0' and 'l0' differ in blanks, case or the form of characters alone: "
+        "if they mean the same, write them alike\n"
+    )
+
+
 def test_every_frozen_branch_looks_at_a_few_of_its_nodes(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
-    summary = export_bundle(settings, Console(quiet=True))
+    mask = os.umask(0o027)
+    try:
+        summary = export_bundle(settings, Console(quiet=True))
+    finally:
+        os.umask(mask)
+    files = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o640}, "others read what the umask lets them"
     assert (summary["frozen_precision"], summary["head"]) == ("int8", "new")
     for name in ("step", "infer"):
         graph = ir.load(tmp_path / "bundle" / "portable" / f"{name}.onnx").graph

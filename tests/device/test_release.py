@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from tokenizers import Tokenizer
 
 from edge_far.arrays import read_arrays
 from edge_far.bundle import Bundle
 from edge_far.device.engine.session import PortableBackend
-from edge_far.device.release import ReleasedModel, compose, write_release
+from edge_far.device.release import OLDEST_ONNXRUNTIME, ReleasedModel, compose, write_release
 from edge_far.errors import BundleError, OutputExists
+from edge_far.runtime import training_package_missing
 from edge_far.texts.batches import Batch
 from tests.tiny_cases import BATCH_SHAPES, CASES, Oracle
 
@@ -56,7 +58,7 @@ def test_after_zero_steps_the_weights_are_the_original_ones_bit_for_bit(
     name: str, tiny_bundle: OpenBundle, oracle: LoadOracle, tmp_path: Path
 ) -> None:
     bundle, expected = tiny_bundle(name), oracle(name)
-    write_release(bundle, read_arrays(bundle.path("learners.safetensors")), tmp_path / "model", {})
+    write_release(bundle, read_arrays(bundle.path("learners.safetensors")), tmp_path / "model")
     found = weights_of(bundle, tmp_path / "model")
     original = expected.parameters()
     assert found.keys() == original.keys()
@@ -75,7 +77,7 @@ def test_merged_file_released_model_and_training_engine_agree(
 ) -> None:
     bundle, batch = tiny_bundle(name), oracle(name).batch(1)
     learners = trained(bundle)
-    write_release(bundle, learners, tmp_path / "model", {"kind": "test"})
+    write_release(bundle, learners, tmp_path / "model")
     released = ReleasedModel(bundle, learners, 1).logits(batch)
     merged = logits_of(tmp_path / "model", batch, bundle.manifest.portable.token_types)
     np.testing.assert_allclose(merged, released, rtol=0, atol=1e-5)
@@ -119,7 +121,7 @@ def test_learners_of_another_bundle_are_refused(tiny_bundle: OpenBundle, tmp_pat
         if "learner_in.weight" in name:
             for wrong in ({**learners, name: learners[name][:-1]}, {k: v for k, v in learners.items() if k != name}):
                 with pytest.raises(BundleError, match="learner_in"):
-                    write_release(bundle, wrong, tmp_path / "model", {})
+                    write_release(bundle, wrong, tmp_path / "model")
     assert not list(tmp_path.iterdir()), "nothing half done is left"
 
 
@@ -128,5 +130,54 @@ def test_an_existing_directory_is_left_alone(tiny_bundle: OpenBundle, tmp_path: 
     (tmp_path / "model" / "notes").write_text("mine")
     bundle = tiny_bundle("tiny-fp32")
     with pytest.raises(OutputExists):
-        write_release(bundle, trained(bundle), tmp_path / "model", {})
+        write_release(bundle, trained(bundle), tmp_path / "model")
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["notes"]
+
+
+ARCHITECTURES = ["bert-r10-2", "distilbert-r10-77", "roberta-r10-2"]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_facts_are_those_of_the_model(name: str, tiny_bundle: OpenBundle, tmp_path: Path) -> None:
+    bundle = tiny_bundle(name)
+    write_release(bundle, read_arrays(bundle.path("learners.safetensors")), tmp_path / "model")
+    facts = json.loads((tmp_path / "model" / "release.json").read_bytes())
+    session = ort.InferenceSession(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
+    types = {"tensor(int64)": "int64", "tensor(float)": "float32"}
+    for key, values in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+        assert facts[key] == [{"name": v.name, "type": types[v.type], "shape": v.shape} for v in values]
+    tokenizer = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
+    manifest = bundle.manifest
+    assert facts["padding_id"] == tokenizer.token_to_id("<pad>" if "roberta" in name else "[PAD]")
+    assert facts["labels"] == json.loads((tmp_path / "model" / "labels.json").read_bytes()) == list(manifest.labels)
+    assert (facts["bundle"], facts["architecture"]) == (bundle.fingerprint, manifest.model.architecture)
+    assert (facts["max_seq_len"], facts["padding_side"], facts["truncation_side"]) == (64, "right", "right")
+    assert (facts["task"], facts["pooling"], facts["format"]) == ("classify", "first token", 1)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_application_needs_the_facts_alone(name: str, tiny_bundle: OpenBundle, tmp_path: Path) -> None:
+    """Inputs, side and token of padding as the facts name them: the answer is that of the text alone."""
+    bundle = tiny_bundle(name)
+    write_release(bundle, read_arrays(bundle.path("learners.safetensors")), tmp_path / "model")
+    facts = json.loads((tmp_path / "model" / "release.json").read_bytes())
+    ids = np.array([Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json")).encode("w1 w2 w3").ids])
+    room = 16 - ids.shape[1]
+    padding = ((0, 0), (0, room) if facts["padding_side"] == "right" else (room, 0))
+    mask = np.ones_like(ids)
+    session = ort.InferenceSession(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
+    answers = []
+    for text, read in (
+        (ids, mask),
+        (np.pad(ids, padding, constant_values=facts["padding_id"]), np.pad(mask, padding)),
+    ):
+        values = {"input_ids": text, "attention_mask": read, "token_type_ids": np.zeros_like(text)}
+        answers.append(session.run(None, {entry["name"]: values[entry["name"]] for entry in facts["inputs"]})[0])
+    np.testing.assert_allclose(answers[0], answers[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.host
+def test_the_oldest_runtime_named_is_the_one_of_these_tests() -> None:
+    if training_package_missing():
+        pytest.skip("this environment's ONNX Runtime is a newer one")
+    assert ort.__version__.split("+")[0] == OLDEST_ONNXRUNTIME

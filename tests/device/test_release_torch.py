@@ -42,7 +42,7 @@ def test_logits_are_those_of_torch(
         for name, parameter in parameters.items():
             parameter.copy_(torch.from_numpy(learners[name]))
         expected = torch_logits(model, batch).numpy()
-    write_release(bundle, learners, tmp_path / "model", {})
+    write_release(bundle, learners, tmp_path / "model")
     session = ort.InferenceSession(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
     feeds = {value.name: getattr(batch, value.name) for value in session.get_inputs()}
     if feeds.get("token_type_ids", ...) is None:

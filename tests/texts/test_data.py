@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from edge_far.errors import DataError, EdgeFarError, InputMissing, StorageError
-from edge_far.texts.data import MAX_LINE_BYTES, Example, label_names, read_examples
+from edge_far.quoting import one_line
+from edge_far.texts.data import Example, label_names, look_alikes, read_examples
+from edge_far.texts.lines import MAX_LINE_BYTES
 
 LABELS = ["lights_on", "lights_off", "lock_door"]
 
@@ -60,6 +62,30 @@ def test_label_names_are_sorted_as_text_when_one_is_no_number() -> None:
     assert label_names([Example("t", None, name) for name in ("b", "10", "2", "b")]) == ["10", "2", "b"]
 
 
+def test_look_alikes_differ_in_blanks_case_or_unicode_form_alone() -> None:
+    names = ["l0", " l0", "L0", "l\u200b0", "l 0", "l\u00a0 0", "caf\u00e9", "cafe\u0301", "STRASSE", "stra\u00dfe"]
+    assert look_alikes([*names, "l1", "l_0"]) == [
+        ["l0", " l0", "L0", "l\u200b0"],
+        ["l 0", "l\u00a0 0"],
+        ["caf\u00e9", "cafe\u0301"],
+        ["STRASSE", "stra\u00dfe"],
+    ]
+    assert look_alikes(["light_on", "light_off"]) == []
+
+
+def test_byte_order_marks_where_files_were_joined_are_no_text(tmp_path: Path) -> None:
+    mark = "\ufeff"
+    jsonl = read_examples(write(tmp_path, "a.jsonl", (mark + GOOD) * 2), labels=LABELS)
+    rows = f"{mark}text\tlabel\n{mark}a\tlights_on\na\tlights_on\n"
+    tsv = read_examples(write(tmp_path, "a.tsv", rows), labels=LABELS)
+    assert jsonl == tsv == [Example("a", None, "lights_on")] * 2
+
+
+def test_repeated_fields_that_are_ignored_or_deep_do_not_matter(tmp_path: Path) -> None:
+    content = '{"text": "a", "label": "lights_on", "id": 1, "n": 1, "n": 2, "meta": {"text": 1, "text": 2}}'
+    assert read_examples(write(tmp_path, "a.jsonl", content), labels=LABELS) == [Example("a", None, "lights_on")]
+
+
 def test_prediction_needs_no_label_and_accepts_an_unknown_one(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", '{"text": "a"}\n{"text": "b", "label": "new"}\n{"text": "c", "label": ""}\n')
     examples = read_examples(path, labels=LABELS, require_labels=False)
@@ -102,6 +128,27 @@ REFUSED = {
         ":1",
         "broken JSON: number too long or nested too deeply",
         JSONL_HINT,
+    ),
+    "field twice": (
+        "a.jsonl",
+        GOOD + '{"text": "a", "label": "lights_on", "text": "b"}',
+        ":2",
+        "the field 'text' is there twice",
+        "leave one",
+    ),
+    "lines end in CR": (
+        "a.jsonl",
+        GOOD.replace("\n", "\r") * 2,
+        ":1",
+        "lines end in a carriage return alone (CR)",
+        r"convert the file, for example with tr '\r' '\n'",
+    ),
+    "suffix that steers a terminal": (
+        "a.\x1b[2J",
+        GOOD,
+        "",
+        r"unknown data format '.\x1b[2J'",
+        "name the file .jsonl, .csv or .tsv",
     ),
     "array": ("a.jsonl", GOOD + '["a", "b"]', ":2", "an array instead of an object", JSONL_HINT),
     "string": ("a.jsonl", '"a"', ":1", "a string instead of an object", JSONL_HINT),
@@ -285,7 +332,7 @@ def test_refused(case: str, tmp_path: Path) -> None:
     path = write(tmp_path, name, content)
     with pytest.raises(DataError) as caught:
         read_examples(path, labels=LABELS)
-    assert str(caught.value) == f"{path}{line}: {message} ({hint})"
+    assert str(caught.value) == f"{one_line(str(path))}{line}: {message} ({hint})"
     assert caught.value.exit_code == 65
     assert "\n" not in str(caught.value)
 
@@ -333,10 +380,13 @@ def test_long_line_is_refused_without_being_read(tmp_path: Path) -> None:
 
 
 def test_a_line_at_the_limit_is_read(tmp_path: Path) -> None:
-    frame = '{"text": "%s", "label": "lights_on"}\n'
+    frame = '{"text": "%s", "label": "lights_on"}'
     text = "a" * (MAX_LINE_BYTES - len(frame % ""))
-    (example,) = read_examples(write(tmp_path, "a.jsonl", frame % text), labels=LABELS)
-    assert example.text == text
+    for end in ("", "\n", "\r\n"):
+        (example,) = read_examples(write(tmp_path, "a.jsonl", frame % text + end), labels=LABELS)
+        assert example.text == text
+        with pytest.raises(DataError, match="line longer than"):
+            read_examples(write(tmp_path, "a.jsonl", frame % f"{text}a" + end), labels=LABELS)
 
 
 def test_import_needs_no_torch() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_far.console import Console
 from edge_far.daemon.state import DEFAULT_STATE, StateDirectory
+from edge_far.quoting import one_line, quoted, shown
 
 EXAMPLES = """examples:
   edge-far store quarantine          file, line, reason and beginning of each bad line, the newest first
@@ -65,9 +66,19 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def render(document: dict[str, Any]) -> str:
     """Return one line an entry."""
     if document["what"] == "quarantine":
-        lines = [f"{e['file']}:{e['line']}: {e['reason']}: {e['beginning'][:80]!r}" for e in document["lines"]]
+        lines = [
+            f"{e['file']}:{e['line']}: {one_line(e['reason'])}: {quoted(e['beginning'], limit=80)}"
+            for e in document["lines"]
+        ]
         return "\n".join(lines) or "no line is in quarantine"
     if document["what"] == "predictions":
-        lines = [f"{e['id']:<20} {e['prediction'] or '-':<20} {e['text']}" for e in document["predictions"]]
+        lines = [
+            f"{e['id']:<20} {shown(e['prediction'] or '-'):<20} {' + '.join(map(shown, _texts(e)))}"
+            for e in document["predictions"]
+        ]
         return "\n".join(lines) or "no prediction waits for a label"
     return f"{document['brought_back']} examples are in use again, as new ones"
+
+
+def _texts(entry: dict[str, Any]) -> list[str]:
+    return [text for text in (entry["text"], entry["text_pair"]) if text is not None]

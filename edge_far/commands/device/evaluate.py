@@ -14,6 +14,7 @@ from edge_far.commands.common import (
     threads_of,
 )
 from edge_far.console import Console
+from edge_far.quoting import shown
 
 EXAMPLES = """examples:
   edge-far eval bundle --data test.jsonl                 as exported
@@ -69,5 +70,5 @@ def render(document: dict[str, Any]) -> str:
         f"loss      {document['loss']:.4f}",
     ]
     seen = [(c["correct"] / c["support"], label, c) for label, c in document["classes"].items() if c["support"]]
-    weakest = [f"{label} {c['correct']}/{c['support']}" for share, label, c in sorted(seen)[:3] if share < 1]
+    weakest = [f"{shown(label)} {c['correct']}/{c['support']}" for share, label, c in sorted(seen)[:3] if share < 1]
     return "\n".join(lines + ([f"weakest   {', '.join(weakest)}"] if weakest else []))

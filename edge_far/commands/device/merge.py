@@ -1,6 +1,7 @@
 """Write the trained model as a plain inference model of the original architecture, which any ONNX Runtime loads.
 
-The directory holds model.onnx with its weights.bin, tokenizer.json and labels.json. Trained learners are put back among
+The directory holds model.onnx with its weights.bin, tokenizer.json, labels.json, and release.json with what an
+application must know of them. Trained learners are put back among
 the non-learners, which keep their original fp32 values.
 """
 
@@ -29,16 +30,13 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Merge; the document names the files."""
     from edge_far.bundle import open_bundle
     from edge_far.device.release import write_release
+    from edge_far.storage import check_output
 
+    check_output(options.out)
     bundle = open_bundle(options.bundle)
     learners = load_learners(bundle, options.run)
     manifest = bundle.manifest
-    write_release(
-        bundle,
-        learners,
-        options.out,
-        {"bundle": bundle.fingerprint, "weights": manifest.released_weights, "model": manifest.model.name},
-    )
+    write_release(bundle, learners, options.out)
     size = sum(path.stat().st_size for path in options.out.iterdir())
     return {
         "model": str(options.out / "model.onnx"),

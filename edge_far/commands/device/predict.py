@@ -18,6 +18,7 @@ from edge_far.commands.common import (
 from edge_far.console import Console
 from edge_far.errors import DataError, UsageError
 from edge_far.profile.document import load_profile
+from edge_far.quoting import shown
 
 if TYPE_CHECKING:
     from edge_far.device.file_model import FileModel
@@ -33,7 +34,8 @@ EXAMPLES = """examples:
 """
 
 TOLD_CHARACTERS = 4096  # of a longer text the answer holds the beginning: all texts together need not fit the memory
-MODEL_TOKENS = 128  # a released model does not say how long its texts were
+NO_ANSWER = {"label": None, "probability": None}  # of a blank text
+MAX_TOKENS = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,13 +47,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="directory made by 'edge-far export' or 'edge-far merge', or a release",
     )
     parser.add_argument(
-        "text", nargs="*", default=[], metavar="TEXT", help="texts to classify; - reads one a line from standard input"
+        "text",
+        nargs="*",
+        default=[],
+        metavar="TEXT",
+        help="texts to classify; - reads one a line from standard input; a blank one has no label",
     )
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
     parser.add_argument("--data", type=Path, metavar="FILE", help="data file; labels in it are not needed")
     parser.add_argument("--top", type=int, default=1, metavar="N", help="the N likeliest labels (default: %(default)s)")
     parser.add_argument(
-        "--max-seq-len", type=int, metavar="N", help="cut texts to N tokens (default: the bundle's; of a model, 128)"
+        "--max-seq-len",
+        type=int,
+        metavar="N",
+        help="cut texts to N tokens (default: what the model was trained on)",
     )
     add_profile_arguments(parser)
 
@@ -68,20 +77,27 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise UsageError(problem, hint='give texts, - for standard input, or --data FILE: predict BUNDLE "a text"')
     if options.top < 1:
         raise UsageError(f"must be at least 1, not {options.top}", where="--top")
-    if options.max_seq_len is not None and options.max_seq_len < 8:
-        raise UsageError(f"must be at least 8, not {options.max_seq_len}", where="--max-seq-len")
+    if options.max_seq_len is not None and not 8 <= options.max_seq_len <= MAX_TOKENS:
+        raise UsageError(f"must be from 8 to {MAX_TOKENS}, not {options.max_seq_len}", where="--max-seq-len")
     use_one_heap()
     model, encoder, labels = _load(options, console)
     told: list[str] = []
-    encoded = encoder.encode(_noted(_examples(options), told), None)
+    blank: list[bool] = []
+    encoded = encoder.encode(_noted(_examples(options), told, blank), None)
+    if encoded.truncated:
+        console.info(f"{encoded.truncated} of {len(encoded)} texts cut to {encoded.max_seq_len} tokens")
     logits = predict_logits(model.logits, encoded, len(labels)).astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    rows = iter(odds / odds.sum(axis=1, keepdims=True))
     predictions = []
-    for text, row in zip(told, probabilities, strict=True):
-        best = np.argsort(-row, kind="stable")[: options.top]
-        ranked = [{"label": labels[index], "probability": round(float(row[index]), 6)} for index in best]
-        predictions.append({"text": text, **ranked[0], **({"top": ranked} if options.top > 1 else {})})
+    for text, empty in zip(told, blank, strict=True):
+        ranked: list[dict[str, Any]] = []
+        if not empty:
+            row = next(rows)
+            best = np.argsort(-row, kind="stable")[: options.top]
+            ranked = [{"label": labels[index], "probability": round(float(row[index]), 6)} for index in best]
+        first = ranked[0] if ranked else NO_ANSWER
+        predictions.append({"text": text, **first, **({"top": ranked} if options.top > 1 else {})})
     return {
         "bundle": str(options.bundle),
         "run": str(options.run) if options.run else None,
@@ -90,59 +106,63 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _examples(options: argparse.Namespace) -> Iterable[Example]:
-    """Return what is to be classified, from one source."""
+    """Return what is to be classified; of arguments and of standard input also the blank ones, each in its place."""
     from edge_far.texts.data import Example, iterate_examples
+    from edge_far.texts.lines import read_texts
 
     if options.data:
         return iterate_examples(options.data, labels=None, require_labels=False)
-    texts = _standard_input() if options.text == ["-"] else options.text
-    examples = [Example(text) for text in texts if text.strip()]
-    if not examples:
-        raise UsageError("no text to classify: all are empty", hint="give at least one text")
+    if options.text == ["-"]:
+        texts = read_texts(sys.stdin.buffer, "standard input")
+        if not texts:
+            raise UsageError("no text to classify: standard input is empty", hint="give at least one line")
+    else:
+        texts = options.text
+        if not any(text.strip() for text in texts):
+            raise UsageError("no text to classify: all are empty", hint="give at least one text")
     if any("\udc80" <= letter <= "\udcff" for text in texts for letter in text):
         raise DataError("a text is not UTF-8", where="TEXT", hint="check the terminal's locale")
-    return examples
+    return [Example(text) for text in texts]
 
 
-def _noted(examples: Iterable[Example], told: list[str]) -> Iterator[Example]:
-    """Pass the examples on one by one, and note of each text what the answer tells of it."""
+def _noted(examples: Iterable[Example], told: list[str], blank: list[bool]) -> Iterator[Example]:
+    """Pass on what is to be classified, one by one; note what the answer tells of each text, and if it is blank."""
     for example in examples:
         told.append(example.text if len(example.text) <= TOLD_CHARACTERS else example.text[: TOLD_CHARACTERS - 1] + "…")
-        yield example
+        blank.append(not example.text.strip())
+        if not blank[-1]:
+            yield example
 
 
 def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | ReleasedModel, Encoder, Sequence[str]]:
-    """Return model, encoder and labels of a bundle, or of a directory that holds model.onnx."""
+    """Return model, encoder and labels of a bundle, or of a directory that holds a released model."""
     from edge_far.bundle import open_bundle
-    from edge_far.device.file_model import FileModel
-    from edge_far.device.release import MODEL_FILE, ReleasedModel
+    from edge_far.device.file_model import FileModel, is_released_model
+    from edge_far.device.reading_length import reading_length
+    from edge_far.device.release import ReleasedModel
     from edge_far.texts.encode import Encoder
 
     directory: Path = options.bundle
-    if (directory / MODEL_FILE).is_file():
+    if is_released_model(directory):
         if options.run:
             raise UsageError("a released model has its run inside", where="--run", hint="leave it out")
         profile = load_profile(options.profile) if options.profile else None
         released = FileModel(directory, threads_of(options, profile, console))
-        encoder = Encoder(released.tokenizer, options.max_seq_len or MODEL_TOKENS, token_types=released.token_types)
-        return released, encoder, released.labels
+        length = reading_length(released.logits, options.max_seq_len, released.max_seq_len)
+        return released, Encoder(released.tokenizer, length, token_types=released.token_types), released.labels
     bundle = open_bundle(directory)
     learners = load_learners(bundle, options.run)
     model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))
-    return model, encoder_for(bundle, options.max_seq_len), bundle.manifest.labels
-
-
-def _standard_input() -> list[str]:
-    """Return the lines of standard input; raises DataError with the line that is not UTF-8."""
-    lines = []
-    for number, raw in enumerate(sys.stdin.buffer, 1):
-        try:
-            lines.append(raw.decode("utf-8").rstrip("\r\n"))
-        except UnicodeDecodeError as error:
-            raise DataError("not UTF-8", where=f"standard input:{number}", hint="convert it with iconv") from error
-    return lines
+    length = reading_length(model.logits, options.max_seq_len, bundle.manifest.defaults.max_seq_len)
+    return model, encoder_for(bundle, length), bundle.manifest.labels
 
 
 def render(document: dict[str, Any]) -> str:
-    """Return one line a text."""
-    return "\n".join(f"{p['label']:<24} {p['probability']:.3f}  {p['text']}" for p in document["predictions"])
+    """Return one line a text, whatever is in it; a blank text has no label."""
+    return "\n".join(map(_line, document["predictions"]))
+
+
+def _line(prediction: dict[str, Any]) -> str:
+    label, probability = prediction["label"], prediction["probability"]
+    answer = f"{'-':<24} {'-':<5}" if label is None else f"{shown(label):<24} {probability:.3f}"
+    return f"{answer}  {shown(prediction['text'])}"

@@ -120,6 +120,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             document: dict[str, Any] = read_result(options.out)
             return {"run": str(options.out), **document}
         _warn_of_changes(known, wanted, console)
+    directory.try_storage()
     with StopRequest() as stop:
         from edge_far.commands.device.training_phases import Job, train
 

@@ -13,10 +13,12 @@ from typing import Any
 
 from edge_far.bench.cases import ENGINES, PRECISIONS, method_named
 from edge_far.bench.work.geometries import GEOMETRIES
+from edge_far.commands.common import asked_threads
 from edge_far.console import Console
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS
-from edge_far.errors import ConfigError, InputMissing, OutputExists, Unavailable, UsageError
+from edge_far.errors import ConfigError, InputMissing, Unavailable, UsageError
 from edge_far.process.privacy import keep_caches_together
+from edge_far.storage import check_output
 
 EXAMPLES = """examples:
   edge-far bench                                         DistilBERT, 16 x 128 tokens: all engines, about 10 minutes
@@ -100,7 +102,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         batch=options.batch,
         micro_batch=min(options.micro_batch or options.batch, options.batch),
         length=options.length,
-        threads=options.threads or cpu_share().most_threads,
+        threads=asked_threads(options) or cpu_share().most_threads,
         methods=tuple(method_named(name, retention) for name in options.methods),
         engines=tuple(options.engines),
         precisions=tuple(options.precisions),
@@ -132,7 +134,7 @@ def render(document: dict[str, Any]) -> str:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what cannot be measured before minutes are spent."""
-    for name, least in (("batch", 1), ("micro_batch", 1), ("steps", 1), ("warmup", 0), ("rounds", 1), ("threads", 1)):
+    for name, least in (("batch", 1), ("micro_batch", 1), ("steps", 1), ("warmup", 0), ("rounds", 1)):
         value = getattr(options, name)
         if value is not None and not least <= value <= LARGEST_OPTION:
             raise UsageError(
@@ -152,9 +154,8 @@ def _check(options: argparse.Namespace) -> None:
         raise InputMissing(
             "no such geometry or directory", where=options.model, hint=f"geometries: {', '.join(GEOMETRIES)}"
         )
-    out = options.out
-    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise OutputExists("exists already and is not empty", where=str(out), hint="choose another directory")
+    if options.out is not None:
+        check_output(options.out)
 
 
 def _write(document: dict[str, Any], out: Path, console: Console) -> None:

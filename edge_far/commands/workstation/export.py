@@ -100,10 +100,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Export a bundle; the document summarises it."""
     from edge_far.profile.document import load_profile
+    from edge_far.storage import check_output
 
     profile = load_profile(options.profile)
     _check(options)
     keep_caches_together()
+    check_output(options.out)
     try:
         from edge_far.compile.pipeline import ExportSettings, export_bundle
     except ImportError as error:

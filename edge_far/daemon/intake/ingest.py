@@ -28,9 +28,10 @@ from edge_far.daemon.intake.records import Feedback, LabelledExample, Prediction
 from edge_far.daemon.intake.spool import is_ready
 from edge_far.daemon.store.examples import EXCERPT_BYTES, Source, Store
 from edge_far.daemon.store.kept import INGEST, KEPT, names_in, opened
+from edge_far.disk.durability import fsync
 from edge_far.errors import DataError
 from edge_far.storage import storage_error
-from edge_far.texts.data import MAX_LINE_BYTES
+from edge_far.texts.lines import LINE_END_BYTES, MAX_LINE_BYTES, without_line_end
 
 __all__ = ["IngestReport", "Ingestion"]
 
@@ -235,7 +236,7 @@ class Ingestion:
 
     def _fsync(self, descriptor: int) -> None:
         try:
-            os.fsync(descriptor)
+            fsync(descriptor, self._spool)
         except OSError as error:
             raise storage_error(error, self._spool) from error
 
@@ -267,13 +268,11 @@ def _batch(file: BinaryIO) -> list[tuple[bytes, int]]:
     """Read some lines and their lengths without the line end; of too long a line only the beginning."""
     batch: list[tuple[bytes, int]] = []
     size = 0
-    while len(batch) < BATCH_LINES and size < BATCH_BYTES and (raw := file.readline(MAX_LINE_BYTES + 1)):
+    while len(batch) < BATCH_LINES and size < BATCH_BYTES and (raw := file.readline(MAX_LINE_BYTES + LINE_END_BYTES)):
         size += len(raw)
-        if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
-            batch.append((raw[:EXCERPT_BYTES], len(raw) + _skip_line(file)))
-        else:
-            content = raw.rstrip(b"\r\n")
-            batch.append((content, len(content)))
+        content = without_line_end(raw)
+        rest = _skip_line(file) if len(content) > MAX_LINE_BYTES and not raw.endswith(b"\n") else 0
+        batch.append((content[:EXCERPT_BYTES] if rest else content, len(content) + rest))
     return batch
 
 

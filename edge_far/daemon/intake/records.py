@@ -6,15 +6,16 @@ also hold `id`, `prediction` and `feedback`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_far.texts.data import Example, ExampleChecker, RecordProblem
+from edge_far.daemon.intake.spool import MAX_ID_CHARACTERS
+from edge_far.texts.data import Example, ExampleChecker
+from edge_far.texts.json_object import read_object
+from edge_far.texts.lines import decoded
+from edge_far.texts.problems import RecordProblem
 
 __all__ = ["Feedback", "LabelledExample", "Prediction", "Record", "RecordError", "RecordReader"]
-
-MAX_ID_CHARACTERS = 200
 
 
 class RecordError(Exception):
@@ -58,19 +59,23 @@ class RecordReader:
 
     def read(self, line: bytes) -> Record | None:
         """Return what the line says, or None for an empty one; raises RecordError."""
-        record = _object(line)
-        if record is None:
-            return None
-        name = _id(record)
         try:
-            if name is None or ("text" in record and record.get("label") is not None):
-                return LabelledExample(self._labelled.example(record))
-            if "text" in record:
-                prediction = self._label(record, "prediction")
-                return Prediction(name, self._unlabelled.example(record), prediction)
-            label = self._label(record, "label")
+            return self._record(line)
         except RecordProblem as wrong:
             raise RecordError(f"{wrong.message} ({wrong.hint})" if wrong.hint else wrong.message) from wrong
+
+    def _record(self, line: bytes) -> Record | None:
+        text = decoded(line)
+        if not text.strip():
+            return None
+        record = read_object(text)
+        name = _id(record)
+        if name is None or ("text" in record and record.get("label") is not None):
+            return LabelledExample(self._labelled.example(record))
+        if "text" in record:
+            prediction = self._label(record, "prediction")
+            return Prediction(name, self._unlabelled.example(record), prediction)
+        label = self._label(record, "label")
         correct = {None: None, "correct": True, "wrong": False}.get(_string(record, "feedback"), ...)
         if correct is ...:
             raise RecordError("'feedback' is neither 'correct' nor 'wrong'")
@@ -83,27 +88,6 @@ class RecordReader:
         if record.get(field) is None:
             return None
         return self._labelled.example({"text": "-", "label": record[field]}).label
-
-
-def _object(line: bytes) -> dict[str, object] | None:
-    if b"\0" in line:
-        raise RecordError("line holds NUL bytes")
-    try:
-        text = line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        found = f"byte 0x{line[error.start]:02x} at position {error.start + 1}"
-        raise RecordError(f"not UTF-8: {found}") from error
-    if not text.strip():
-        return None
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RecordError(f"broken JSON at column {error.colno}: {error.msg}") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordError("broken JSON: number too long or nested too deeply") from error
-    if not isinstance(record, dict):
-        raise RecordError("not a JSON object")
-    return record
 
 
 def _id(record: dict[str, object]) -> str | None:

@@ -19,16 +19,21 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from edge_far.disk.directory_moves import fsync_directory
+from edge_far.disk.durability import fsync
 from edge_far.errors import DataError, InputMissing, StorageError
-from edge_far.storage import fsync_directory, storage_error
+from edge_far.quoting import quoted
+from edge_far.storage import storage_error
+from edge_far.texts.lines import MAX_LINE_BYTES
 
-__all__ = ["DEFAULT_SPOOL", "SUFFIX", "add", "is_ready", "number_of"]
+__all__ = ["DEFAULT_SPOOL", "MAX_ID_CHARACTERS", "SUFFIX", "add", "is_ready", "number_of"]
 
 DEFAULT_SPOOL = Path("/var/spool/edge-far")
 SUFFIX = ".jsonl"
 SPOOLED_FILE_MODE = 0o640  # the directory's group is the daemon's
 HIGHEST_NUMBER = 1 << 62  # ns since 1970: in the year 2116, and still a date that file systems take
 FEEDBACK = ("correct", "wrong")
+MAX_ID_CHARACTERS = 200
 
 
 def add(
@@ -58,10 +63,13 @@ def add(
     record = {name: value for name, value in fields.items() if value is not None}
     _check(record)
     try:
-        line = json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
+        line = json.dumps(record, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError("the text holds half of a surrogate pair", hint="write the character itself") from error
-    return _drop(line, Path(spool))
+    if len(line) > MAX_LINE_BYTES:
+        hint = f"a line of the spool has at most {MAX_LINE_BYTES} bytes: cut the text"
+        raise DataError(f"the example has {len(line)} bytes", hint=hint)
+    return _drop(line + b"\n", Path(spool))
 
 
 def is_ready(name: str) -> bool:
@@ -75,8 +83,10 @@ def _check(record: dict[str, str]) -> None:
             raise DataError(f"'{name}' is not a text", hint="give a string without NUL characters")
         if not value.strip():
             raise DataError(f"'{name}' is empty", hint="give a text, or leave it out")
+    if "id" in record and (len(record["id"]) > MAX_ID_CHARACTERS or not record["id"].isprintable()):
+        raise DataError(f"'id' is not a printable text of 1 to {MAX_ID_CHARACTERS} characters", hint="give another")
     if record.get("feedback", "correct") not in FEEDBACK:
-        raise DataError(f"feedback '{record['feedback']}' is not known", hint="use 'correct' or 'wrong'")
+        raise DataError(f"feedback {quoted(record['feedback'])} is not known", hint="use 'correct' or 'wrong'")
     if "id" not in record and not {"text", "label"} <= record.keys():
         raise DataError("neither an example nor a prediction", hint="give text and label, or text and id")
     if "text" not in record and not {"label", "feedback"} & record.keys():
@@ -101,12 +111,16 @@ def _drop(line: bytes, spool: Path) -> Path:
                 file.write(line)
                 file.flush()
                 os.utime(file.fileno(), ns=(number, number))
-                os.fsync(file.fileno())
+                fsync(file.fileno(), spool)
             temporary.rename(final)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        fsync_directory(spool)
+        try:
+            fsync_directory(spool)
+        except OSError:
+            final.unlink(missing_ok=True)  # it was not handed over: trying again must not hand it over twice
+            raise
     except FileNotFoundError as error:
         hint = "start the daemon once, or name another directory"
         raise InputMissing("spool directory does not exist", where=str(spool), hint=hint) from error

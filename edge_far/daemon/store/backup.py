@@ -20,8 +20,10 @@ from edge_far.daemon.store.examples import Store
 from edge_far.daemon.store.journal import FINISHED
 from edge_far.daemon.store.kept import kept_size, read_kept_again, remove_kept
 from edge_far.daemon.store.recovery import readable_examples
+from edge_far.disk.directory_moves import fsync_directory
+from edge_far.disk.durability import fsync
 from edge_far.errors import StorageError
-from edge_far.storage import fsync_directory, storage_error
+from edge_far.storage import storage_error
 
 __all__ = ["back_up", "backup_path", "is_due", "open_or_replace"]
 
@@ -97,7 +99,7 @@ def _copy_of_backup(source: Path, target: Path, held_out_share: float, clock: Ca
         with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
             shutil.copyfileobj(reader, writer)
             writer.flush()
-            os.fsync(writer.fileno())
+            fsync(writer.fileno(), target)
         try:
             return Store(target, held_out_share=held_out_share, clock=clock)
         except DatabaseDamaged:

@@ -14,8 +14,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from edge_far.disk.directory_moves import fsync_directory
+from edge_far.disk.durability import fsync
 from edge_far.errors import ConfigError, StorageError
-from edge_far.storage import fsync_directory, storage_error
+from edge_far.storage import storage_error
 
 __all__ = ["COMPANIONS", "Database", "DatabaseDamaged", "set_aside"]
 
@@ -87,7 +89,7 @@ class Database:
             with self._errors():
                 self._connection.execute("VACUUM INTO ?", (str(temporary),))
             with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+                fsync(file.fileno(), path)
             temporary.replace(path)
             fsync_directory(path.parent)
         except OSError as error:

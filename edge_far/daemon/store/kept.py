@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from edge_far.disk.durability import fsync
 from edge_far.errors import ConfigError
 from edge_far.storage import storage_error
 
@@ -38,7 +39,7 @@ def read_kept_again(spool: Path) -> None:
     with _kept(spool) as (ingest, kept):
         for name in names_in(kept):
             os.rename(name, name, src_dir_fd=kept, dst_dir_fd=ingest)
-        os.fsync(ingest)
+        fsync(ingest, spool)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from edge_far.daemon.context import Context
 from edge_far.daemon.release_files import Release, ReleaseDamaged
 from edge_far.daemon.training.child_end import ChildEnd
 from edge_far.daemon.training.supervisor import Supervisor, Wish
+from edge_far.disk.directory_moves import fsync_directory
 from edge_far.errors import Deferred, EdgeFarError, InputMissing, StorageError
-from edge_far.storage import fsync_directory, remove_leftovers, storage_error, write_atomically
+from edge_far.storage import remove_leftovers, storage_error, write_atomically
 
 __all__ = ["LEARNERS", "ChildFailed", "build_candidate", "ensure_factory", "run_to_end"]
 

@@ -29,14 +29,16 @@ import numpy as np
 from edge_far.arrays import write_arrays
 from edge_far.device.run.figures import check_metrics
 from edge_far.device.run.training_state import TrainingState
+from edge_far.disk.directory_moves import fsync_directory
 from edge_far.errors import BundleError, ConfigError, Deferred, InputMissing, StorageError
 from edge_far.json_file import Damaged, decode, read_document
 from edge_far.storage import (
-    fsync_directory,
+    TRIAL,
     remove_leftovers,
     sha256_of,
     staged_directory,
     storage_error,
+    try_directory,
     write_atomically,
     write_json,
 )
@@ -84,7 +86,12 @@ class RunDirectory:
         """Say whether a new run can begin here: nothing there, or what a start that was killed at once left behind."""
         if not self.root.exists():
             return True
-        return self.root.is_dir() and all(path.name.startswith(".run.json.") for path in self.root.iterdir())
+        leftovers = (".run.json.", f".{TRIAL}.")
+        return self.root.is_dir() and all(path.name.startswith(leftovers) for path in self.root.iterdir())
+
+    def try_storage(self) -> None:
+        """Raise now the StorageError (74) that the first checkpoint would raise after minutes of training."""
+        try_directory(next(path for path in (self.root, *self.root.absolute().parents) if path.exists()))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -112,8 +119,9 @@ class RunDirectory:
             fsync_directory(self.root)
         except OSError as error:
             raise storage_error(error, self.checkpoints) from error
-        replaced = [path.with_name(path.name[1:-4]) for path in self.checkpoints.glob(".step-*.old")]
-        for path in (self.settings, self.best, self.learners, self.result, *replaced):
+        hidden = [*self.checkpoints.glob(".step-*.old"), *self.checkpoints.glob(".step-*.copy")]
+        replaced = [path.with_name(path.stem[1:]) for path in hidden]
+        for path in (self.settings, self.best, self.learners, self.result, self.root / TRIAL, *replaced):
             remove_leftovers(path)
         for path in self.checkpoints.glob(".*.tmp"):
             shutil.rmtree(path, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from edge_far.arrays import read_arrays
 from edge_far.bundle import Bundle
 from edge_far.cli import main
 from edge_far.storage import sha256_of
+from tests.file_systems import refuse_fsync
 
 pytestmark = pytest.mark.device  # it trains: the workstation's ONNX Runtime is too old
 
@@ -180,3 +182,37 @@ def test_quiet_says_nothing(
 ) -> None:
     train(bundle, tiny_data, tmp_path / "run", "--quiet", "--max-steps", "2", capsys=capsys)
     assert capsys.readouterr().err == ""
+
+
+def test_a_file_system_that_refuses_fsync_costs_one_warning(
+    bundle: Bundle,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--epochs", "1", "--checkpoint-steps", "1", "--no-probe", "-q"]
+    whole = train(bundle, tiny_data, tmp_path / "whole", *options, capsys=capsys)
+    refuse_fsync(monkeypatch, errno.EINVAL)
+    arguments = ["train", bundle.root, "--train", tiny_data, "--out", tmp_path / "run", "--json", *options]
+    assert main([str(argument) for argument in arguments]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["learners_sha256"] == whole["learners_sha256"]
+    (line,) = told.err.splitlines()
+    assert line.startswith(f"warning: {tmp_path}") and "refuses fsync" in line
+
+
+@pytest.mark.parametrize("command", ["train", "merge"])
+def test_a_failing_disk_is_known_before_the_work(
+    command: str,
+    bundle: Bundle,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    refuse_fsync(monkeypatch, errno.EIO)
+    data = ["--train", str(tiny_data)] if command == "train" else []
+    assert main([command, str(bundle.root), *data, "--out", str(tmp_path / "out")]) == 74
+    assert f"{tmp_path}: cannot write: Input/output error" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from edge_far.cli import main
 from edge_far.daemon.intake import spool
 from edge_far.errors import DataError, EdgeFarError, InputMissing, StorageError
+from tests.file_systems import refuse_fsync
 
 
 def test_add_leaves_one_complete_file(tmp_path: Path) -> None:
@@ -62,6 +65,13 @@ def test_what_is_added_comes_after_whatever_another_program_left(
         ({"text": "a\0", "label": "a"}, "'text' is not a text"),
         ({"text": "\ud800", "label": "a"}, "surrogate"),
         ({"id": "1"}, "no text and no feedback"),
+        ({"id": "a\x1b[2J", "text": "a"}, "'id' is not a printable text of 1 to 200 characters"),
+        ({"id": "a" * 201, "text": "a"}, "'id' is not a printable text of 1 to 200 characters"),
+        (
+            {"text": "a" * (1 << 20), "label": "b"},
+            "the example has 1048602 bytes .a line of the spool has",
+        ),
+        ({"id": "1", "feedback": "\x1b[2J"}, r"feedback '.x1b.2J' is not known"),
         ({"id": "1", "feedback": "maybe"}, "feedback 'maybe' is not known"),
     ],
 )
@@ -84,6 +94,23 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(StorageError, match="No space left"):
         spool.add("a", "x", spool=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_directory_that_refuses_fsync_gets_the_example_once(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse_fsync(monkeypatch, number)
+    assert main(["add", "--text", "a", "--label", "x", "--spool", str(tmp_path)]) == 0
+    (file,) = tmp_path.iterdir()
+    assert spool.is_ready(file.name) and json.loads(file.read_bytes()) == {"text": "a", "label": "x"}
+    assert "refuses fsync" in capsys.readouterr().err
+
+
+def test_what_was_not_handed_over_is_not_in_the_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_fsync(monkeypatch, errno.EIO)
+    assert main(["add", "--text", "a", "--label", "x", "--spool", str(tmp_path)]) == 74
+    assert not list(tmp_path.iterdir()), "trying again must not hand it over twice"
 
 
 def test_errors_are_the_tree_of_edge_far() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from edge_far.device.run import checkpoint
 from edge_far.device.run.checkpoint import KEPT_CHECKPOINTS, RunDirectory
 from edge_far.device.run.training_state import TrainingState
 from edge_far.errors import BundleError, Deferred, StorageError
+from tests.file_systems import LowerLayer, refuse_fsync
 
 STATE = TrainingState(step=3, examples=12, seconds=0.1, divisor=2, best_accuracy=1 / 3, smoothed_loss=0.1 + 0.2)
 
@@ -115,8 +117,34 @@ def test_leftovers_of_a_killed_process_are_cleared(run: RunDirectory) -> None:
     (run.checkpoints / ".step-00000002.77-abcd.tmp" / "learners.safetensors").write_text("half")
     (run.root / ".result.json.77-abcd.tmp").write_text("half")
     (run.checkpoints / "step-00000001").rename(run.checkpoints / ".step-00000001.old")  # replaced in two renames
+    save(run, 3)
+    (run.checkpoints / "step-00000003").rename(run.checkpoints / ".step-00000003.copy")  # of one that was being removed
+    (run.checkpoints / "step-00000003").mkdir()
+    (run.root / ".edge-far-trial.77-abcd.tmp").mkdir()
     run.prepare()
-    assert steps(run) == ["step-00000001"] and not list(run.root.glob(".*"))
+    assert steps(run) == ["step-00000001", "step-00000003"] and not list(run.root.rglob(".*"))
+    loaded = run.load_latest()
+    assert loaded is not None and (loaded.state.step, loaded.damaged) == (3, 0)
+
+
+def test_a_checkpoint_that_cannot_be_renamed_is_replaced(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(run, 1)
+    layer = LowerLayer(monkeypatch)
+    layer.add(run.checkpoints / "step-00000001")
+    save(RunDirectory(run.root), 1)
+    assert layer.lower == set() and steps(run) == ["step-00000001"] and not list(run.checkpoints.glob(".*"))
+    assert run.load_latest() is not None
+
+
+def test_the_storage_is_tried_where_the_run_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    for root in (tmp_path / "run", tmp_path / "new" / "deep" / "run", Path("run")):
+        RunDirectory(root).try_storage()
+    assert not list((tmp_path / "run").iterdir()) and not (tmp_path / "new").exists()
+    refuse_fsync(monkeypatch, errno.EIO)
+    with pytest.raises(StorageError, match="Input/output error"):
+        RunDirectory(tmp_path / "run").try_storage()
+    assert RunDirectory(tmp_path / "run").unused
 
 
 def test_unused(tmp_path: Path) -> None:
