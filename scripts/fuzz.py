@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.fuzz.targets.base import Case, Target
 from tests.fuzz.targets.registry import targets_here
+from tests.fuzz.watch import WAITING
 from tests.tiny_cases import BUNDLES, REPOSITORY
 
 # Set before torch and tokenizers are imported; a model's name in a changed file must not be looked up.
@@ -148,7 +149,7 @@ class Run:
         with os.fdopen(reader, "rb", buffering=0) as lines:
             pending = b""
             while True:
-                ready, _, _ = select.select([lines], [], [], kind.seconds * 2 + 60)
+                ready, _, _ = select.select([lines], [], [], kind.seconds * WAITING + 60)
                 if not ready:
                     hangs = True
                     os.kill(child, signal.SIGKILL)

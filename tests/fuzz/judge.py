@@ -51,7 +51,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a command ended; `crash` is an exception that left it, in one line with its place in edge_far."""
+    """How a command ended, after so many seconds of processor time; `crash` is an exception that left it, in one line with its place in edge_far."""
 
     arguments: tuple[str, ...]
     code: int | None
@@ -132,7 +132,7 @@ def _is_part(path: str, place: Path) -> bool:
 
 def _ending(arguments: tuple[str, ...], work: Callable[[], int], bounds: Bounds, stdin: bytes) -> Ending:
     code, crash = None, None
-    began = time.monotonic()
+    began = time.process_time()
     with _streams(stdin) as (out, err), written_files() as written, peak_above() as grown, warnings.catch_warnings():
         warnings.simplefilter("default")
         warnings.showwarning = _show_warning  # as Python does without pytest: a second line on stderr
@@ -156,7 +156,7 @@ def _ending(arguments: tuple[str, ...], work: Callable[[], int], bounds: Bounds,
         out=_content(out),
         err=_content(err),
         crash=crash,
-        seconds=time.monotonic() - began,
+        seconds=time.process_time() - began,
         grown_mib=grown[0],
         written=frozenset(written - devices),
     )
