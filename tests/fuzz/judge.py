@@ -51,7 +51,10 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a command ended, after so many seconds of processor time; `crash` is an exception that left it, in one line with its place in edge_far."""
+    """How a command ended.
+
+    `crash` is an exception that left it, in one line with its place in edge_far; `seconds` are of processor time.
+    """
 
     arguments: tuple[str, ...]
     code: int | None
