@@ -73,7 +73,7 @@ def main() -> int:
     if unknown := set(options.target or ()) - set(kinds):
         parser.error(f"no target {', '.join(sorted(unknown))} here; there are {', '.join(kinds)}")
     with tempfile.TemporaryDirectory(prefix="edge-far-fuzz-", dir=quick_directory()) as folder:
-        os.environ["XDG_CACHE_HOME"] = str(Path(folder, "cache"))
+        os.environ["XDG_CACHE_HOME"] = tempfile.tempdir = str(Path(folder, "cache"))
         if options.again:
             return run_again(options.again, kinds, Path(folder), options.bundle.resolve())
         chosen = [kinds[name] for name in options.target or kinds]

@@ -71,7 +71,7 @@ def test_another_exit_code(tmp_path: Path) -> None:
     assert "exit code 66" in str(problem_of(ending, bounds))
     assert problem_of(ending, Bounds(frozenset({66}), ())) is None
     ending = run(["predict", "--help"], bounds)
-    assert "SystemExit" in str(problem_of(ending, bounds))
+    assert "_Answered" in str(problem_of(ending, bounds))
 
 
 def test_what_native_code_prints_is_seen(tmp_path: Path) -> None:
