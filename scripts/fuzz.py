@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.fuzz.targets.base import Case, Target
 from tests.fuzz.targets.registry import targets_here
+from tests.fuzz.watch import WAITING
 from tests.tiny_cases import BUNDLES, REPOSITORY
 
 # Set before torch and tokenizers are imported; a model's name in a changed file must not be looked up.
@@ -72,7 +73,7 @@ def main() -> int:
     if unknown := set(options.target or ()) - set(kinds):
         parser.error(f"no target {', '.join(sorted(unknown))} here; there are {', '.join(kinds)}")
     with tempfile.TemporaryDirectory(prefix="edge-far-fuzz-", dir=quick_directory()) as folder:
-        os.environ["XDG_CACHE_HOME"] = str(Path(folder, "cache"))
+        os.environ["XDG_CACHE_HOME"] = tempfile.tempdir = str(Path(folder, "cache"))
         if options.again:
             return run_again(options.again, kinds, Path(folder), options.bundle.resolve())
         chosen = [kinds[name] for name in options.target or kinds]
@@ -148,7 +149,7 @@ class Run:
         with os.fdopen(reader, "rb", buffering=0) as lines:
             pending = b""
             while True:
-                ready, _, _ = select.select([lines], [], [], kind.seconds * 2 + 60)
+                ready, _, _ = select.select([lines], [], [], kind.seconds * WAITING + 60)
                 if not ready:
                     hangs = True
                     os.kill(child, signal.SIGKILL)

@@ -1,6 +1,6 @@
 """Whatever transformers is asked for goes through here: it keeps silent, and a failure becomes one line.
 
-Some Rust packages print remarks to stdout, where the result alone belongs; they go to stderr.
+Some Rust packages print remarks and panics; they are dropped.
 
 Loaders raise anything: KeyError, ImportError, errors of other packages. The checks of the other rooms come first and
 name file and key; this is the net under them.
@@ -9,23 +9,21 @@ name file and key; this is the net under them.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import re
-import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from edge_far.errors import EdgeFarError, StorageError, Unavailable
+from edge_far.process.rust import is_panic, silence
 
 __all__ = ["guarded", "reason_of", "transformers_package"]
 
 MAX_REASON = 300
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _TELLING_WORDS = 3
-RUST_PANIC = "PanicException"  # of tokenizers and safetensors; it is no Exception, and cannot be imported
 
 
 def transformers_package() -> Any:
@@ -46,7 +44,7 @@ def guarded(what: str, where: str, hint: str) -> Iterator[None]:
     An error of the operating system, such as a file that may not be read, becomes StorageError.
     """
     try:
-        with warnings.catch_warnings(), _quiet_transformers(), _clean_stdout():
+        with warnings.catch_warnings(), _quiet_transformers(), silence():
             warnings.simplefilter("ignore")
             yield
     except (EdgeFarError, MemoryError):
@@ -62,7 +60,7 @@ def guarded(what: str, where: str, hint: str) -> Iterator[None]:
             raise StorageError(f"cannot read: {error.strerror}", where=named, hint="check owner and mode") from error
         raise Unavailable(f"{what}: {reason_of(error)}", where=where, hint=hint) from error
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != RUST_PANIC:
+        if not isinstance(error, Exception) and not is_panic(error):
             raise
         raise Unavailable(f"{what}: {reason_of(error)}", where=where, hint=hint) from error
 
@@ -104,21 +102,3 @@ def _quiet_transformers() -> Iterator[None]:
         logger.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-@contextmanager
-def _clean_stdout() -> Iterator[None]:
-    """Send what the process, Rust packages included, writes to stdout to stderr; does nothing where one is closed."""
-    kept = None
-    with suppress(OSError, ValueError, AttributeError):
-        sys.stdout.flush()
-        kept = os.dup(1)
-        os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        if kept is not None:
-            with suppress(OSError, ValueError, AttributeError):
-                sys.stdout.flush()
-            os.dup2(kept, 1)
-            os.close(kept)

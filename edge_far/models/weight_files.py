@@ -5,13 +5,14 @@ transformers takes the first of model.safetensors, its index, pytorch_model.bin 
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from edge_far.errors import Unavailable
+from edge_far.json_file import Count, Damaged, decode, parse_json
 from edge_far.models.config import ModelConfig
 from edge_far.models.directory import sibling_format
 from edge_far.models.files import check_file, is_named_here, read_object
@@ -31,6 +32,15 @@ _WRAPPERS = {
 _AGAIN = "download or save the model again"
 _CANNOT = "cannot load the model"
 SHOWN = 3
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One tensor in the header of a safetensors file, as it is written there."""
+
+    dtype: str
+    shape: tuple[Count, ...]
+    data_offsets: tuple[Count, Count]
 
 
 @dataclass(frozen=True)
@@ -111,11 +121,12 @@ def _read_header(path: Path) -> dict[str, _Tensor]:
     tensors = {}
     try:
         if len(raw) == length:
-            for name, entry in json.loads(raw).items():
+            for name, entry in decode(dict[str, Any], parse_json(raw)).items():
                 if name != "__metadata__":
-                    tensors[name] = _Tensor(str(entry["dtype"]), tuple(map(int, entry["shape"])))
-                    end = max(end, int(entry["data_offsets"][1]))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+                    found: _Entry = decode(_Entry, entry, "header")
+                    tensors[name] = _Tensor(found.dtype, found.shape)
+                    end = max(end, found.data_offsets[1])
+    except Damaged as error:
         raise not_one from error
     if len(raw) < length or size < 8 + length + end:
         raise Unavailable(

@@ -10,15 +10,15 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from edge_far.errors import BundleError, ConfigError, DataError, InputMissing
+from edge_far.errors import BundleError, ConfigError, DataError
 from edge_far.quoting import quoted
 from edge_far.texts.data import Example
 from edge_far.texts.shorten import Shortener
+from edge_far.texts.tokenizer_file import load_tokenizer, tokenize
 
 __all__ = ["Encoded", "Encoder"]
 
@@ -84,13 +84,7 @@ class Encoder:
         is too small.
         """
         path = Path(tokenizer_json)
-        if not path.is_file():
-            raise InputMissing("tokenizer file does not exist", where=str(path), hint="copy the whole bundle again")
-        try:
-            self.tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the package raises plain Exception
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BundleError(f"not a tokenizer: {reason}", where=str(path), hint="copy the bundle again") from error
+        self.tokenizer = load_tokenizer(path)
         self.max_seq_len = max_seq_len
         self.vocabulary = vocabulary
         self.token_types = token_types
@@ -123,7 +117,7 @@ class Encoder:
         truncated = 0
         for part in self._batches(examples):
             inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in part]
-            for encoding in self._encodings(inputs):
+            for encoding in tokenize(self.tokenizer, inputs):
                 ids = encoding.ids
                 truncated += bool(encoding.overflowing)
                 tokens.extend(ids)
@@ -149,15 +143,6 @@ class Encoder:
             raise DataError(f"the text of example {number + 1} {reason}: {text[:60]!r}", hint="remove the example")
         left_out.update(unreadable)
         return encoded.without(unreadable)
-
-    def _encodings(self, inputs: list[str | tuple[str, str]]) -> list[Any]:
-        try:
-            return list(self.tokenizer.encode_batch_fast(inputs))
-        except Exception as error:  # the package raises plain Exception
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BundleError(
-                f"the tokenizer cannot encode a text: {reason}", hint="export a bundle with a sound tokenizer.json"
-            ) from error
 
     def _unreadable(self, encoded: Encoded) -> dict[int, str]:
         """Return the examples, by number from 0, that a graph would fail on without a word why, and what they have."""

@@ -16,6 +16,7 @@ from tokenizers import Encoding, Tokenizer
 
 from edge_far.texts.boundaries import Boundaries
 from edge_far.texts.data import Example
+from edge_far.texts.tokenizer_file import tokenize
 
 __all__ = ["Shortener"]
 
@@ -104,7 +105,7 @@ class Shortener:
         return sum(len(self._encoded(piece)) for piece in pieces)
 
     def _encoded(self, text: str) -> Encoding:
-        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        (encoding,) = tokenize(self._tokenizer, [text], special_tokens=False)
         return encoding
 
     @contextmanager

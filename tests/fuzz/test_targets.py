@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -24,6 +25,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("HF_HUB_OFFLINE", "1")
         folder = tmp_path_factory.mktemp("fuzz")
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr(tempfile, "tempdir", str(folder / "cache"))
         yield folder
 
 

@@ -67,6 +67,12 @@ class Checkpoint:
                 hint=f"continue it with --optimizer {self.state.optimizer}, or start a new run",
             )
 
+    def refuse_later_step(self, last: int) -> None:
+        """Raise BundleError where the run would have ended before this state: it is that of another run."""
+        if self.state.step > last:
+            message = f"the checkpoint is of step {self.state.step}, and this run has {last}"
+            raise BundleError(message, where=str(self.learners.parent), hint="start a new run")
+
 
 class RunDirectory:
     """The files of one run."""
@@ -133,7 +139,7 @@ class RunDirectory:
 
         A second one of the same step replaces state.json alone: the arrays are those of the first.
         """
-        final = self.checkpoints / f"step-{state.step:08d}"
+        final = self.checkpoints / _directory_name(state)
         if self._saved is not None and self._saved[0] == state.step:
             write_json(final / "state.json", _document(state, self._saved[1]))
             return
@@ -212,6 +218,10 @@ class RunDirectory:
         return sorted((path for path in self.checkpoints.glob("step-*") if path.is_dir()), reverse=True)
 
 
+def _directory_name(state: TrainingState) -> str:
+    return f"step-{state.step:08d}"
+
+
 def _document(state: TrainingState, hashes: Mapping[str, str]) -> dict[str, Any]:
     body = {**asdict(state), "sha256": dict(hashes)}
     return {**body, "checksum": _checksum(body)}
@@ -229,7 +239,8 @@ def _load(directory: Path) -> tuple[TrainingState, dict[str, str]] | None:
             return None
         hashes: dict[str, str] = decode(dict[str, str], body.pop("sha256", None))
         state: TrainingState = decode(TrainingState, body)
-        whole = set(hashes) == ARRAYS and all(sha256_of(directory / name) == hashes[name] for name in hashes)
+        named = set(hashes) == ARRAYS and directory.name == _directory_name(state)
+        whole = named and all(sha256_of(directory / name) == hashes[name] for name in hashes)
         return (state, hashes) if whole else None
     except (FileNotFoundError, InputMissing, Damaged):
         return None

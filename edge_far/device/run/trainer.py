@@ -104,6 +104,7 @@ class Trainer:
         if checkpoint is None:
             return
         checkpoint.refuse_other_optimizer(self.settings.optimizer)
+        checkpoint.refuse_later_step(self.total_steps)
         if checkpoint.damaged:
             self.console.warn(
                 f"{checkpoint.damaged} damaged checkpoint passed over: continuing from step {checkpoint.state.step}"

@@ -174,7 +174,8 @@ def test_output_that_is_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("divisor", 0), ("step", "one"), ("smoothed_loss", -1.0), ("evaluated", 2**64), ("surprise", 1)]
+    ("name", "value"),
+    [("divisor", 0), ("step", "one"), ("smoothed_loss", -1.0), ("evaluated", 2**64), ("step", 2), ("surprise", 1)],
 )
 def test_a_state_that_cannot_be_is_damage_though_its_checksum_is_right(
     name: str, value: object, run: RunDirectory
@@ -200,3 +201,12 @@ def test_damaged_metrics_of_the_best_are_told_when_the_run_is_resumed(content: s
     with pytest.raises(BundleError) as raised:
         RunDirectory(run.root).load_latest()
     assert raised.value.where == str(run.best / "metrics.json")
+
+
+def test_a_state_beyond_the_end_is_of_another_run(run: RunDirectory) -> None:
+    save(run, 7)
+    found = run.load_latest()
+    assert found is not None
+    found.refuse_later_step(7)
+    with pytest.raises(BundleError, match="of step 7, and this run has 6"):
+        found.refuse_later_step(6)

@@ -50,7 +50,8 @@ class Target(ABC):
         self.bundle = bundle
         self.good = place / self.name / "good"
         self.work = place / self.name / "work"
-        self.cache = place / "cache"
+        self.cache = place / "cache"  # of the command line, and where its temporary files lie
+        self.cache.mkdir(parents=True, exist_ok=True)
         if not self.good.is_dir():
             making = self.good.with_name("making")
             shutil.rmtree(making, ignore_errors=True)

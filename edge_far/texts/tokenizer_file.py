@@ -1,0 +1,37 @@
+"""A bundle's tokenizer.json, loaded and called: whatever the Rust package does then, a failure is one BundleError."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Encoding, Tokenizer
+
+from edge_far.errors import BundleError, InputMissing
+from edge_far.process.rust import RustFailure, calling_rust
+
+__all__ = ["load_tokenizer", "tokenize"]
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Return the tokenizer of a file; raises InputMissing, BundleError."""
+    if not path.is_file():
+        raise InputMissing("tokenizer file does not exist", where=str(path), hint="copy the whole bundle again")
+    try:
+        with calling_rust():
+            return Tokenizer.from_file(str(path))
+    except RustFailure as error:
+        raise BundleError(f"not a tokenizer: {error}", where=str(path), hint="copy the bundle again") from error
+
+
+def tokenize(
+    tokenizer: Tokenizer, inputs: Sequence[str | tuple[str, str]], *, special_tokens: bool = True
+) -> list[Encoding]:
+    """Return the encoding of each text or pair; raises BundleError."""
+    try:
+        with calling_rust():
+            return list(tokenizer.encode_batch_fast(inputs, add_special_tokens=special_tokens))
+    except RustFailure as error:
+        raise BundleError(
+            f"the tokenizer cannot encode a text: {error}", hint="export a bundle with a sound tokenizer.json"
+        ) from error
