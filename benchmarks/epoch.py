@@ -25,7 +25,7 @@ from typing import Any
 
 from edge_far.bench.cases import far_name
 from edge_far.bench.environments import describe_machine, python_or_exit
-from edge_far.bundle import open_bundle
+from edge_far.bundles.bundle import open_bundle
 from edge_far.storage import write_json
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from edge_far.bench.environments import python_or_exit
-from edge_far.bundle import Bundle, open_bundle
+from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.device.board.memory import use_one_heap
 from edge_far.device.engine.backend import Backend
 from edge_far.device.engine.backends import choose_backend

@@ -32,7 +32,7 @@ from typing import Any
 
 from edge_far.bench.environments import python_or_exit
 from edge_far.bench.work.task import CLIP_NORM, LEARNING_RATE, Task, batches
-from edge_far.bundle import open_bundle
+from edge_far.bundles.bundle import open_bundle
 
 WARMUP, STEPS, RETENTION = 1, 5, 0.1
 AIM = 0.47

@@ -23,7 +23,7 @@ import numpy as np
 
 from edge_far.bench.environments import describe_machine, python_or_exit
 from edge_far.bench.work.task import CLIP_NORM, LEARNING_RATE
-from edge_far.bundle import open_bundle
+from edge_far.bundles.bundle import open_bundle
 from edge_far.console import Console
 from edge_far.device.board.memory import resident_set, use_one_heap
 from edge_far.device.engine.backend import DropoutKey
@@ -88,7 +88,7 @@ def run_child(options: argparse.Namespace, python: Path) -> dict[str, Any]:
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
     """Take the steps in this process; return the resident set over time."""
-    from edge_far.arrays import read_arrays
+    from edge_far.bundles.arrays import read_arrays
     from edge_far.device.engine.session import PortableBackend
     from edge_far.device.optimizers.base import clipped_step
     from edge_far.device.optimizers.registry import make_optimizer

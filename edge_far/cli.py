@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments[:1] == [CHILD_OF]:
-            from edge_far.daemon.training.child import bind_to
+            from edge_far.daemon.children.child import bind_to
 
             if not bind_to(int(arguments[1])):
                 return EdgeFarError.exit_code

@@ -33,7 +33,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edge_far.bundle import describe_files
+from edge_far.bundles.bundle import describe_files
 from edge_far.daemon.store.identity import example_key, is_held_out
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -24,7 +24,7 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.device.engine.dropout import draw_mask, factor_table, mask_shape
 from edge_far.far.method import cut_of
 from edge_far.far.nodes import block_paths, embeddings_of

@@ -25,7 +25,7 @@ from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edge_far.bundle import open_bundle
+from edge_far.bundles.bundle import open_bundle
 from tests.daemon.disk.disk_model import Crash
 from tests.daemon.disk.disk_operations import Mark, Sync
 from tests.daemon.disk.disk_trace import record

@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / "build" / "test-cache")
 os.environ.pop("CACHE_DIRECTORY", None)
 
-from edge_far.bundle import Bundle, open_bundle
+from edge_far.bundles.bundle import Bundle, open_bundle
 from tests.tiny_cases import BUNDLES, REPOSITORY, TRAIN_FILE, Oracle, built_from, sources_hash
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from edge_far.bundle import describe_files
+from edge_far.bundles.bundle import describe_files
 
 __all__ = ["FOREIGN", "with_foreign_token"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_far import __version__, cli, errors
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.console import Console
 from edge_far.errors import EdgeFarError, StorageError
 from tests.faults.processes import edge_far

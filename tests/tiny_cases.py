@@ -21,7 +21,8 @@ TRAIN_FILE = "tiny.jsonl"  # three batches
 STAMP_FILE = "sources.sha256"
 SOURCES = (
     "constraints.txt",
-    "edge_far/bundle.py",
+    "edge_far/bundles/bundle.py",
+    "edge_far/bundles/manifest.py",
     "edge_far/json_file.py",
     "edge_far/compile/**/*.py",
     "edge_far/far/*.py",

@@ -10,7 +10,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.compile.pipeline import ExportSettings, compile_bundle
 from edge_far.console import Console
 from edge_far.far.method import below_cut_frozen, cut_of

@@ -15,7 +15,7 @@ from typing import Any
 from edge_far import __version__
 from edge_far.errors import InputMissing, UsageError
 from edge_far.process.children import child_environment
-from edge_far.runtime import training_package_missing
+from edge_far.process.packages import training_package_missing
 
 __all__ = [
     "Environment",

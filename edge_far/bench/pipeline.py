@@ -20,7 +20,7 @@ from edge_far.bench.environments import (
 from edge_far.bench.run import Planned, run_rounds
 from edge_far.bench.summary import make_ratios, make_row
 from edge_far.bench.work.task import Task
-from edge_far.bundle import Bundle, open_bundle
+from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.console import Console
 from edge_far.device.engine.ort_training import available
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, state_bytes

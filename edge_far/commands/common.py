@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_far.arrays import read_learners
-from edge_far.bundle import Bundle
+from edge_far.bundles.arrays import read_learners
+from edge_far.bundles.bundle import Bundle
 from edge_far.console import Console
 from edge_far.errors import BundleError, ConfigError, DataError, InputMissing
 from edge_far.json_file import Damaged, read_document

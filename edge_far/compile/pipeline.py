@@ -15,16 +15,8 @@ import torch
 from safetensors.numpy import save
 
 from edge_far import __version__
-from edge_far.bundle import (
-    FORMAT,
-    Bundle,
-    Defaults,
-    Manifest,
-    ModelInfo,
-    SelectionInfo,
-    describe_files,
-    open_bundle,
-)
+from edge_far.bundles.bundle import Bundle, describe_files, open_bundle
+from edge_far.bundles.manifest import FORMAT, Defaults, Manifest, ModelInfo, SelectionInfo
 from edge_far.compile.emit.ort_artifacts import write_ort_artifacts
 from edge_far.compile.emit.portable import emit_portable
 from edge_far.compile.forward.trace import takes_token_types

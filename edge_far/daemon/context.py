@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.daemon.notes import Notes
 from edge_far.daemon.notify import Notifier
 from edge_far.daemon.releases import Releases

@@ -6,7 +6,7 @@
 
 docs/explain/adaptation.md has the table of what is on disk when a state is committed. Training is
 training/phase.py's, what is asked before a release gate/questions.py's. Everything that needs NumPy or ONNX Runtime
-runs in a child (training/supervisor.py). Read `advance` first.
+runs in a child (children/supervisor.py). Read `advance` first.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_far import __version__
+from edge_far.daemon.children.supervisor import Supervisor
 from edge_far.daemon.context import Context
 from edge_far.daemon.gate.questions import ask_application, comparison_arguments
 from edge_far.daemon.release_files import Release
@@ -25,7 +26,6 @@ from edge_far.daemon.store.journal import FINISHED, CycleRow
 from edge_far.daemon.training.candidate import LEARNERS, ChildFailed, ensure_factory, run_to_end
 from edge_far.daemon.training.material import write_material
 from edge_far.daemon.training.phase import TrainingPhase
-from edge_far.daemon.training.supervisor import Supervisor
 from edge_far.daemon.training.unreadable import quarantine_unreadable
 from edge_far.disk.directory_moves import fsync_directory
 from edge_far.errors import DataError

@@ -17,8 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from edge_far.bundle import open_bundle
+from edge_far.bundles.bundle import open_bundle
 from edge_far.console import Console
+from edge_far.daemon.children.supervisor import Supervisor
 from edge_far.daemon.context import Context
 from edge_far.daemon.cycle import AdaptationCycle
 from edge_far.daemon.intake.host_samples import HostSamples
@@ -36,7 +37,6 @@ from edge_far.daemon.store.journal import CycleRow, Journal
 from edge_far.daemon.store.retention import Retention
 from edge_far.daemon.training.candidate import ensure_factory
 from edge_far.daemon.training.conditions import Condition
-from edge_far.daemon.training.supervisor import Supervisor
 from edge_far.device.board.sensors import Readings, Sensors
 from edge_far.errors import Deferred, EdgeFarError, StorageError
 from edge_far.process.failures import as_error

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import onnxruntime as ort
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.device.engine.options import load_session
 from edge_far.errors import BundleError, DataError
 from edge_far.json_file import Count, Size, Within

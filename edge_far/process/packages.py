@@ -16,7 +16,7 @@ from types import ModuleType, TracebackType
 from edge_far.errors import Unavailable
 from edge_far.process.privacy import cache_directory
 
-__all__ = ["explain_import", "refuse_deadly_packages"]
+__all__ = ["explain_import", "refuse_deadly_packages", "training_package_missing"]
 
 # Packages of the device with machine code: one that was built for another processor kills the process that imports it.
 NATIVE = ("numpy", "onnxruntime", "tokenizers", "safetensors", "psutil")
@@ -168,3 +168,14 @@ def _identity(found: dict[str, str]) -> str:
             seen = Path(origin).stat()
             told += [name, origin, seen.st_mtime_ns, seen.st_size]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def training_package_missing() -> str | None:
+    """Return None where onnxruntime-training and torch are installed, else the reason; imports neither."""
+    spec = importlib.util.find_spec("onnxruntime")
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not any((Path(folder) / "training" / "api").is_dir() for folder in folders):
+        return "onnxruntime-training is not installed: it has no wheel but for Linux x86_64 and Python <= 3.11"
+    if importlib.util.find_spec("torch") is None:
+        return "onnxruntime-training needs torch, which is not installed"
+    return None

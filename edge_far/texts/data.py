@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 from edge_far.errors import DataError, InputMissing, StorageError
 from edge_far.quoting import quoted
-from edge_far.texts.json_object import json_type, read_object
-from edge_far.texts.lines import Lines
-from edge_far.texts.problems import FileProblems, NothingMoreToTell, RecordProblem
-from edge_far.texts.tables import table_records
+from edge_far.texts.reading.json_object import json_type, read_object
+from edge_far.texts.reading.lines import Lines
+from edge_far.texts.reading.problems import FileProblems, NothingMoreToTell, RecordProblem
+from edge_far.texts.reading.tables import table_records
 
 __all__ = ["Example", "ExampleChecker", "iterate_examples", "label_names", "look_alikes", "read_examples"]
 

@@ -14,8 +14,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
-from edge_far.arrays import read_arrays
-from edge_far.bundle import Bundle
+from edge_far.bundles.arrays import read_arrays
+from edge_far.bundles.bundle import Bundle
 from edge_far.compile.forward.trace import export_forward
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs
 from edge_far.errors import Unavailable

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_far.arrays import read_learners, write_arrays
-from edge_far.bundle import Bundle, open_bundle
+from edge_far.bundles.arrays import read_learners, write_arrays
+from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.commands.adaptation.status import _last_settings
 from edge_far.commands.common import read_result
 from edge_far.device.engine.constants import MappedConstants

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_far.arrays import read_arrays
-from edge_far.bundle import Bundle
+from edge_far.bundles.arrays import read_arrays
+from edge_far.bundles.bundle import Bundle
 from edge_far.device.file_model import FileModel, is_released_model
 from edge_far.device.release import write_release
 from edge_far.errors import DataError, EdgeFarError, InputMissing

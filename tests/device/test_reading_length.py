@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_far.arrays import read_arrays
-from edge_far.bundle import Bundle
+from edge_far.bundles.arrays import read_arrays
+from edge_far.bundles.bundle import Bundle
 from edge_far.device.reading_length import reading_length
 from edge_far.device.release import ReleasedModel
 from edge_far.errors import ConfigError, DataError

@@ -11,12 +11,12 @@ import onnxruntime as ort
 import pytest
 from tokenizers import Tokenizer
 
-from edge_far.arrays import read_arrays
-from edge_far.bundle import Bundle
+from edge_far.bundles.arrays import read_arrays
+from edge_far.bundles.bundle import Bundle
 from edge_far.device.engine.session import PortableBackend
 from edge_far.device.release import OLDEST_ONNXRUNTIME, ReleasedModel, compose, write_release
 from edge_far.errors import BundleError, OutputExists
-from edge_far.runtime import training_package_missing
+from edge_far.process.packages import training_package_missing
 from edge_far.texts.batches import Batch
 from tests.tiny_cases import BATCH_SHAPES, CASES, Oracle
 

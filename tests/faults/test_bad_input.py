@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from edge_far.bundle import FORMAT, Bundle
+from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import FORMAT
 from tests.faults.processes import fail, succeed
 from tests.foreign_tokens import FOREIGN, with_foreign_token
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from tests.faults.processes import edge_far, learners_of, succeed
 
 pytestmark = pytest.mark.device

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from tests.faults.processes import events, fail, learners_of, succeed
 
 pytestmark = [pytest.mark.device, pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a file system")]

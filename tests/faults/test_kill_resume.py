@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from tests.faults.processes import edge_far, events, fail, learners_of, start, succeed
 from tests.tiny_cases import REPOSITORY
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_far import cli
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 
 pytestmark = pytest.mark.device
 

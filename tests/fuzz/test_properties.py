@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_far.arrays import read_arrays, write_arrays
+from edge_far.bundles.arrays import read_arrays, write_arrays
 from edge_far.daemon.intake import spool
 from edge_far.daemon.intake.ingest import Ingestion
 from edge_far.daemon.store.examples import Store

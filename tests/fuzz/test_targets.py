@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from tests.fuzz.targets.base import Target
 from tests.fuzz.targets.registry import targets_here
 

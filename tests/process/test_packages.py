@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.errors import Unavailable
 from edge_far.process.packages import explain_import, refuse_deadly_packages
 from tests.tiny_cases import REPOSITORY

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.process.privacy import NO_REPORTS, cache_directory, keep_caches_together
 from tests.daemon.field import Field
 from tests.tiny_cases import REPOSITORY

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.console import Console
 from edge_far.process import streams
 from tests.faults.processes import ENVIRONMENT, events, start

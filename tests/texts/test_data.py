@@ -10,7 +10,7 @@ import pytest
 from edge_far.errors import DataError, EdgeFarError, InputMissing, StorageError
 from edge_far.quoting import one_line
 from edge_far.texts.data import Example, label_names, look_alikes, read_examples
-from edge_far.texts.lines import MAX_LINE_BYTES
+from edge_far.texts.reading.lines import MAX_LINE_BYTES
 
 LABELS = ["lights_on", "lights_off", "lock_door"]
 

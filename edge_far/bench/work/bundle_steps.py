@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from edge_far.bench.work.task import CLIP_NORM, LEARNING_RATE, Measurement, Task, batches, micro_batches
-from edge_far.bundle import Bundle, open_bundle
+from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.console import Console
 from edge_far.device.board.memory import release_free_memory, resident_set, use_one_heap
 from edge_far.device.engine.backend import DropoutKey

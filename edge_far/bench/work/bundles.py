@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models
 
 from edge_far.bench.work.models import LABELS, make_config, make_model, max_positions
 from edge_far.bench.work.task import random_batch
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.compile.pipeline import ExportSettings, compile_bundle
 from edge_far.console import Console
 from edge_far.far.nodes import architecture_of, find_ffn_blocks

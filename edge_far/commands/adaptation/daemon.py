@@ -119,6 +119,6 @@ def render(document: dict[str, Any]) -> str:
 
 
 def _profile_of(bundle: Path) -> str:
-    from edge_far.bundle import open_bundle
+    from edge_far.bundles.bundle import open_bundle
 
     return open_bundle(bundle).manifest.profile

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Evaluate; the document holds the metrics and the support of each label."""
-    from edge_far.bundle import open_bundle
+    from edge_far.bundles.bundle import open_bundle
     from edge_far.device.board.memory import resident_set, use_one_heap
     from edge_far.device.evaluation import evaluate, metrics_document, numbers_only
     from edge_far.device.release import ReleasedModel

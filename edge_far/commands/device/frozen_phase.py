@@ -12,7 +12,8 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from edge_far.bundle import Bundle, Prefix
+from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import Prefix
 from edge_far.console import Console
 from edge_far.device.board.memory import release_free_memory
 from edge_far.device.cache.database import RowDatabase

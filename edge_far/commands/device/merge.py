@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Merge; the document names the files."""
-    from edge_far.bundle import open_bundle
+    from edge_far.bundles.bundle import open_bundle
     from edge_far.device.release import write_release
     from edge_far.storage import check_output
 

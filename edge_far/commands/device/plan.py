@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Make the plan; raises BudgetError (78) with the smallest budget where none fits."""
-    from edge_far.bundle import open_bundle
+    from edge_far.bundles.bundle import open_bundle
     from edge_far.device.board.memory import MIB, release_free_memory, resident_set, use_one_heap
     from edge_far.device.cache.hidden import cache_bytes
     from edge_far.device.engine.options import session_options

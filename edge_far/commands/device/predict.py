@@ -108,7 +108,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _examples(options: argparse.Namespace) -> Iterable[Example]:
     """Return what is to be classified; of arguments and of standard input also the blank ones, each in its place."""
     from edge_far.texts.data import Example, iterate_examples
-    from edge_far.texts.lines import read_texts
+    from edge_far.texts.reading.lines import read_texts
 
     if options.data:
         return iterate_examples(options.data, labels=None, require_labels=False)
@@ -136,7 +136,7 @@ def _noted(examples: Iterable[Example], told: list[str], blank: list[bool]) -> I
 
 def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | ReleasedModel, Encoder, Sequence[str]]:
     """Return model, encoder and labels of a bundle, or of a directory that holds a released model."""
-    from edge_far.bundle import open_bundle
+    from edge_far.bundles.bundle import open_bundle
     from edge_far.device.file_model import FileModel, is_released_model
     from edge_far.device.reading_length import reading_length
     from edge_far.device.release import ReleasedModel

@@ -24,7 +24,7 @@ from edge_far.console import Console
 from edge_far.errors import ConfigError, DataError, OutputExists
 
 if TYPE_CHECKING:  # imported where needed, so that --help and bad options answer at once
-    from edge_far.bundle import Bundle
+    from edge_far.bundles.bundle import Bundle
     from edge_far.device.run.checkpoint import RunDirectory
     from edge_far.device.run.settings import RunRecord, TrainSettings
     from edge_far.profile.document import Profile
@@ -99,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Train; the document is the run's result."""
-    from edge_far.bundle import open_bundle
+    from edge_far.bundles.bundle import open_bundle
     from edge_far.device.run.checkpoint import RunDirectory
     from edge_far.device.run.settings import resolve_settings
     from edge_far.device.run.signals import StopRequest

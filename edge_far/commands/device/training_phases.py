@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from edge_far.arrays import read_arrays_into, refuse_non_numbers
-from edge_far.bundle import Bundle, Prefix
+from edge_far.bundles.arrays import read_arrays_into, refuse_non_numbers
+from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import Prefix
 from edge_far.commands.common import budget_of, encode_file, step_times
 from edge_far.commands.device.frozen_phase import cache_file, fill, open_hidden, room_for
 from edge_far.console import Console

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edge_far.bundle import OperatorCost, Polynomial
+from edge_far.bundles.manifest import OperatorCost, Polynomial
 from edge_far.compile.graph.builder import constant_of
 from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, Dim, Size, dims_of, element_bytes
 

@@ -26,10 +26,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edge_far.bundle import DROPOUT_FACTOR
+from edge_far.bundles.manifest import DROPOUT_FACTOR
 from edge_far.compile.forward.dropout import remove_dropout
 from edge_far.console import Console
-from edge_far.runtime import training_package_missing
+from edge_far.process.packages import training_package_missing
 from edge_far.storage import storage_error
 
 __all__ = ["write_ort_artifacts"]

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-from edge_far.bundle import GraphInfo, Mask, Parameter, Portable, Prefix
+from edge_far.bundles.manifest import GraphInfo, Mask, Parameter, Portable, Prefix
 from edge_far.compile.emit.costs import graph_costs, polynomial
 from edge_far.compile.emit.probe import build_probe
 from edge_far.compile.forward.cut import HIDDEN

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from edge_far.bundle import ProbedOperator
+from edge_far.bundles.manifest import ProbedOperator
 from edge_far.compile.emit.costs import NodeCost, node_cost, polynomial
 from edge_far.compile.graph.sizes import dims_of
 

@@ -31,7 +31,7 @@ from edge_far.daemon.store.kept import INGEST, KEPT, names_in, opened
 from edge_far.disk.durability import fsync
 from edge_far.errors import DataError
 from edge_far.storage import storage_error
-from edge_far.texts.lines import LINE_END_BYTES, MAX_LINE_BYTES, without_line_end
+from edge_far.texts.reading.lines import LINE_END_BYTES, MAX_LINE_BYTES, without_line_end
 
 __all__ = ["IngestReport", "Ingestion"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from edge_far.daemon.intake.spool import MAX_ID_CHARACTERS
 from edge_far.texts.data import Example, ExampleChecker
-from edge_far.texts.json_object import read_object
-from edge_far.texts.lines import decoded
-from edge_far.texts.problems import RecordProblem
+from edge_far.texts.reading.json_object import read_object
+from edge_far.texts.reading.lines import decoded
+from edge_far.texts.reading.problems import RecordProblem
 
 __all__ = ["Feedback", "LabelledExample", "Prediction", "Record", "RecordError", "RecordReader"]
 

@@ -24,7 +24,7 @@ from edge_far.disk.durability import fsync
 from edge_far.errors import DataError, InputMissing, StorageError
 from edge_far.quoting import quoted
 from edge_far.storage import storage_error
-from edge_far.texts.lines import MAX_LINE_BYTES
+from edge_far.texts.reading.lines import MAX_LINE_BYTES
 
 __all__ = ["DEFAULT_SPOOL", "MAX_ID_CHARACTERS", "SUFFIX", "add", "is_ready", "number_of"]
 

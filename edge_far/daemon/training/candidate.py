@@ -6,10 +6,10 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from edge_far.daemon.children.child_end import ChildEnd
+from edge_far.daemon.children.supervisor import Supervisor, Wish
 from edge_far.daemon.context import Context
 from edge_far.daemon.release_files import Release, ReleaseDamaged
-from edge_far.daemon.training.child_end import ChildEnd
-from edge_far.daemon.training.supervisor import Supervisor, Wish
 from edge_far.disk.directory_moves import fsync_directory
 from edge_far.errors import Deferred, EdgeFarError, InputMissing, StorageError
 from edge_far.storage import remove_leftovers, storage_error, write_atomically

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from edge_far.daemon.children.child_end import Progress
+from edge_far.daemon.children.supervisor import Wish
 from edge_far.daemon.context import Context
-from edge_far.daemon.training.child_end import Progress
 from edge_far.daemon.training.conditions import PauseControl, allowed_now
-from edge_far.daemon.training.supervisor import Wish
 
 __all__ = ["Overseer"]
 

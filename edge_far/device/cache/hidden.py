@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge_far.bundle import Prefix
+from edge_far.bundles.manifest import Prefix
 from edge_far.console import Console
 from edge_far.device.cache.database import RowDatabase
 from edge_far.device.cache.rows import decode, encode, row_bytes

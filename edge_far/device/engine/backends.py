@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edge_far.arrays import read_learners
-from edge_far.bundle import Bundle
+from edge_far.bundles.arrays import read_learners
+from edge_far.bundles.bundle import Bundle
 from edge_far.device.engine.backend import Backend
 from edge_far.errors import Unavailable
 

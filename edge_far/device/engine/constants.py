@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import onnxruntime as ort
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.errors import BundleError
 from edge_far.json_file import Count
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_far.bundle import Mask
+from edge_far.bundles.manifest import Mask
 from edge_far.device.engine.backend import DropoutKey
 
 __all__ = ["DIGITS", "draw_mask", "factor_table", "mask_shape"]

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from edge_far.bundle import DROPOUT_FACTOR, Bundle
+from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import DROPOUT_FACTOR
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.prefix import PrefixRunner
 from edge_far.errors import BundleError, EdgeFarError, Unavailable
-from edge_far.runtime import training_package_missing
+from edge_far.process.packages import training_package_missing
 from edge_far.texts.batches import Batch
 
 __all__ = ["OrtTrainingBackend", "available"]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime as ort
 
-from edge_far.bundle import Bundle, Prefix
+from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import Prefix
 from edge_far.device.engine.arena import SHRINK
 from edge_far.device.engine.constants import MappedConstants
 from edge_far.device.engine.options import load_session, session_options

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_far.bundle import Bundle, Manifest
+from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import Manifest
 from edge_far.console import Console
 from edge_far.device.board.cpu import cpu_share
 from edge_far.device.optimizers.registry import OPTIMIZERS

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from edge_far.bundle import GraphInfo, Manifest, Prefix
+from edge_far.bundles.manifest import GraphInfo, Manifest, Prefix
 from edge_far.device.board.memory import MIB
 from edge_far.device.engine.backend import ARENA_ROOM
 from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edge_far.bundle import GraphInfo, Manifest
+from edge_far.bundles.manifest import GraphInfo, Manifest
 from edge_far.device.board.memory import MIB
 from edge_far.device.evaluation import TOKENS_PER_BATCH
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER

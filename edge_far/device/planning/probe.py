@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from edge_far.bundle import Bundle, Mask, open_bundle
+from edge_far.bundles.bundle import Bundle, open_bundle
+from edge_far.bundles.manifest import Mask
 from edge_far.device.board.memory import MIB, resident_set, use_one_heap
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.constants import MappedConstants

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_far.bundle import Manifest, OperatorCost
+from edge_far.bundles.manifest import Manifest, OperatorCost
 from edge_far.device.engine.dropout import mask_shape
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
 from edge_far.device.planning.machine_speed import Calibration

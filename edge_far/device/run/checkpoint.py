@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from edge_far.arrays import write_arrays
+from edge_far.bundles.arrays import write_arrays
 from edge_far.device.run.figures import check_metrics
 from edge_far.device.run.training_state import TrainingState
 from edge_far.disk.directory_moves import fsync_directory

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS
 from edge_far.device.planning.plan import Choice, Plan
 from edge_far.errors import ConfigError, InputMissing

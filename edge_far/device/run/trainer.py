@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_far.arrays import read_arrays_into
+from edge_far.bundles.arrays import read_arrays_into
 from edge_far.console import Console, Progress
 from edge_far.device.board.memory import release_free_memory, resident_set
 from edge_far.device.board.pressure import MemoryWatch

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from edge_far.bench.work.traffic import graph_bytes, step_bytes
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.compile.graph.builder import Builder
 from tests.stock_runtime import run_on_stock_runtime
 from tests.tiny_graphs import INT64, make_graph

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.cli import main
 
 

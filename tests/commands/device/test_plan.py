@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.cli import main
 from edge_far.device.planning.machine_speed import machine_name
 from tests.faults.processes import edge_far, succeed

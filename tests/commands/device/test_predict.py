@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from edge_far import cli
-from edge_far.arrays import read_arrays
-from edge_far.bundle import Bundle
+from edge_far.bundles.arrays import read_arrays
+from edge_far.bundles.bundle import Bundle
 from edge_far.commands.device import predict
 from edge_far.device.evaluation import predict_logits
 from edge_far.device.release import ReleasedModel

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from edge_far.arrays import read_arrays
-from edge_far.bundle import Bundle
+from edge_far.bundles.arrays import read_arrays
+from edge_far.bundles.bundle import Bundle
 from edge_far.cli import main
 from edge_far.storage import sha256_of
 from tests.file_systems import refuse_fsync

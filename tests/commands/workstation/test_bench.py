@@ -10,7 +10,7 @@ import pytest
 
 from edge_far.bench import environments
 from edge_far.bench.environments import find_environments
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.cli import main
 
 QUICK = ["--batch", "2", "--length", "16", "--threads", "1", "--steps", "2", "--warmup", "0", "--rounds", "1"]

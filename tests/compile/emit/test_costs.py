@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("torch")
 import onnx_ir as ir
 
-from edge_far.bundle import Bundle, OperatorCost
+from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import OperatorCost
 from edge_far.compile.emit.costs import graph_costs
 from edge_far.compile.graph.builder import Builder
 from edge_far.device.planning.parts import value_at

@@ -23,7 +23,7 @@ from edge_far.errors import StorageError
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import reconfigure, trained_parameters
 from edge_far.far.select import select_learners
-from edge_far.runtime import training_package_missing
+from edge_far.process.packages import training_package_missing
 from tests.tiny_models import MAX_POSITIONS, make_tiny
 
 pytestmark = [

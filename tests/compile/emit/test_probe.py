@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 import onnx_ir as ir
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.compile.emit.probe import build_probe
 from tests.tiny_cases import cases
 from tests.tiny_graphs import INT64, make_graph, operators, run_graph

@@ -135,7 +135,7 @@ def scratch(node: ir.Node, nbytes: dict[str, int]) -> int:
 
 @pytest.mark.parametrize("name", [case.name for case in cases()])
 def test_prediction_equals_a_simulation_with_real_shapes(name: str, tiny_bundle, oracle) -> None:
-    from edge_far.arrays import read_arrays
+    from edge_far.bundles.arrays import read_arrays
 
     bundle, expected = tiny_bundle(name), oracle(name)
     learners = read_arrays(bundle.path("learners.safetensors"))

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 import onnx_ir as ir
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.compile.gradient.reverse_mode import add_gradients, add_loss
 from edge_far.compile.graph.builder import Builder
 from edge_far.compile.memory.liveness import activation_peaks

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.daemon.intake.ingest import Ingestion
 from edge_far.daemon.releases import Releases
 from edge_far.daemon.state import StateDirectory

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.bundle import open_bundle
+from edge_far.bundles.bundle import open_bundle
 from edge_far.device.run.checkpoint import RunDirectory
 from tests.daemon.disk.disk_model import after_power_cut
 from tests.daemon.disk.disk_operations import Operation, Sync, Write

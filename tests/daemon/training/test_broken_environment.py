@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.daemon.training.child_end import ChildEnd, Progress
+from edge_far.daemon.children.child_end import ChildEnd, Progress
 from tests.daemon.field import Field, environment
 
 RUNTIME = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
@@ -120,11 +120,11 @@ def test_a_broken_environment_is_told_in_the_childs_own_words() -> None:
 
 
 def test_a_python_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_far.daemon.children.supervisor import Supervisor
     from edge_far.daemon.notify import Notifier
-    from edge_far.daemon.training.supervisor import Supervisor
     from edge_far.errors import Unavailable
 
-    monkeypatch.setattr("edge_far.daemon.training.supervisor.module_command", lambda name: [str(tmp_path / "python")])
+    monkeypatch.setattr("edge_far.daemon.children.supervisor.module_command", lambda name: [str(tmp_path / "python")])
     with pytest.raises(Unavailable, match="Python does not start here: No such file or directory"):
         Supervisor(Notifier(environment={})).run(["merge"], tmp_path / "merge")
 

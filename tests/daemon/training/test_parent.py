@@ -44,7 +44,7 @@ MODULES = [
     "daemon.training.material",
     "daemon.training.overseer",
     "daemon.training.phase",
-    "daemon.training.supervisor",
+    "daemon.children.supervisor",
     "device.board.sensors",
 ]
 

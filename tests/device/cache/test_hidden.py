@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_far.bundle import Bundle, Prefix
+from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import Prefix
 from edge_far.console import Console
 from edge_far.device.cache.database import RowDatabase
 from edge_far.device.cache.hidden import HiddenStates, cache_bytes, row_keys

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.device.engine.backends import OLDEST_ONNXRUNTIME
 
 pytestmark = pytest.mark.device
@@ -17,9 +17,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import numpy as np
-from edge_far.bundle import open_bundle
+from edge_far.bundles.bundle import open_bundle
 from edge_far.device.engine.arena import make_arena
-from edge_far.arrays import read_arrays
+from edge_far.bundles.arrays import read_arrays
 from edge_far.texts.batches import Batch
 from edge_far.device.board.memory import release_free_memory, resident_set, use_one_heap
 from edge_far.device.engine.session import PortableBackend

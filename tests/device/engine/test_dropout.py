@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from edge_far.bundle import Mask
+from edge_far.bundles.manifest import Mask
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.dropout import DIGITS, draw_mask, factor_table, mask_shape
 

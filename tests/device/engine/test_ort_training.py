@@ -16,7 +16,7 @@ from edge_far.device.engine import ort_training
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.ort_training import OrtTrainingBackend, available
 from edge_far.errors import BundleError, EdgeFarError, Unavailable
-from edge_far.runtime import training_package_missing
+from edge_far.process.packages import training_package_missing
 from edge_far.texts.batches import Batch
 from tests.stock_runtime import run_on_stock_runtime
 from tests.tiny_models import (

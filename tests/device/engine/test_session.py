@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from edge_far.arrays import read_arrays
-from edge_far.bundle import Bundle
+from edge_far.bundles.arrays import read_arrays
+from edge_far.bundles.bundle import Bundle
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.session import PortableBackend
 from edge_far.errors import BundleError

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_far.arrays import read_arrays_into, write_arrays
+from edge_far.bundles.arrays import read_arrays_into, write_arrays
 from edge_far.device.optimizers.base import CHUNK, Optimizer, global_norm
 from edge_far.device.optimizers.lion import Lion, LionSettings
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS, RATE_ADVICE, make_optimizer, state_bytes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.bundle import Bundle, open_bundle
+from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.console import Console
 from edge_far.device.board.cpu import CpuShare
 from edge_far.device.optimizers.registry import OPTIMIZERS

@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_far.bundle import Bundle, Manifest, Parameter
+from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import Manifest, Parameter
 from edge_far.device.board.memory import MIB
 from edge_far.device.evaluation import TOKENS_PER_BATCH
 from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_far.bundle import Bundle, Manifest, OperatorCost
+from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import Manifest, OperatorCost
 from edge_far.device.evaluation import rows_by_length
 from edge_far.device.planning.machine_speed import Calibration
 from edge_far.device.planning.plan import Choice, Shapes, make_plan

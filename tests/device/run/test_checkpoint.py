@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_far.arrays import read_arrays
+from edge_far.bundles.arrays import read_arrays
 from edge_far.device.run import checkpoint
 from edge_far.device.run.checkpoint import KEPT_CHECKPOINTS, RunDirectory
 from edge_far.device.run.training_state import TrainingState

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge_far.bundle import Bundle
+from edge_far.bundles.bundle import Bundle
 from edge_far.device.planning.plan import Choice
 from edge_far.device.run.settings import RunRecord, load_record, resolve_settings, store_record
 from edge_far.errors import ConfigError, InputMissing

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_far.arrays import read_arrays
-from edge_far.bundle import Bundle
+from edge_far.bundles.arrays import read_arrays
+from edge_far.bundles.bundle import Bundle
 from edge_far.console import Console
 from edge_far.device.board.memory import ResidentSet
 from edge_far.device.board.pressure import MemoryWatch

@@ -8,7 +8,7 @@ import pytest
 
 from edge_far.errors import DataError
 from edge_far.texts.data import Example, read_examples
-from edge_far.texts.lines import MAX_LINE_BYTES
+from edge_far.texts.reading.lines import MAX_LINE_BYTES
 
 SEMICOLONS = ("the columns are separated by semicolons, not by commas", "save it with commas, or as JSONL")
 TABS = ("the columns are separated by tabs, not by commas", "name the file .tsv, or save it with commas")

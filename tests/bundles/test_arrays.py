@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edge_far.arrays import read_arrays, read_arrays_into, write_arrays
+from edge_far.bundles.arrays import read_arrays, read_arrays_into, write_arrays
 from edge_far.errors import BundleError, StorageError
 
 ARRAYS = {

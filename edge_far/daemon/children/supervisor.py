@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from edge_far.daemon.children.child_end import ChildEnd, Progress
 from edge_far.daemon.notify import Notifier
-from edge_far.daemon.training.child_end import ChildEnd, Progress
 from edge_far.errors import Unavailable
 from edge_far.process.children import child_environment, module_command
 from edge_far.storage import storage_error

@@ -10,8 +10,8 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from edge_far.texts.lines import LINE_END_BYTES, MAX_LINE_BYTES, Lines, has_lone_return, lone_returns
-from edge_far.texts.problems import FileProblems, RecordProblem
+from edge_far.texts.reading.lines import LINE_END_BYTES, MAX_LINE_BYTES, Lines, has_lone_return, lone_returns
+from edge_far.texts.reading.problems import FileProblems, RecordProblem
 
 __all__ = ["table_records"]
 

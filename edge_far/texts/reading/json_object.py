@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from edge_far.texts.lines import has_lone_return, lone_returns
-from edge_far.texts.problems import RecordProblem
+from edge_far.texts.reading.lines import has_lone_return, lone_returns
+from edge_far.texts.reading.problems import RecordProblem
 
 __all__ = ["json_type", "read_object"]
 

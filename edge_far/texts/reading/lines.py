@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from edge_far.texts.problems import FileProblems, NothingMoreToTell, RecordProblem
+from edge_far.texts.reading.problems import FileProblems, NothingMoreToTell, RecordProblem
 
 __all__ = ["MAX_LINE_BYTES", "Lines", "decoded", "has_lone_return", "lone_returns", "read_texts", "without_line_end"]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from edge_far.bundle import FORMAT, Bundle, describe_files, open_bundle
+from edge_far.bundles.bundle import Bundle, describe_files, open_bundle
+from edge_far.bundles.manifest import FORMAT
 from edge_far.errors import BundleError, InputMissing
 
 Change = Callable[[dict[str, Any]], Any]

@@ -1,0 +1,224 @@
+"""The schema of a bundle's manifest.json: these dataclasses say what may stand in it; bundle.py checks it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from edge_far.json_file import Count, Name, Size, Within
+
+__all__ = [
+    "DROPOUT_FACTOR",
+    "FORMAT",
+    "Defaults",
+    "FileInfo",
+    "GraphInfo",
+    "Manifest",
+    "Mask",
+    "ModelInfo",
+    "OperatorCost",
+    "Parameter",
+    "Polynomial",
+    "Portable",
+    "Prefix",
+    "ProbedOperator",
+    "SelectionInfo",
+]
+
+FORMAT = 4
+DROPOUT_FACTOR = "dropout_factor"  # input of the ort/ graphs: 1 with dropout, 0 without
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """Hash and size of one file of the bundle."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The original model; `architecture` is bert, distilbert or roberta, `pooling` cls or mean (far/pooling.py)."""
+
+    architecture: str
+    name: str
+    pooling: str
+    blocks: Size
+    hidden: Size
+    ffn: Size
+    heads: Size
+    vocabulary: Size
+    parameters: Size
+
+
+@dataclass(frozen=True)
+class SelectionInfo:
+    """What trains and how the learners were chosen; the overlap is that of priming's halves, chance is the retention.
+
+    `rung` is the ladder's: head, top-K, far or full; nothing of the first `cut` blocks trains.
+    """
+
+    rung: str
+    cut: Count
+    method: str
+    retention: float
+    learners_per_block: tuple[int, ...]
+    embeddings: str
+    start: str
+    priming_steps: int
+    split_half_overlap: float | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Training settings that travel with the bundle; the command line overrides them."""
+
+    learning_rate: Annotated[float, Within(1e-8, 1.0)]
+    epochs: Annotated[int, Within(1, 10_000)]
+    batch_size: Annotated[int, Within(1, 65_536)]
+    warmup_fraction: Annotated[float, Within(0.0, 1.0)]
+    weight_decay: Annotated[float, Within(0.0, 1.0)]
+    clip_norm: Annotated[float, Within(1e-6, 1e6)]
+    seed: Annotated[int, Within(0, 2**63 - 1)]
+    max_seq_len: Annotated[int, Within(8, 4096)]
+    dropout: bool
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One trained parameter: an input of step.onnx and infer.onnx; `decay` says whether weight decay applies."""
+
+    name: Name
+    shape: tuple[Size, ...]
+    decay: bool
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One dropout mask input: packed bits, uint8, of a shape in 'batch', 'sequence' and their products.
+
+    `factors` names the input float32 [256, 8] that holds the factor of each bit of each byte.
+    """
+
+    name: Name
+    shape: tuple[Size | str, ...]
+    probability: Annotated[float, Within(0.0, 0.999)]
+    factors: Name
+
+
+# A size or an amount of work: ((power of batch, power of sequence, factor), ...), summed.
+Power = Annotated[float, Within(0, 8)]
+Polynomial = tuple[tuple[Power, Power, Annotated[float, Within(-1e18, 1e18)]], ...]
+
+
+@dataclass(frozen=True)
+class OperatorCost:
+    """`count` operators of one kernel in a graph: the work of each, and the size that its speed depends on.
+
+    Work is floating-point operations of products, else bytes (compile/emit/costs.py). The kernel `node` has neither.
+    """
+
+    kernel: str
+    work: Polynomial
+    size: Polynomial
+    count: Count
+
+
+@dataclass(frozen=True)
+class ProbedOperator:
+    """One operator of portable/probe.onnx, whose node is named by its place in the list: k0, k1, ..."""
+
+    kernel: str
+    work: Polynomial
+    size: Polynomial
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """What a graph takes, portable/NAME.onnx: all of the step compute the same, with other peaks and times.
+
+    The peak of live activations at a shape, in bytes, is the largest of `peaks` there; `packing` holds (sequence,
+    factor) pairs: so many times the peak is what the arena holds that they lie in.
+    """
+
+    name: Name
+    peaks: Annotated[tuple[Polynomial, ...], Within(1, 10_000)]
+    packing: Annotated[
+        tuple[tuple[Annotated[float, Within(0, 2**20)], Annotated[float, Within(1, 1000)]], ...], Within(1, 1000)
+    ]
+    costs: tuple[OperatorCost, ...]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What comes before the cut: portable/prefix.onnx, from token ids to hidden states, without dropout.
+
+    `pooled` says that these are one row a text, float32 [batch, width]; else float32 [batch, sequence, width].
+    `sha256` is that of the graph and its constants; `cache` is how hidden states are kept: int8, fp16 or fp32.
+    """
+
+    graph: GraphInfo
+    sha256: str
+    cache: str
+    width: Size
+    pooled: bool
+    constant_bytes: Count
+    embedding_bytes: Count
+
+
+@dataclass(frozen=True)
+class Portable:
+    """What the device must know of the portable graphs.
+
+    The first of `steps` is the plain one, `step`. `infer` is the graph of evaluation, without dropout; `probe` is
+    what probe.onnx holds. With a `prefix` the steps and `infer` begin with its hidden states. `*_constant_bytes`
+    counts the constants a graph reads, embeddings apart; all steps read the same.
+    """
+
+    token_types: bool
+    frozen_precision: str
+    parameters: tuple[Parameter, ...]
+    masks: tuple[Mask, ...]
+    steps: tuple[GraphInfo, ...]
+    infer: GraphInfo
+    probe: tuple[ProbedOperator, ...]
+    step_constant_bytes: int
+    infer_constant_bytes: int
+    embedding_bytes: int
+    prefix: Prefix | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of manifest.json."""
+
+    format: int
+    created_by: str
+    profile: str
+    model: ModelInfo
+    labels: tuple[str, ...]
+    selection: SelectionInfo
+    defaults: Defaults
+    portable: Portable
+    released_weights: str
+    ort_training: bool
+    files: Mapping[str, FileInfo]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as a JSON document."""
+        return dataclasses.asdict(self)
+
+    @property
+    def trained_parameters(self) -> int:
+        """The number of trained scalars."""
+        total = 0
+        for parameter in self.portable.parameters:
+            count = 1
+            for size in parameter.shape:
+                count *= size
+            total += count
+        return total
