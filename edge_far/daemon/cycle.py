@@ -20,13 +20,13 @@ from edge_far import __version__
 from edge_far.daemon.children.supervisor import Supervisor
 from edge_far.daemon.context import Context
 from edge_far.daemon.gate.questions import ask_application, comparison_arguments
+from edge_far.daemon.intake.unreadable import quarantine_unreadable
 from edge_far.daemon.release_files import Release
 from edge_far.daemon.store.backup import back_up
 from edge_far.daemon.store.journal import FINISHED, CycleRow
 from edge_far.daemon.training.candidate import LEARNERS, ChildFailed, ensure_factory, run_to_end
 from edge_far.daemon.training.material import write_material
 from edge_far.daemon.training.phase import TrainingPhase
-from edge_far.daemon.training.unreadable import quarantine_unreadable
 from edge_far.disk.directory_moves import fsync_directory
 from edge_far.errors import DataError
 from edge_far.storage import storage_error

@@ -15,11 +15,11 @@ from typing import Any
 from edge_far.daemon.children.child_end import ChildEnd
 from edge_far.daemon.children.supervisor import Supervisor
 from edge_far.daemon.context import Context
+from edge_far.daemon.intake.unreadable import quarantine_unreadable, read_left_out
 from edge_far.daemon.store.journal import CycleRow
 from edge_far.daemon.training.candidate import LEARNERS, build_candidate
 from edge_far.daemon.training.interruptions import Interruptions
 from edge_far.daemon.training.overseer import Overseer
-from edge_far.daemon.training.unreadable import quarantine_unreadable, read_left_out
 from edge_far.errors import BudgetError, ConfigError, DataError, Deferred, EdgeFarError, StorageError
 
 __all__ = ["TrainingPhase"]

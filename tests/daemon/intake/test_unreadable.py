@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from edge_far.daemon.intake.unreadable import quarantine_unreadable, read_left_out
 from edge_far.daemon.store.examples import Source, Store
-from edge_far.daemon.training.unreadable import quarantine_unreadable, read_left_out
 from edge_far.texts.data import Example
 
 TEXTS = ["turn it on", "say <ent>", "turn it off"]
