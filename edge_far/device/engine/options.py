@@ -26,7 +26,7 @@ def session_options(threads: int) -> ort.SessionOptions:
     # A buffer that the runtime keeps for a later value of the same shape is held in between, when it holds nothing.
     options.enable_mem_reuse = False
     options.enable_mem_pattern = False
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     # Within a step, threads that wait a moment for the next operator spin; between steps none does.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
