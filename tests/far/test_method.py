@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytest.importorskip("torch")
+
 from edge_far.errors import ConfigError
 from edge_far.far.method import below_cut_frozen, cut_of, is_method, learning_modules
 from edge_far.far.nodes import find_ffn_blocks

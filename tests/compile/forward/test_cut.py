@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
+
+pytest.importorskip("torch")
+import onnx_ir as ir
 import torch
 from onnx.reference import ReferenceEvaluator
 
