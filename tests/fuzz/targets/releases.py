@@ -34,6 +34,7 @@ class ReleasedModel(Target):
     """A directory of `edge-far merge`: labels.json, release.json, tokenizer.json."""
 
     name = "released model"
+    codes = frozenset({0, 65, 66, 78})  # 78: --max-seq-len beyond what the model reads
     links = True
 
     def prepare(self, good: Path) -> None:
