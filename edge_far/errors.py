@@ -18,6 +18,8 @@ A message says what was wrong; `where` says the file, line or key; `hint` says w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edge_far.quoting import one_line
 
 __all__ = [
@@ -37,19 +39,25 @@ __all__ = [
 
 
 class EdgeFarError(Exception):
-    """A failure to report in one line: `where: message (hint)`."""
+    """A failure to report in one line: `where: message (hint)`.
+
+    What could steer a terminal is escaped, for a message may quote a file or the command line. Only `details`, of a
+    file whose errors are told all at once, become further lines of the message.
+    """
 
     exit_code = 70
 
-    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, where: str | None = None, hint: str | None = None, details: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = "\n".join([one_line(message), *(f"  {one_line(detail)}" for detail in details)])
         self.where = where
         self.hint = hint
 
     def __str__(self) -> str:
         text = f"{one_line(self.where)}: {self.message}" if self.where else self.message
-        return f"{text} ({self.hint})" if self.hint else text
+        return f"{text} ({one_line(self.hint)})" if self.hint else text
 
     def as_document(self) -> dict[str, object]:
         """Return the error as the value of the `error` key of a `--json` document."""

@@ -6,6 +6,7 @@ import unicodedata
 
 import pytest
 
+from edge_far.errors import ConfigError
 from edge_far.quoting import harmless, one_line, quoted, shown
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"  # one picture, joined by an invisible character
@@ -60,3 +61,14 @@ def test_no_character_steers() -> None:
     assert not left & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     assert {letter for letter in harmless(everything) if unicodedata.category(letter) == "Cc"} == {"\n", "\t"}
     assert all(letter.isprintable() for letter in quoted(everything, limit=None))
+
+
+def test_an_error_is_one_line_whatever_it_quotes() -> None:
+    error = ConfigError("no option a\nb\x1b[31m", where="x\r\n.yaml", hint="did you mean\t'b'?")
+    assert str(error) == r"x\r\n.yaml: no option a\nb\x1b[31m (did you mean\t'b'?)"
+    assert error.message == r"no option a\nb\x1b[31m"
+
+
+def test_details_are_lines_of_their_own() -> None:
+    error = ConfigError("2 errors", where="p.yaml", details=["At 'a': one\ntwo", "At 'b': three"])
+    assert str(error) == "p.yaml: 2 errors\n  At 'a': one\\ntwo\n  At 'b': three"

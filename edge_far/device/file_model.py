@@ -75,7 +75,7 @@ class FileModel:
 def _load(directory: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4
+    options.log_severity_level = 4  # what fails is raised, and told in one line
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "1")  # weights stay mapped
     path = directory / MODEL_FILE

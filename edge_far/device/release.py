@@ -84,7 +84,7 @@ class ReleasedModel:
         self.token_types = bundle.manifest.portable.token_types
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 4
+        options.log_severity_level = 4  # what fails is raised, and told in one line
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._arrays = compose(bundle, learners)  # the session reads these arrays in place
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._arrays.values()]

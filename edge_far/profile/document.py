@@ -144,14 +144,10 @@ def _load_file(path: Path) -> Profile:
     sections, problems = parse(SECTIONS, document)
     problems += _contradictions(sections)
     if problems:
-        raise ConfigError(_joined(problems), where=str(path))
+        if len(problems) == 1:
+            raise ConfigError(problems[0], where=str(path))
+        raise ConfigError(f"{len(problems)} errors", where=str(path), details=problems)
     return Profile(name=path.stem, **sections)
-
-
-def _joined(problems: list[str]) -> str:
-    if len(problems) == 1:
-        return problems[0]
-    return "\n".join([f"{len(problems)} errors", *(f"  {problem}" for problem in problems)])
 
 
 def _contradictions(sections: dict[str, Any]) -> list[str]:

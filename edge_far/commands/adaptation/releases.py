@@ -66,6 +66,6 @@ def render(document: dict[str, Any]) -> str:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["made_s"]))
         held_out = entry["facts"].get("held_out") or {}
         accuracy = f"{held_out['candidate_accuracy']:.1%} of {held_out['examples']}" if held_out else ""
-        kind = entry["facts"].get("kind", "")
+        kind = entry["facts"].get("kind") or ""
         lines.append(f"{mark} {entry['id']}  {made}  {kind:<8} {accuracy:<16} replaces {entry['replaces'] or '-'}")
     return "\n".join(lines) or "no release yet"

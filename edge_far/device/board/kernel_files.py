@@ -10,9 +10,10 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["names_in", "read_bytes", "read_number", "read_text"]
+__all__ = ["names_in", "read_bytes", "read_name", "read_number", "read_text"]
 
 MAX_BYTES = 1 << 20
+NAME_CHARACTERS = 80
 LARGEST = 1 << 63  # a kernel's number fits 64 bits; what is larger is no measurement
 _NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
 
@@ -33,6 +34,13 @@ def read_text(path: Path) -> str | None:
     """Return the content as text, with a mark in place of what is not UTF-8; None where reading fails in any way."""
     content = read_bytes(path)
     return None if content is None else content.decode("utf-8", "replace")
+
+
+def read_name(path: Path) -> str | None:
+    """Return a name that may stand in a sentence: printable, on one line, cut; None where there is none."""
+    text = " ".join((read_text(path) or "").split())
+    name = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return name[:NAME_CHARACTERS] or None
 
 
 def read_number(path: Path, *, least: int = -LARGEST, most: int = LARGEST) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_far.device.board.kernel_files import names_in, read_number, read_text
+from edge_far.device.board.kernel_files import names_in, read_name, read_number, read_text
 
 __all__ = ["Power", "read_power"]
 
@@ -55,7 +55,7 @@ def read_power(root: Path) -> Power:
         if read_text(supply / "type") in BATTERIES:
             if read_number(supply / "present") != 0:
                 percent = read_number(supply / "capacity", least=0, most=100)
-                batteries.append(_Battery(_shown(name), read_text(supply / "status") or "Unknown", percent))
+                batteries.append(_Battery(_shown(name), read_name(supply / "status") or "Unknown", percent))
         elif (state := read_number(supply / "online", least=0, most=HIGHEST_ONLINE)) is not None:
             (online if state else offline).append(_shown(name))
     percent = min((b.percent for b in batteries if b.percent is not None), default=None)

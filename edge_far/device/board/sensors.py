@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from edge_far.device.board.kernel_files import names_in, read_number, read_text
+from edge_far.device.board.kernel_files import names_in, read_name, read_number, read_text
 from edge_far.device.board.memory import available_mib, cgroup_limit_mib
 from edge_far.device.board.power import Power, read_power
 
@@ -90,7 +90,7 @@ class Sensors:
         """Return the hottest thermal zone; those that are off, or always say the same, do not count."""
         found = []
         for zone in self._entries("sys/class/thermal", "thermal_zone*"):
-            name = read_text(zone / "type") or zone.name
+            name = read_name(zone / "type") or zone.name
             milli = read_number(zone / "temp")
             if milli is None or name in CONSTANT_ZONES:
                 continue
@@ -136,7 +136,7 @@ class Sensors:
     def model(self) -> str | None:
         """Return the board's name as the device tree or the firmware gives it."""
         for place in ("proc/device-tree/model", "sys/class/dmi/id/product_name"):
-            if name := read_text(self.root / place):
+            if name := read_name(self.root / place):
                 return name
         return None
 

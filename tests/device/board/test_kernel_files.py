@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.device.board.kernel_files import names_in, read_bytes, read_number, read_text
+from edge_far.device.board.kernel_files import names_in, read_bytes, read_name, read_number, read_text
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,21 @@ def test_whatever_fails_is_unknown(tmp_path: Path) -> None:
 def test_bytes_are_told_as_they_are_and_text_is_always_text(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"Raspberry \xff\0\n")
     assert read_bytes(tmp_path / "file") == b"Raspberry \xff" and read_text(tmp_path / "file") == "Raspberry \ufffd"
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"cpu-thermal\n", "cpu-thermal"),
+        (b"cpu\nWAIT heat \x1b[31m\n", "cpu WAIT heat \ufffd[31m"),
+        (b"a\0b\xff", "a\ufffdb\ufffd"),
+        (b"x" * 5000, "x" * 80),
+        (b" \n", None),
+    ],
+)
+def test_a_name_may_stand_in_a_sentence(tmp_path: Path, content: bytes, name: str | None) -> None:
+    (tmp_path / "type").write_bytes(content)
+    assert read_name(tmp_path / "type") == name
 
 
 def test_a_long_answer_comes_whole_and_an_endless_one_ends() -> None:

@@ -151,8 +151,8 @@ def test_a_sensor_that_cannot_be_read_is_unknown_and_the_others_count(
     assert found.available_mib == (None if sensor == "memory" else 1.0)
     if sensor != "model":
         assert model == "board"
-    elif how in (HUGE, "\xff"):  # any text is a name
-        assert model in (HUGE, "\ufffd")
+    elif how in (HUGE, "\xff"):  # any text is a name, cut where it is long
+        assert model in (HUGE[:80], "\ufffd")
     else:
         assert model is None
 

@@ -54,7 +54,7 @@ class Options(Target):
         for _ in range(chance.choice((1, 1, 2, 3))):
             name = chance.choice(options)
             value = chance.choice(NUMERIC if chance.random() < 0.6 else TEXTS)
-            value = value.replace("\0", "")  # no command line holds one
+            value = value.replace("\0", "").replace("\ud800", "\udcff")  # no command line holds them
             value = "" if value == "--help" else value
             if name == "--threads" and value.strip().isdigit() and int(value) > 8:
                 value = "2"

@@ -96,6 +96,12 @@ def _record(chance: Random) -> dict[str, Any]:
     return record
 
 
+def _object(pairs: list[tuple[str, Any]], names: list[str]) -> dict[str, Any]:
+    """Return an object; the names of the outermost one, which is read last, are left in `names`."""
+    names[:] = [name for name, _ in pairs]
+    return dict(pairs)
+
+
 def _kind(line: bytes) -> tuple[str, Any]:
     """Return 'empty', 'good' (an example that must be stored), 'bad' (must be quarantined) or 'other', and the record.
 
@@ -111,11 +117,14 @@ def _kind(line: bytes) -> tuple[str, Any]:
     if len(line) > MAX_LINE_BYTES or b"\0" in line:
         return "bad", None
     try:
-        record = json.loads(text)
+        names: list[str] = []
+        record = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, names))
     except (ValueError, RecursionError):
         return ("other" if text.startswith("\ufeff") else "bad"), None
     if not isinstance(record, dict):
         return "bad", None
+    if len(set(names)) < len(names):
+        return ("bad" if any(names.count(name) > 1 for name in ("text", "label")) else "other"), record
     plain = set(record) == {"text", "label"} and all(isinstance(value, str) for value in record.values())
     if not plain or any(0xD800 <= ord(letter) < 0xE000 or letter == "\0" for letter in record["text"]):
         return "other", record
