@@ -33,6 +33,7 @@ __all__ = ["FACTS_FILE", "FACTS_FORMAT", "MODEL_FILE", "ReleasedModel", "compose
 MODEL_FILE, WEIGHTS_FILE = "model.onnx", "weights.bin"
 TOKENIZER_FILE, LABELS_FILE, FACTS_FILE = "tokenizer.json", "labels.json", "release.json"
 FACTS_FORMAT = 1
+POOLINGS = {"cls": "first token", "mean": "mean"}
 # Of a bundle: where each original parameter lies, and how it is composed.
 PARAMETERS = "portable/release.json"
 OLDEST_ONNXRUNTIME = "1.19.2"  # tests run a release with it, in the workstation's environment
@@ -175,7 +176,7 @@ def release_facts(bundle: Bundle) -> dict[str, Any]:
         "truncation_side": "right",
         "padding_side": "right",
         "padding_id": encoder.pad_id,
-        "pooling": "first token",  # in all three architectures
+        "pooling": POOLINGS[manifest.model.pooling],
         "oldest_onnxruntime": OLDEST_ONNXRUNTIME,
     }
 
