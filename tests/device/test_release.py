@@ -137,7 +137,7 @@ def test_an_existing_directory_is_left_alone(tiny_bundle: OpenBundle, tmp_path: 
 ARCHITECTURES = ["bert-r10-2", "distilbert-r10-77", "roberta-r10-2"]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "distilbert-r10-5-mean"])
 def test_the_facts_are_those_of_the_model(name: str, tiny_bundle: OpenBundle, tmp_path: Path) -> None:
     bundle = tiny_bundle(name)
     write_release(bundle, read_arrays(bundle.path("learners.safetensors")), tmp_path / "model")
