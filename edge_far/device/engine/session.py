@@ -19,6 +19,7 @@ from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.constants import MappedConstants
 from edge_far.device.engine.dropout import draw_mask, factor_table, mask_shape
 from edge_far.errors import BundleError
+from edge_far.process.library_paths import utf8_path
 from edge_far.texts.batches import Batch, padded_length
 
 __all__ = ["PortableBackend", "load_session", "session_options"]
@@ -49,7 +50,8 @@ def session_options(threads: int) -> ort.SessionOptions:
 def load_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
     """Return a session on the CPU; raises BundleError where this ONNX Runtime refuses the graph."""
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        with utf8_path(path) as name:
+            return ort.InferenceSession(name, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no useful base class
         reason = str(error).splitlines()[0]
         raise BundleError(
