@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 
 from edge_far import __version__
 from edge_far.console import Console, say
-from edge_far.errors import EdgeFarError, StorageError, UsageError
+from edge_far.errors import Deferred, EdgeFarError, StorageError, UsageError
+from edge_far.process.children import hear_of_children
 from edge_far.process.streams import make_streams_safe
 from edge_far.quoting import harmless
 
@@ -121,6 +122,7 @@ def _module(command: str) -> ModuleType:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     make_streams_safe()
+    hear_of_children()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments[:1] == [CHILD_OF]:
@@ -133,7 +135,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Answered:
         raise
     except BaseException as error:
-        return _fail(error, arguments)
+        try:
+            return _fail(error, arguments)
+        except BaseException as second:
+            return _fail_in_need(error, second)
 
 
 def _run(arguments: list[str]) -> int:
@@ -179,6 +184,16 @@ def _fail(error: BaseException, arguments: list[str]) -> int:
     foreseen = told is error and type(error) is not EdgeFarError
     if not foreseen and {"-v", "--verbose"}.intersection(arguments):
         say("".join(traceback.format_exception(error)).rstrip())
+    say(f"edge-far: error: {told}")
+    return told.exit_code
+
+
+def _fail_in_need(error: BaseException, second: BaseException) -> int:
+    """Tell of a failure where telling of it failed too, mostly for lack of memory; nothing may be imported here."""
+    told = EdgeFarError(f"unforeseen {type(error).__name__}", hint="a defect of edge-far: please report it")
+    for one in (error, second):  # a SystemError is Python's own, where memory ends in its midst
+        if isinstance(one, MemoryError | SystemError) or "failed to map segment" in str(one):
+            told = Deferred("the system has no memory left", hint="free memory, or raise the limit (ulimit -v)")
     say(f"edge-far: error: {told}")
     return told.exit_code
 

@@ -42,20 +42,23 @@ Size = Annotated[int, Within(1, 2**40)]
 Name = Annotated[str, Within(1, 1000)]
 
 
-def read_document(path: Path, kind: Any, name: str = "") -> Any:
-    """Return the content of a file as `kind`; raises Damaged, OSError. `name` begins the key in a message."""
+def read_document(path: Path, kind: Any, name: str = "", *, half_pairs: bool = False) -> Any:
+    """Return the content of a file as `kind`; raises Damaged, OSError. `name` begins the key in a message.
+
+    With `half_pairs` texts may hold halves of surrogate pairs: so Python writes bytes of a path that are not UTF-8.
+    """
     with path.open("rb") as file:
         raw = file.read(MOST_BYTES + 1)
     if len(raw) > MOST_BYTES:
         raise Damaged(f"is larger than {MOST_BYTES >> 20} MiB")
-    return decode(kind, parse_json(raw), name)
+    return decode(kind, parse_json(raw, half_pairs=half_pairs), name)
 
 
-def parse_json(raw: bytes) -> Any:
+def parse_json(raw: bytes, *, half_pairs: bool = False) -> Any:
     """Return the value of a JSON text in UTF-8; raises Damaged for whatever strict JSON does not allow."""
     try:
         value = json.loads(raw, parse_constant=_refuse_constant, parse_float=_finite)
-        if _HALF_PAIR.search(raw):
+        if not half_pairs and _HALF_PAIR.search(raw):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise Damaged("holds half of a surrogate pair") from error

@@ -31,6 +31,7 @@ from edge_far.errors import InputMissing, OutputExists, StorageError
 __all__ = [
     "TRIAL",
     "check_output",
+    "hint_of",
     "publish_directory",
     "remove_leftovers",
     "replace_directory",
@@ -52,6 +53,9 @@ HINTS = {
     errno.EACCES: "check the owner and the mode of the directory",
     errno.EPERM: "check the owner and the mode of the directory",
     errno.ENOENT: "create the directory first",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f), or choose a file system that takes larger ones",
+    errno.EMFILE: "raise the limit on open files (ulimit -n), then run the same command again",
+    errno.ENFILE: "too many files are open on this machine: end what opens them, then run the same command again",
     errno.EIO: "the storage device reports errors: check the kernel log, replace a failing card",
 }
 
@@ -59,8 +63,13 @@ HINTS = {
 def storage_error(error: OSError, path: Path) -> StorageError:
     """Return the StorageError (exit 74) that says in one line what failed on `path` and what to do."""
     reason = error.strerror or str(error) or type(error).__name__
-    hint = HINTS.get(error.errno or 0, "check the directory and the storage device, then run the same command again")
+    hint = hint_of(error) or "check the directory and the storage device, then run the same command again"
     return StorageError(f"cannot write: {reason}", where=str(path), hint=hint)
+
+
+def hint_of(error: OSError) -> str | None:
+    """Return what to do about an error of the operating system, None where its number says nothing."""
+    return HINTS.get(error.errno or 0)
 
 
 def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None]) -> None:
@@ -90,9 +99,12 @@ def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None]) -> No
 
 
 def write_json(path: Path, document: object) -> None:
-    """Replace `path` atomically by `document` as indented JSON; NaN and infinity are a ValueError."""
+    r"""Replace `path` atomically by `document` as indented JSON; NaN and infinity are a ValueError.
+
+    A byte of a path that is not UTF-8 is half of a surrogate pair in Python's text, and written as \udcff.
+    """
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode("utf-8"))
+    write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
 def publish_directory(temporary: Path, final: Path) -> None:

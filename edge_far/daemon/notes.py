@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from edge_far.errors import EdgeFarError, StorageError
 from edge_far.json_file import Damaged, Within, decode, read_document
+from edge_far.quoting import harmless
 from edge_far.storage import write_json
 
 __all__ = ["Note", "Notes", "Topic"]
@@ -46,6 +47,7 @@ class Notes:
     def tell(self, topic: Topic, text: str | None, advice: str | None = None) -> None:
         """Set the note of a topic, or with None remove it; the same text keeps its time."""
         known = self._notes.get(topic)
+        text, advice = text and harmless(text), advice and harmless(advice)
         if text is None:
             if known is None:
                 return

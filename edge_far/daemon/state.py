@@ -179,8 +179,7 @@ class StateDirectory:
                         f"another edge-far daemon{owner} is at work here", where=str(self.root), hint="wait for its end"
                     )
                 time.sleep(0.05)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            _sign(descriptor, path)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -222,6 +221,15 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _sign(descriptor: int, path: Path) -> None:
+    """Write into the lock file who holds it; StorageError."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        raise storage_error(error, path) from error
 
 
 def _owner(descriptor: int) -> str:

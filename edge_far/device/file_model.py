@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from edge_far.device.release import FACTS_FILE, FACTS_FORMAT, LABELS_FILE, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from edge_far.errors import DataError, InputMissing
+from edge_far.process.library_paths import utf8_path
 from edge_far.texts.batches import Batch
 
 __all__ = ["FileModel", "is_released_model"]
@@ -80,7 +81,8 @@ def _load(directory: Path, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.disable_prepacking", "1")  # weights stay mapped
     path = directory / MODEL_FILE
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        with utf8_path(path) as name:
+            return ort.InferenceSession(name, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no useful base class
         weights = directory / WEIGHTS_FILE
         if not weights.is_file() and WEIGHTS_FILE in str(error):

@@ -6,10 +6,22 @@ A file that lies about there with the name of a package, such as tokenizers.py, 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["child_environment", "module_command"]
+__all__ = ["child_environment", "hear_of_children", "module_command"]
+
+
+def hear_of_children() -> None:
+    """Let this process learn how its children end, where whoever started it ignores SIGCHLD.
+
+    The wish not to hear is inherited, and Python then takes every end for a success.
+    """
+    with suppress(ValueError):  # not the main thread
+        if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def module_command(module: str, python: str | Path = sys.executable) -> list[str]:

@@ -7,6 +7,7 @@ Nothing but the shared floor's smallest rooms is imported here, and all else lat
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from edge_far import __version__
 from edge_far.errors import Deferred, EdgeFarError, Interrupted, StorageError
+from edge_far.process.limits import little_memory, out_of_memory
 from edge_far.process.packages import explain_import
 from edge_far.process.privacy import cache_directory
 
@@ -35,13 +37,20 @@ def as_error(error: BaseException, words: Sequence[str] = (), extra: str = "devi
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted")
-    if isinstance(error, MemoryError):
+    if out_of_memory(error) and not isinstance(error, ImportError):
         hint = "free memory or give a smaller --budget-mib; a training run continues with --resume"
-        return Deferred("the system has no memory left", hint=hint)
+        return Deferred("the system has no memory left", hint=little_memory() or hint)
     if isinstance(error, OSError):
-        where = str(error.filename) if error.filename else None
-        return StorageError(error.strerror or str(error) or type(error).__name__, where=where)
+        return _of_the_system(error)
     return explain_import(error, extra) or _unforeseen(error, words)
+
+
+def _of_the_system(error: OSError) -> StorageError:
+    from edge_far.storage import hint_of
+
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
+    reason = error.strerror or str(error) or type(error).__name__
+    return StorageError(reason, where=where, hint=hint_of(error))
 
 
 def _unforeseen(error: BaseException, words: Sequence[str]) -> EdgeFarError:
@@ -57,10 +66,11 @@ def _write_report(error: BaseException, words: Sequence[str]) -> Path | None:
     places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
     digest = hashlib.sha256(repr((type(error).__name__, places)).encode()).hexdigest()[:8]
     text = _report(error, words)
-    for folder in (cache_directory(), Path(tempfile.gettempdir())):
+    for folder_of in (cache_directory, _temporary):
         with suppress(Exception):
             from edge_far.storage import write_atomically
 
+            folder = folder_of()
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
                 path = folder / f"edge-far-failure-{digest}.txt"
@@ -68,6 +78,10 @@ def _write_report(error: BaseException, words: Sequence[str]) -> Path | None:
                 path.chmod(REPORT_MODE)
                 return path
     return None
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir())
 
 
 def _report(error: BaseException, words: Sequence[str]) -> str:

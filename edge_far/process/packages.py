@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from edge_far.errors import Unavailable
+from edge_far.process.limits import little_memory, out_of_memory
 from edge_far.process.privacy import cache_directory
 
 __all__ = ["explain_import", "refuse_deadly_packages", "training_package_missing"]
@@ -23,11 +24,13 @@ NATIVE = ("numpy", "onnxruntime", "tokenizers", "safetensors", "psutil")
 NAMES = {"numpy": "NumPy", "onnxruntime": "ONNX Runtime", "psutil": "psutil"}
 PROCESSOR = ("model name", "flags", "Features", "CPU part")  # lines of /proc/cpuinfo
 TIMEOUT_S = 120.0
+PROCESSOR_S = 60  # where memory is short, one of them tries to get some for ever
 SHOWN = 300
 
 # Names each package before its import. An exception says more in the process that meets it, so it is no finding here.
 _RAISED = 87
-_TRIAL = f"""import importlib, json, os, sys
+_TRIAL = f"""import importlib, json, os, resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, ({PROCESSOR_S}, {PROCESSOR_S}))
 sys.path[:] = json.loads(sys.argv[1])
 for name in sys.argv[2:]:
     print("imports", name, flush=True)
@@ -51,20 +54,29 @@ def refuse_deadly_packages() -> None:
         return
     ours = cache_directory()
     known = None if ours is None else ours / f"starts-{_identity(found)}"
-    if known is not None and known.is_file():
+    if known is not None and _is_there(known):
         return
     command = [sys.executable, "-P", "-c", _TRIAL, json.dumps(sys.path), *found]
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        output, ended = done.stdout, _deadly(done.returncode)
+    except subprocess.TimeoutExpired as error:
+        output, ended = error.stdout or b"", f"its import does not end within {TIMEOUT_S:.0f} s"
+    except OSError:
         return
-    reached = [
-        line.split()[1] for line in done.stdout.decode(errors="replace").splitlines() if line.startswith("imports ")
-    ]
+    lines = output.decode(errors="replace").splitlines()
+    reached = [line.split()[1] for line in lines if line.startswith("imports ")]
     if reached[-1:] == ["all"]:
         _remember(known)
-    elif reached and done.returncode != _RAISED:
-        raise _does_not_start(reached[-1], found[reached[-1]], _deadly(done.returncode))
+    elif reached and ended is not None:
+        raise _does_not_start(reached[-1], found[reached[-1]], ended, True)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the home of someone else, as under sudo -u
+        return False
 
 
 def _remember(known: Path | None) -> None:
@@ -94,7 +106,7 @@ def explain_import(error: BaseException, extra: str) -> Unavailable | None:
     package = (name or "edge_far").partition(".")[0]
     if package == "edge_far" or (package in sys.stdlib_module_names and not isinstance(error, ImportError)):
         return None
-    return _does_not_start(package, path or _origin(package), _first_words(error))
+    return _does_not_start(package, path or _origin(package), _first_words(error), out_of_memory(error))
 
 
 def _missing(name: str, extra: str) -> Unavailable:
@@ -107,15 +119,12 @@ def _missing(name: str, extra: str) -> Unavailable:
     return Unavailable(f"the package {name} is not installed here", hint=f"pip install 'edge-far[{extra}]'")
 
 
-def _does_not_start(package: str, path: str | None, reason: str) -> Unavailable:
+def _does_not_start(package: str, path: str | None, reason: str, starved: bool) -> Unavailable:
+    """Return the error; `starved` says that a lack of memory may be its cause."""
     stray = path is not None and not any(part in path for part in ("site-packages", "dist-packages", sys.prefix))
-    return Unavailable(
-        f"{NAMES.get(package, package)} does not start here: {reason}",
-        where=path,
-        hint="if this file is not that package, rename it"
-        if stray
-        else "install it again, in a build for this processor",
-    )
+    hint = "if this file is not that package, rename it" if stray else "install it again, in a build for this processor"
+    message = f"{NAMES.get(package, package)} does not start here: {reason}"
+    return Unavailable(message, where=path, hint=(starved and little_memory()) or hint)
 
 
 def _being_imported(trace: TracebackType | None) -> str | None:
@@ -136,7 +145,10 @@ def _first_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:SHOWN]
 
 
-def _deadly(status: int) -> str:
+def _deadly(status: int) -> str | None:
+    """Return how an import ended a process; None where it only raised."""
+    if status == _RAISED:
+        return None
     if status >= 0:
         return f"its import ends the process with status {status}"
     name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
@@ -155,8 +167,9 @@ def _origin(package: str) -> str | None:
 
 
 def _identity(found: dict[str, str]) -> str:
-    """Return a name for what was tried: the interpreter, the processor, the files."""
+    """Return a name for what was tried: the interpreter, the memory it may have, the processor, the files."""
     told: list[object] = [sys.version, sys.executable]
+    told.append(little_memory())
     told += [os.environ.get(name) for name in ("LD_LIBRARY_PATH", "LD_PRELOAD")]
     with suppress(OSError):
         first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
-from edge_far.errors import BundleError, InputMissing
+from edge_far.errors import BundleError, InputMissing, StorageError
 from edge_far.process.rust import RustFailure, calling_rust
+from edge_far.storage import hint_of
 
 __all__ = ["load_tokenizer", "tokenize"]
 
@@ -18,8 +19,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise InputMissing("tokenizer file does not exist", where=str(path), hint="copy the whole bundle again")
     try:
+        content = path.read_bytes()
         with calling_rust():
-            return Tokenizer.from_file(str(path))
+            return Tokenizer.from_buffer(content)
+    except OSError as error:
+        raise StorageError(f"cannot read: {error.strerror}", where=str(path), hint=hint_of(error)) from error
     except RustFailure as error:
         raise BundleError(f"not a tokenizer: {error}", where=str(path), hint="copy the bundle again") from error
 

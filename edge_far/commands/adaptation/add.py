@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from edge_far.commands.arguments import text_argument
 from edge_far.console import Console
 from edge_far.daemon.intake import spool
 
@@ -19,11 +20,11 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far add`."""
-    parser.add_argument("--text")
-    parser.add_argument("--text-pair", metavar="TEXT", help="the second text of a pair")
-    parser.add_argument("--label")
-    parser.add_argument("--id", help="your own name for a prediction")
-    parser.add_argument("--prediction", metavar="LABEL", help="what the model said")
+    parser.add_argument("--text", type=text_argument)
+    parser.add_argument("--text-pair", type=text_argument, metavar="TEXT", help="the second text of a pair")
+    parser.add_argument("--label", type=text_argument)
+    parser.add_argument("--id", type=text_argument, help="your own name for a prediction")
+    parser.add_argument("--prediction", type=text_argument, metavar="LABEL", help="what the model said")
     parser.add_argument("--feedback", choices=spool.FEEDBACK, help="on the prediction of --id")
     parser.add_argument(
         "--spool", type=Path, default=spool.DEFAULT_SPOOL, metavar="DIR", help="the daemon's (default: %(default)s)"

@@ -91,7 +91,7 @@ def render(document: dict[str, Any]) -> str:
 
 def _last_settings(path: Path) -> dict[str, Any]:
     try:
-        document = read_document(path, dict[str, Any])
+        document = read_document(path, dict[str, Any], half_pairs=True)
         daemon = decode(dict[str, Any], document.get("daemon"))
         settings: dict[str, Any] = decode(dict[str, Any], daemon.get("settings"))
         decode(str | None, settings.get("profile"))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_far.commands.arguments import text_argument
 from edge_far.commands.common import (
     add_profile_arguments,
     encoder_for,
@@ -16,7 +17,7 @@ from edge_far.commands.common import (
     threads_of,
 )
 from edge_far.console import Console
-from edge_far.errors import DataError, UsageError
+from edge_far.errors import StorageError, UsageError
 from edge_far.profile.document import load_profile
 from edge_far.quoting import shown
 
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "text",
+        type=text_argument,
         nargs="*",
         default=[],
         metavar="TEXT",
@@ -108,21 +110,28 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _examples(options: argparse.Namespace) -> Iterable[Example]:
     """Return what is to be classified; of arguments and of standard input also the blank ones, each in its place."""
     from edge_far.texts.data import Example, iterate_examples
-    from edge_far.texts.reading.lines import read_texts
 
     if options.data:
         return iterate_examples(options.data, labels=None, require_labels=False)
     if options.text == ["-"]:
-        texts = read_texts(sys.stdin.buffer, "standard input")
+        texts = _lines_of_standard_input()
         if not texts:
             raise UsageError("no text to classify: standard input is empty", hint="give at least one line")
     else:
         texts = options.text
         if not any(text.strip() for text in texts):
             raise UsageError("no text to classify: all are empty", hint="give at least one text")
-    if any("\udc80" <= letter <= "\udcff" for text in texts for letter in text):
-        raise DataError("a text is not UTF-8", where="TEXT", hint="check the terminal's locale")
     return [Example(text) for text in texts]
+
+
+def _lines_of_standard_input() -> list[str]:
+    from edge_far.texts.reading.lines import read_texts
+
+    try:
+        return read_texts(sys.stdin.buffer, "standard input")
+    except OSError as error:  # a terminal that is gone, a descriptor that is for writing
+        hint = "give texts as arguments, or --data FILE"
+        raise StorageError(f"cannot read: {error.strerror or error}", where="standard input", hint=hint) from error
 
 
 def _noted(examples: Iterable[Example], told: list[str], blank: list[bool]) -> Iterator[Example]:

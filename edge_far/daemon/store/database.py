@@ -17,6 +17,7 @@ from typing import Any
 from edge_far.disk.directory_moves import fsync_directory
 from edge_far.disk.durability import fsync
 from edge_far.errors import ConfigError, StorageError
+from edge_far.process.limits import few_files
 from edge_far.storage import storage_error
 
 __all__ = ["COMPANIONS", "Database", "DatabaseDamaged", "set_aside"]
@@ -87,7 +88,7 @@ class Database:
             temporary.unlink(missing_ok=True)
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
             with self._errors():
-                self._connection.execute("VACUUM INTO ?", (str(temporary),))
+                self._connection.execute("VACUUM INTO CAST(? AS TEXT)", (os.fsencode(temporary),))
             with temporary.open("rb") as file:
                 fsync(file.fileno(), path)
             temporary.replace(path)
@@ -242,5 +243,6 @@ def _translated(path: Path, error: sqlite3.Error) -> StorageError:
         return StorageError("cannot write: no space left", where=where, hint="free some space there")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         hint = "run the command as the owner of the state directory; install.sh gives the service all files again"
+        hint = (code == sqlite3.SQLITE_CANTOPEN and few_files()) or hint
         return StorageError(f"cannot write: {error}", where=where, hint=hint)
     return StorageError(f"the database failed: {error}", where=where, hint="look in the kernel log for I/O errors")

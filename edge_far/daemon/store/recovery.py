@@ -6,6 +6,7 @@ asking for ranges of rows and halving a range that fails.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -25,7 +26,7 @@ def readable_examples(path: Path) -> list[dict[str, Any]]:
     """Return the readable rows of `examples` by column name, the earliest change first; [] where none is."""
     for mode in ("mode=ro", "mode=ro&immutable=1"):  # the second does without the write-ahead log
         with suppress(sqlite3.Error):
-            address = f"file:{quote(str(path.absolute()))}?{mode}"
+            address = f"file:{quote(os.fsencode(path.absolute()))}?{mode}"
             with closing(sqlite3.connect(address, uri=True)) as connection:
                 connection.text_factory = bytes
                 connection.execute("PRAGMA writable_schema=ON")  # or a file that is too short is not read at all

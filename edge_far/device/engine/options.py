@@ -8,6 +8,7 @@ import onnxruntime as ort
 
 from edge_far.device.engine.arena import make_arena
 from edge_far.errors import BundleError
+from edge_far.process.library_paths import utf8_path
 
 __all__ = ["load_session", "session_options"]
 
@@ -37,7 +38,8 @@ def session_options(threads: int) -> ort.SessionOptions:
 def load_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
     """Return a session on the CPU; raises BundleError where this ONNX Runtime refuses the graph."""
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        with utf8_path(path) as name:
+            return ort.InferenceSession(name, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no useful base class
         reason = str(error).splitlines()[0]
         raise BundleError(

@@ -112,22 +112,25 @@ def _fingerprint(manifest: Manifest) -> str:
 
 def _measure(bundle: Bundle, threads: int, room_mib: float) -> tuple[dict[str, Any] | None, str]:
     """Run the probe in a process of its own; return what it wrote, or why there is nothing."""
-    with tempfile.TemporaryDirectory(prefix="edge-far-probe-") as folder:
-        answer = Path(folder, "measured.json")
-        asked = [str(bundle.root), str(threads), str(room_mib), str(answer)]
-        command = [*module_command("edge_far.device.planning.probe"), *asked]
-        environment = child_environment()
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False, env=environment)
-        except subprocess.TimeoutExpired:
-            return None, f"the probe took more than {TIMEOUT_S:.0f} s"
-        except OSError as error:
-            return None, f"the probe does not start: {error}"
-        if done.returncode or not answer.is_file():
-            lines = done.stderr.decode(errors="replace").strip().splitlines()
-            return None, f"the probe failed: {lines[-1] if lines else f'exit code {done.returncode}'}"
-        document: dict[str, Any] = json.loads(answer.read_bytes())
-        return document, ""
+    try:
+        with tempfile.TemporaryDirectory(prefix="edge-far-probe-") as folder:
+            return _run_probe(bundle, threads, room_mib, Path(folder, "measured.json"))
+    except OSError as error:
+        return None, f"the probe does not start: {error.strerror or error}"
+
+
+def _run_probe(bundle: Bundle, threads: int, room_mib: float, answer: Path) -> tuple[dict[str, Any] | None, str]:
+    command = [*module_command("edge_far.device.planning.probe"), str(bundle.root), str(threads), str(room_mib)]
+    command.append(str(answer))
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False, env=child_environment())
+    except subprocess.TimeoutExpired:
+        return None, f"the probe took more than {TIMEOUT_S:.0f} s"
+    if done.returncode or not answer.is_file():
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        return None, f"the probe failed: {lines[-1] if lines else f'exit code {done.returncode}'}"
+    document: dict[str, Any] = json.loads(answer.read_bytes())
+    return document, ""
 
 
 def _store(path: Path, document: Mapping[str, Any], console: Console) -> None:

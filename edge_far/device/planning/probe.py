@@ -24,6 +24,7 @@ import onnxruntime as ort
 
 from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.bundles.manifest import Mask
+from edge_far.console import say
 from edge_far.device.board.memory import MIB, resident_set, use_one_heap
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.constants import MappedConstants
@@ -32,7 +33,8 @@ from edge_far.device.engine.options import load_session, session_options
 from edge_far.device.optimizers.base import clipped_step
 from edge_far.device.optimizers.registry import OPTIMIZERS, make_optimizer
 from edge_far.device.planning.parts import value_at
-from edge_far.errors import BudgetError
+from edge_far.errors import BudgetError, EdgeFarError, StorageError
+from edge_far.process.library_paths import utf8_path
 from edge_far.storage import write_json
 
 __all__ = ["measure"]
@@ -72,10 +74,13 @@ def _time_operators(
     operators = bundle.manifest.portable.probe
     longest = bundle.manifest.defaults.max_seq_len
     shapes = list(dict.fromkeys((batch, min(sequence, longest)) for batch, sequence in SHAPES))
-    with tempfile.TemporaryDirectory(prefix="edge-far-profile-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-far-profile-") as folder,
+        utf8_path(Path(folder, "profile")) as prefix,
+    ):
         options = session_options(threads)
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder, "profile"))
+        options.profile_file_prefix = prefix
         constants = MappedConstants(bundle)  # must outlive the session
         constants.give_to(options, "probe")
         session = load_session(bundle.path("portable/probe.onnx"), options)
@@ -88,7 +93,7 @@ def _time_operators(
         if not sized:
             raise BudgetError(f"{room_mib:.0f} MiB are too few to measure the machine's speed")
         runs = _run_shapes(session, sized, time.monotonic() + seconds, between)
-        events = json.loads(Path(session.end_profiling()).read_bytes())
+        events = _events(Path(session.end_profiling()))
         del session
     times: dict[str, list[float]] = {}
     whole: list[float] = []
@@ -109,6 +114,16 @@ def _time_operators(
         kernels[operator.kernel] = sorted(points)
     besides = [total - sum(each[run] for each in times.values()) for run, total in enumerate(whole)]
     return kernels, max(0.0, statistics.median(besides) / len(times))
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    """Return the events of the runtime's profile; raises StorageError where it was not written whole."""
+    try:
+        events: list[dict[str, Any]] = json.loads(path.read_bytes())
+        return events
+    except (OSError, ValueError) as error:  # the runtime does not tell of a failed write
+        hint = "free space there, or name another directory with TMPDIR"
+        raise StorageError("the runtime's profile is not complete", where=str(path.parent), hint=hint) from error
 
 
 def _run_shapes(
@@ -185,12 +200,17 @@ def _median_seconds(action: Callable[[], object]) -> float:
     return statistics.median(times[1:])
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Measure for a bundle, and write the document."""
+def main(arguments: Sequence[str]) -> int:
+    """Measure for a bundle, and write the document; return the exit code."""
     root, threads, room_mib, out = arguments
     use_one_heap()
-    write_json(Path(out), measure(open_bundle(Path(root)), int(threads), float(room_mib)))
+    try:
+        write_json(Path(out), measure(open_bundle(Path(root)), int(threads), float(room_mib)))
+    except EdgeFarError as error:
+        say(str(error))
+        return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -33,7 +33,7 @@ class RunLog:
     def write(self, event: str, **values: Any) -> None:
         """Append one event."""
         record = {"event": event, "time_s": round(time.time(), 3), **values}
-        line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
+        line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         try:
             while line:  # a disk that is nearly full takes a part, then refuses the rest
                 line = line[self._file.write(line) :]

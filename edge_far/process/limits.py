@@ -1,0 +1,53 @@
+"""Limits that this process was started with (ulimit, systemd's Limit*=) and that explain a failure.
+
+What fails under them seldom says so: a library that was not mapped, a database that cannot be opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import resource
+from collections.abc import Iterator
+
+__all__ = ["few_files", "little_memory", "out_of_memory"]
+
+FEW_FILES = 64
+MIB = 1 << 20
+_UNMAPPED = ("failed to map segment", "cannot allocate memory")  # what the dynamic linker says
+
+
+def little_memory() -> str | None:
+    """Return in words what limits the addresses or the data of this process, None where nothing does."""
+    for number, option in ((resource.RLIMIT_AS, "-v"), (resource.RLIMIT_DATA, "-d")):
+        limit = resource.getrlimit(number)[0]
+        if limit != resource.RLIM_INFINITY:
+            return f"this process may have {limit // MIB} MiB only: raise the limit (ulimit {option})"
+    return None
+
+
+def few_files() -> str | None:
+    """Return in words that this process may open very few files, None where it may open enough."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= limit < FEW_FILES:
+        return f"this process may open {limit} files only: raise the limit (ulimit -n)"
+    return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error came of a lack of memory, by whatever name."""
+    return any(map(_lacks_memory, _chain(error)))
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, ImportError):
+        text = str(error).lower()
+        return any(words in text for words in _UNMAPPED) and "not permitted" not in text  # a file system without exec
+    return isinstance(error, OSError) and error.errno == errno.ENOMEM
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
