@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -168,7 +169,7 @@ def test_says_why_it_cannot_run(compiled: TinyBundle, tmp_path: Path, monkeypatc
     assert available(without) == "the bundle was exported without the ort/ artifacts"
     with pytest.raises(Unavailable, match=r"without the ort/ artifacts.*--backend portable"):
         OrtTrainingBackend(without, compiled.arrays(), 1)
-    monkeypatch.setattr(ort_training.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "onnxruntime-training is not installed" in str(available(compiled.bundle))
 
 
