@@ -58,6 +58,11 @@ class Case:
     pooling: str = "cls"
 
     @property
+    def has_prefix(self) -> bool:
+        """Say whether the bundle begins with a prefix."""
+        return self.method != "far"
+
+    @property
     def trains(self) -> bool:
         """Say whether torch trains it as well: TRAIN_FILE has five labels, and the weights must be exact."""
         return self.labels == 5 and self.precision == "fp32"
@@ -94,9 +99,10 @@ CASES = (
 )
 
 
-def cases(*, precision: str | None = None, dropout: bool | None = None) -> list[Case]:
-    """Return the cases of a precision, with or without dropout."""
-    return [case for case in CASES if precision in (None, case.precision) and dropout in (None, case.dropout)]
+def cases(*, precision: str | None = None, dropout: bool | None = None, cut: bool | None = None) -> list[Case]:
+    """Return the cases of a precision, with or without dropout, with or without a prefix."""
+    chosen = [case for case in CASES if precision in (None, case.precision) and dropout in (None, case.dropout)]
+    return [case for case in chosen if cut in (None, case.has_prefix)]
 
 
 def sources_hash() -> str:

@@ -95,7 +95,7 @@ def test_the_list_has_nothing_that_no_graph_uses(tiny_bundle) -> None:
     assert used == STANDARD | MICROSOFT
 
 
-@pytest.mark.parametrize("name", [case.name for case in cases(precision="int8")])
+@pytest.mark.parametrize("name", [case.name for case in cases(precision="int8", cut=False)])
 def test_int8_graphs_multiply_non_learners_in_integers_both_ways(name: str, tiny_bundle) -> None:
     """Two products a block forward; backward the same but for the first block's input, which no learner precedes."""
     bundle = tiny_bundle(name)

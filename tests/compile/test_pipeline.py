@@ -54,7 +54,7 @@ def test_infer_and_release_give_the_original_models_logits(
         batch, wanted = expected.batch(number), expected.logits(number)
         released = run_file(bundle, "release", batch, learners)
         np.testing.assert_allclose(released, wanted, rtol=0, atol=1e-5)
-        if case.precision == "fp32":
+        if case.precision == "fp32" and not case.has_prefix:  # infer of hidden states: test_session.py
             np.testing.assert_allclose(run_file(bundle, "infer", batch, learners), wanted, rtol=0, atol=1e-5)
 
 

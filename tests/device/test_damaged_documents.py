@@ -66,7 +66,7 @@ def test_a_damaged_release_document(change: Change, tiny_bundle: Callable[[str],
     bundle = changed(tmp_path / "bundle", tiny_bundle("tiny-fp32").root, "portable/release.json", change)
     learners = read_learners(bundle.path("learners.safetensors"))
     with pytest.raises(BundleError) as raised:
-        write_release(bundle, learners, tmp_path / "model", {})
+        write_release(bundle, learners, tmp_path / "model")
     assert raised.value.where == str(tmp_path / "bundle" / "portable/release.json")
     assert str(raised.value).isprintable()
     assert not (tmp_path / "model").exists()

@@ -15,11 +15,12 @@ import torch
 from edge_far.bundles.arrays import read_arrays
 from edge_far.bundles.bundle import Bundle
 from edge_far.device.release import write_release
+from edge_far.far.method import below_cut_frozen, cut_of
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import reconfigure, trained_parameters
 from edge_far.far.select import select_learners
 from tests.tiny_cases import CASES, Case, Oracle
-from tests.tiny_models import make_tiny, torch_logits
+from tests.tiny_models import make_pooled, torch_logits
 
 pytestmark = pytest.mark.host
 
@@ -34,9 +35,11 @@ def test_logits_are_those_of_torch(
         name: array + random.normal(0, 0.05, array.shape).astype(np.float32)
         for name, array in read_arrays(bundle.path("learners.safetensors")).items()
     }
-    model = make_tiny(case.architecture, labels=case.labels)
-    reconfigure(model, select_learners("random", case.retention, find_ffn_blocks(model), seed=0))
-    parameters = trained_parameters(model, case.embeddings)
+    model = make_pooled(case.architecture, case.pooling, labels=case.labels)
+    blocks = find_ffn_blocks(model)
+    cut = cut_of(case.method, len(blocks))
+    reconfigure(model, below_cut_frozen(select_learners("random", case.retention, blocks[cut:], seed=0), cut))
+    parameters = trained_parameters(model, case.embeddings, cut)
     assert parameters.keys() == learners.keys()
     with torch.no_grad():
         for name, parameter in parameters.items():

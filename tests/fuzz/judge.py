@@ -24,6 +24,7 @@ from unittest import mock
 
 from edge_far import cli
 from edge_far.errors import EdgeFarError
+from edge_far.storage import TRIAL
 from tests.fuzz.watch import TookTooLong, peak_above, time_limit, written_files
 
 __all__ = ["Bounds", "Ending", "Reached", "call", "problem_of", "run"]
@@ -146,8 +147,11 @@ def _excess(ending: Ending, bounds: Bounds) -> str | None:
 
 
 def _is_part(path: str, place: Path) -> bool:
-    """Say whether a path is a place that may be written to, lies below it, or below its temporary sibling."""
-    return f"{path}/".startswith((f"{place}/", f"{place.parent}/.{place.name}."))
+    """Say whether a path is a place that may be written to, lies below it, or below its temporary sibling.
+
+    A sibling is also the file by which a command tries, before its work, whether an output can be made there.
+    """
+    return f"{path}/".startswith((f"{place}/", f"{place.parent}/.{place.name}.", f"{place.parent}/.{TRIAL}."))
 
 
 def _ending(arguments: tuple[str, ...], work: Callable[[], int], bounds: Bounds, stdin: bytes) -> Ending:

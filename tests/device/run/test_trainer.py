@@ -130,7 +130,13 @@ def events(run: Path, kind: str) -> Iterator[dict[str, Any]]:
             yield record
 
 
-@pytest.mark.parametrize("name", [case.name for case in cases() if case.trains])
+# Without dropout attention is one operator, which the ONNX Runtime of onnxruntime-training does not know.
+TRAINING = [
+    pytest.param(case.name, marks=[] if case.dropout else pytest.mark.device) for case in cases() if case.trains
+]
+
+
+@pytest.mark.parametrize("name", TRAINING)
 @pytest.mark.parametrize("micro_batch", [4, 1])
 def test_twenty_steps_give_the_losses_of_torch(
     name: str,

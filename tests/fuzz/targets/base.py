@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 from edge_far import cli
+from edge_far.quoting import harmless
 from tests.fuzz.judge import Bounds, Ending, problem_of, run
 
 __all__ = ["DATA", "Case", "Target"]
@@ -114,7 +115,7 @@ def _text_problem(case: Case, ending: Ending) -> str | None:
         return None
     command = next(word for word in case.arguments if not word.startswith("-"))
     try:
-        cli._module(command).render(ending.document).encode()
+        harmless(cli._module(command).render(ending.document)).encode()
     except Exception as error:
         return f"{type(error).__name__} at render of {command}: {error}"
     return None
