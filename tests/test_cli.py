@@ -114,7 +114,12 @@ class Failing:
     [
         (EdgeFarError("broke", where="here", hint="do that"), 70, "here: broke (do that)"),
         (StorageError("full", where="disk"), 74, "disk: full"),
-        (OSError(28, "No space left on device", "/mnt/x"), 74, "/mnt/x: No space left on device"),
+        (
+            OSError(28, "No space left on device", "/mnt/x"),
+            74,
+            "/mnt/x: No space left on device (free space on this file system or choose another directory, then run the "
+            "command again)",
+        ),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

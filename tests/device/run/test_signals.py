@@ -11,7 +11,8 @@ from edge_far.device.run.signals import StopRequest
 from edge_far.errors import Deferred, Interrupted
 
 
-def test_ctrl_c_and_sigterm_while_training() -> None:
+def test_ctrl_c_and_sigterm_while_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)  # also where the tests run under nohup
     for number, kind in ((signal.SIGINT, Interrupted), (signal.SIGTERM, Deferred), (signal.SIGHUP, Deferred)):
         with StopRequest() as stop:
             stop.training = True
