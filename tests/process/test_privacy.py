@@ -138,9 +138,11 @@ def test_a_cycle_of_the_daemon_and_a_prediction_stay_at_home(
 def test_training_for_the_first_time_writes_the_run_and_our_cache(
     tracer: Tracer, tiny_bundle: Callable[[str], Bundle], tiny_data: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    tracer.run(cli("train", tiny_bundle("tiny-fp32").root, "--train", tiny_data, "--out", run, "--max-steps", "2"))
-    assert tracer.seen.outside(run, tracer.cache, tracer.temporary) == []
+    out = tmp_path / "out"  # where an output is to be made, it is tried first whether one can
+    out.mkdir()
+    arguments = ("--train", tiny_data, "--out", out / "run", "--max-steps", "2")
+    tracer.run(cli("train", tiny_bundle("tiny-fp32").root, *arguments))
+    assert tracer.seen.outside(out, tracer.cache, tracer.temporary) == []
     assert list(tracer.cache.glob("calibration-*.json"))
 
 
