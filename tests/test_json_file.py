@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from edge_far import json_file
 from edge_far.json_file import Count, Damaged, Name, Within, decode, decode_keys, parse_json, read_document
+from edge_far.storage import write_json
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,15 @@ def test_what_is_not_strict_json(raw: bytes, says: str) -> None:
 
 def test_a_whole_pair_of_surrogates_is_a_character() -> None:
     assert parse_json(b'["\\ud83d\\ude00"]') == ["\U0001f600"]
+
+
+def test_bytes_of_a_path_that_are_not_utf8_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"path": os.fsdecode(b"\xff/\xd1\x81")})
+    assert path.read_bytes() == '{\n  "path": "\\udcff/с"\n}\n'.encode()
+    assert os.fsencode(read_document(path, dict[str, str], half_pairs=True)["path"]) == b"\xff/\xd1\x81"
+    with pytest.raises(Damaged, match="half of a surrogate pair"):
+        read_document(path, dict[str, str])
 
 
 def test_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ Nothing but the shared floor's smallest rooms is imported here, and all else lat
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from edge_far import __version__
 from edge_far.errors import Deferred, EdgeFarError, Interrupted, StorageError
-from edge_far.process.limits import little_memory, out_of_memory
+from edge_far.process.limits import little_memory, out_of_files, out_of_memory
 from edge_far.process.packages import explain_import
 from edge_far.process.privacy import cache_directory
 
@@ -42,6 +43,8 @@ def as_error(error: BaseException, words: Sequence[str] = (), extra: str = "devi
         return Deferred("the system has no memory left", hint=little_memory() or hint)
     if isinstance(error, OSError):
         return _of_the_system(error)
+    if out_of_files(error):
+        return _of_the_system(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
     return explain_import(error, extra) or _unforeseen(error, words)
 
 

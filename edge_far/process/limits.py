@@ -6,10 +6,11 @@ What fails under them seldom says so: a library that was not mapped, a database 
 from __future__ import annotations
 
 import errno
+import os
 import resource
 from collections.abc import Iterator
 
-__all__ = ["few_files", "little_memory", "out_of_memory"]
+__all__ = ["few_files", "little_memory", "out_of_files", "out_of_memory"]
 
 FEW_FILES = 64
 MIB = 1 << 20
@@ -36,6 +37,11 @@ def few_files() -> str | None:
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error came of a lack of memory, by whatever name."""
     return any(map(_lacks_memory, _chain(error)))
+
+
+def out_of_files(error: BaseException) -> bool:
+    """Return whether an import failed for too many open files, which it tells in words only."""
+    return isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error)
 
 
 def _lacks_memory(error: BaseException) -> bool:

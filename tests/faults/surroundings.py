@@ -118,6 +118,16 @@ def becomes(before: Callable[[], None]) -> Surrounding:
     return Surrounding(lambda place: place.before.append(before))
 
 
+def both(first: Surrounding, second: Surrounding) -> Surrounding:
+    """Be in two surroundings at once, in the folder of the second."""
+
+    def change(place: Place) -> None:
+        first.change(place)
+        second.change(place)
+
+    return Surrounding(change, second.folder)
+
+
 def limited(number: int, limit: int) -> Surrounding:
     """Limit a resource, as ulimit does."""
     return becomes(lambda: resource.setrlimit(number, (limit, limit)))

@@ -155,6 +155,13 @@ def _check(options: argparse.Namespace) -> None:
     for name, value, low, high in limits:
         if value is not None and not low <= value <= high:
             raise ConfigError(f"must be from {low} to {high}, not {value}", where=f"--{name}")
+    try:
+        options.model.encode()
+    except UnicodeEncodeError as error:
+        hint = "rename it, or set a locale in UTF-8"
+        raise Unavailable(
+            "the workstation's packages read names in UTF-8 only", where=options.model, hint=hint
+        ) from error
 
 
 def render(document: dict[str, Any]) -> str:
