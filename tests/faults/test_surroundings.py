@@ -226,7 +226,7 @@ ROWS = (
     Row("70 MiB", "train", 69, (absent, says("this process may have 70 MiB only"))),
     Row("60 MiB", "add", 0, (handed_over(),)),
     Row("60 MiB", "first daemon", 69, (says("this process may have 60 MiB only"),)),
-    Row("5 files", "merge", 69, (absent, says("Too many open files"))),
+    Row("5 files", "merge", 74, (absent, says("Too many open files", "ulimit -n"))),
     Row("5 files", "train", 74, (says("Too many open files", "ulimit -n"),)),
     Row("8 files", "daemon", 74, (says("ulimit -n"),)),
     Row("nobody", "train", 0, (trained,)),
