@@ -32,6 +32,7 @@ GAP_S = 10.0
 CHILD_OF = "--child-of"  # cli.py
 GRACE_S = 8.0  # for the checkpoint; the daemon itself must end within 10
 SHOWN_BYTES = 2000
+RESERVED_BYTES = 4096  # of each output, so that a child which fills the disk can still say so; zeros where unused
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Supervisor:
         follower = _LogFollower(log)
         try:
             with output.with_suffix(".json").open("wb") as stdout, output.with_suffix(".err").open("wb") as stderr:
+                for file in (stdout, stderr):
+                    os.posix_fallocate(file.fileno(), 0, RESERVED_BYTES)
                 process = self._start(arguments, stdout, stderr)
         except OSError as error:
             raise storage_error(error, output) from error
@@ -275,11 +278,12 @@ def _outcome(output: Path) -> tuple[dict[str, Any], str]:
     error: dict[str, Any] = {}
     text = ""
     with suppress(OSError, ValueError, AttributeError):
-        found = json.loads(output.with_suffix(".json").read_bytes()).get("error")
+        found = json.loads(output.with_suffix(".json").read_bytes().rstrip(b"\0")).get("error")
         error = found if isinstance(found, dict) else {}
     with suppress(OSError):
         with output.with_suffix(".err").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - SHOWN_BYTES))
-            lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+            file.seek(max(0, file.seek(0, os.SEEK_END) - RESERVED_BYTES - SHOWN_BYTES))
+            told = file.read().rstrip(b"\0")[-SHOWN_BYTES:].decode("utf-8", "replace")
+            lines = [line for line in told.splitlines() if line.strip()]
         text = lines[-1].strip() if lines else ""
     return error, text
