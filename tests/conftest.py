@@ -6,7 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,3 +59,12 @@ def oracle(test_bundles: Path) -> Callable[[str], Oracle]:
 def tiny_data(test_bundles: Path) -> Path:
     """Return a JSONL file of three batches for the bundles of five labels."""
     return test_bundles / TRAIN_FILE
+
+
+@pytest.fixture(autouse=True)
+def umask_is_given_back() -> Iterator[None]:
+    """Give each test the umask of the first: a daemon that runs in this process sets its own for good."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    yield
+    os.umask(mask)

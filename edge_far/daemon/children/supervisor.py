@@ -78,7 +78,7 @@ class Supervisor:
         try:
             with output.with_suffix(".json").open("wb") as stdout, output.with_suffix(".err").open("wb") as stderr:
                 for file in (stdout, stderr):
-                    os.posix_fallocate(file.fileno(), 0, RESERVED_BYTES)
+                    os.pwrite(file.fileno(), bytes(RESERVED_BYTES), 0)  # the child writes over it from the beginning
                 process = self._start(arguments, stdout, stderr)
         except OSError as error:
             raise storage_error(error, output) from error
