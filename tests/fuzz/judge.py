@@ -79,7 +79,7 @@ def run(arguments: Sequence[str | Path], bounds: Bounds, *, stdin: bytes = b"") 
     words = [*map(str, arguments), "--json", "-q"]
 
     def work() -> int:
-        with mock.patch.object(cli, "_fail", _fail_openly):
+        with mock.patch.multiple(cli, _fail=_fail_openly, _fail_in_need=_let_through):
             return cli.main(words)
 
     return _ending(tuple(words), work, bounds, stdin)
@@ -93,6 +93,11 @@ def _fail_openly(error: BaseException, arguments: list[str]) -> int:
     if code == EdgeFarError.exit_code and type(error) is not EdgeFarError:
         raise error
     return code
+
+
+def _let_through(_: BaseException, second: BaseException) -> int:
+    """Raise what `_fail_openly` let through: the net under the net would hide it again."""
+    raise second
 
 
 def call(name: str, function: Callable[[], Any], bounds: Bounds) -> Ending:
