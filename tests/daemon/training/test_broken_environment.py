@@ -24,7 +24,8 @@ class Broken:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._folder = folder
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ["PYTHONPATH"]]))
+        places = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
         monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
 
     def by(self, name: str, content: str) -> None:
