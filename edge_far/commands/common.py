@@ -13,7 +13,7 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.console import Console
 from edge_far.errors import BundleError, ConfigError, DataError, InputMissing
 from edge_far.json_file import Damaged, read_document
-from edge_far.profile.document import Profile, load_profile
+from edge_far.profile.document import Profile, built_in, load_profile
 from edge_far.profile.run_sections import Training
 from edge_far.profile.schema import settings_of
 from edge_far.storage import sha256_of, write_json
@@ -95,7 +95,7 @@ def step_times(
 
 def profile_for(options: argparse.Namespace, bundle: Bundle) -> Profile:
     """Return the profile asked for, or the one the bundle was exported for."""
-    return load_profile(options.profile or bundle.manifest.profile)
+    return load_profile(options.profile or built_in(bundle.manifest.profile))
 
 
 def budget_of(options: argparse.Namespace, profile: Profile) -> float:

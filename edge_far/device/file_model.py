@@ -5,7 +5,6 @@ Whatever is missing or damaged in it ends in one line: 66 for a missing file, 65
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,13 @@ import onnxruntime as ort
 
 from edge_far.device.release import FACTS_FILE, FACTS_FORMAT, LABELS_FILE, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from edge_far.errors import DataError, InputMissing
+from edge_far.json_file import Damaged, read_document
 from edge_far.process.library_paths import utf8_path
 from edge_far.texts.batches import Batch
 
 __all__ = ["FileModel", "is_released_model"]
 
+LONGEST = 1 << 20  # tokens; no model reads more
 COPY_AGAIN = "copy the whole directory again, or write it again with 'edge-far merge'"
 KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 
@@ -110,16 +111,16 @@ def _max_seq_len(path: Path) -> int | None:
         raise DataError(
             f"format {version} is newer than this edge-far reads ({FACTS_FORMAT})", where=str(path), hint=hint
         )
-    if length is not None and (type(length) is not int or length < 1):
+    if length is not None and (type(length) is not int or not 1 <= length <= LONGEST):
         raise DataError(f"max_seq_len is {length!r:.40}, not a number of tokens", where=str(path), hint=COPY_AGAIN)
     return length
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError("is not JSON", where=str(path), hint=COPY_AGAIN) from error
+        return read_document(path, Any)
+    except Damaged as error:
+        raise DataError(f"is not JSON: {error}", where=str(path), hint=COPY_AGAIN) from error
 
 
 def _reason(error: Exception) -> str:

@@ -20,11 +20,13 @@ from edge_far.profile.run_sections import Compute, Memory, Pressure, Training
 from edge_far.profile.schema import commented_sample, parse, setting
 from edge_far.profile.units import IN_MIB
 from edge_far.profile.yaml_file import read_yaml
+from edge_far.quoting import quoted
 
 __all__ = [
     "SECTIONS",
     "Board",
     "Profile",
+    "built_in",
     "builtin_names",
     "builtin_path",
     "list_profiles",
@@ -109,6 +111,20 @@ def load_profile(name_or_path: str | Path) -> Profile:
     near = near or difflib.get_close_matches(text.lower(), names, n=3, cutoff=0.5)
     likely = f"did you mean {' or '.join(near)}?" if near else f"built in are {', '.join(names)}"
     raise ConfigError("is not a built-in profile", where=text or "profile", hint=f"{likely}; a file must end in .yaml")
+
+
+def built_in(name: str) -> str:
+    """Return the name that a bundle carries of its profile; raises ConfigError where it is none of the built-in ones.
+
+    A file that the workstation read is not on the device, and a bundle must not choose a file there.
+    """
+    if name not in builtin_names():
+        raise ConfigError(
+            f"the bundle's profile {quoted(name)} is not built in here",
+            where="--profile",
+            hint="name a built-in profile or a file",
+        )
+    return name
 
 
 def list_profiles() -> list[Profile]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from edge_far.bundles.arrays import read_learners, write_arrays
 from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.commands.adaptation.status import _last_settings
 from edge_far.commands.common import read_result
+from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.constants import MappedConstants
 from edge_far.device.release import write_release
 from edge_far.errors import BundleError
+from edge_far.texts.batches import Batch
 from tests.fuzz.targets.bundles import rehashed
 
 Change = Callable[[Any], Any]
@@ -117,3 +120,19 @@ def test_damaged_settings_of_the_daemon_count_as_none(settings: object, tmp_path
     assert _last_settings(path) == {}
     path.write_text(json.dumps({"daemon": {"settings": {"profile": "rpi4-2gb", "memory_limit_mib": 300.0}}}))
     assert _last_settings(path) == {"profile": "rpi4-2gb", "memory_limit_mib": 300.0}
+
+
+@pytest.mark.device
+def test_a_manifest_that_does_not_fit_its_graphs(
+    tiny_bundle: Callable[[str], Bundle], tiny_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from edge_far.device.engine.session import PortableBackend
+
+    bundle = tiny_bundle("tiny-fp32")
+    unmasked = replace(bundle, manifest=replace(bundle.manifest, portable=replace(bundle.manifest.portable, masks=())))
+    learners = read_learners(bundle.path("learners.safetensors"))
+    ids = np.ones((1, 8), np.int64)
+    backend = PortableBackend(unmasked, learners, 1, dropout=True)
+    with pytest.raises(BundleError, match=r"its graphs do not fit manifest\.json"):
+        backend.accumulate(Batch(ids, ids, None, ids[0, :1]), 1.0, DropoutKey(0, 0, 0))
+    assert capfd.readouterr().err == ""

@@ -14,6 +14,7 @@ from edge_far.errors import ConfigError, InputMissing, StorageError
 from edge_far.profile.document import (
     SECTIONS,
     Profile,
+    built_in,
     builtin_names,
     list_profiles,
     load_profile,
@@ -262,3 +263,13 @@ def test_loading_needs_neither_numpy_nor_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["", "rpi9", "../../etc/profile.yaml", "/etc/hosts", "a\nb"])
+def test_a_bundle_names_a_built_in_profile_or_none(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rpi9").write_text("memory: {budget_mib: 300}")  # a file here is not meant
+    with pytest.raises(ConfigError, match="is not built in here") as raised:
+        built_in(name)
+    assert raised.value.where == "--profile"
+    assert built_in("rpi4-2gb") == "rpi4-2gb"

@@ -120,5 +120,6 @@ def render(document: dict[str, Any]) -> str:
 
 def _profile_of(bundle: Path) -> str:
     from edge_far.bundles.bundle import open_bundle
+    from edge_far.profile.document import built_in
 
-    return open_bundle(bundle).manifest.profile
+    return built_in(open_bundle(bundle).manifest.profile)

@@ -89,7 +89,7 @@ class PortableBackend:
             binding.bind_ortvalue_input(f"acc.{name}", self._sums[name])
             binding.bind_ortvalue_output(f"grad.{name}", self._sums[name])
         binding.bind_ortvalue_output("loss", self._loss_value)
-        step.run_with_iobinding(binding, options)
+        self._run(step, binding, options)
         return float(self._loss)
 
     def logits(self, batch: Batch) -> np.ndarray:
@@ -99,7 +99,7 @@ class PortableBackend:
         binding = self._bound(infer, self._inputs(batch))
         found = np.empty((len(batch.labels), len(self.bundle.manifest.labels)), np.float32)
         binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(found))
-        infer.run_with_iobinding(binding)
+        self._run(infer, binding)
         return found
 
     def close(self) -> None:
@@ -149,6 +149,19 @@ class PortableBackend:
         for name, value in self._values.items():
             binding.bind_ortvalue_input(name, value)
         return binding
+
+    def _run(
+        self, session: ort.InferenceSession, binding: ort.IOBinding, options: ort.RunOptions | None = None
+    ) -> None:
+        """Run a graph; raises MemoryError, or BundleError where it does not fit what the manifest says of it."""
+        try:
+            session.run_with_iobinding(binding, options)
+        except Exception as error:  # ONNX Runtime's exceptions share no useful base class
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if "allocat" in reason:  # "Failed to allocate memory", "bad allocation"
+                raise MemoryError(reason) from error
+            message = f"its graphs do not fit manifest.json: {reason[:200]}"
+            raise BundleError(message, where=str(self.bundle.root), hint="export the bundle again") from error
 
     def _session(self, graph: str) -> ort.InferenceSession:
         """Return the session of a graph; loads it when it is used for the first time."""

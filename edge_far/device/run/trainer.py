@@ -119,7 +119,8 @@ class Trainer:
         first = self.state.step
         saved = time.monotonic()
         started = saved - self.state.seconds
-        with self.console.progress(self.total_steps, "training", done=first) as progress:
+        # Infinity and NaN end a run in one line (divergence), not in NumPy's warnings.
+        with np.errstate(all="ignore"), self.console.progress(self.total_steps, "training", done=first) as progress:
             while True:
                 if self.data.evaluation is not None and self._at_epoch_end() and self.state.evaluated < self.state.step:
                     self._evaluate(self.data.evaluation, stop, log)
