@@ -337,3 +337,13 @@ def test_a_checkpoint_of_another_optimiser_is_refused(tiny_bundle: OpenBundle, t
     with pytest.raises(ConfigError, match="the checkpoint was written with lion, not sgd") as raised:
         make_trainer(bundle, tiny_data, tmp_path, max_steps=3, optimizer="sgd")
     assert raised.value.where == "--optimizer" and "--optimizer lion" in (raised.value.hint or "")
+
+
+def test_an_overflow_in_the_optimiser_is_divergence_and_no_warning_of_numpy(
+    tiny_bundle: OpenBundle, tiny_data: Path, tmp_path: Path
+) -> None:
+    trainer, _ = make_trainer(tiny_bundle("tiny-fp32"), tiny_data, tmp_path / "run", epochs=4)
+    for name, array in trainer.optimizer.state_arrays().items():
+        array[...] = 1e30 if "first" in name else 0
+    with pytest.raises(ConfigError, match="diverged"), RunLog(tmp_path / "log.jsonl") as log, StopRequest() as stop:
+        trainer.train(stop, log)  # a warning would be an error here
