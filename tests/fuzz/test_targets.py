@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from edge_far.bundles.bundle import Bundle
@@ -38,6 +38,7 @@ def test_hostile_inputs_end_well(kind: type[Target], place: Path, tiny_bundle: C
         derandomize=True,
         deadline=None,
         database=None,
+        phases=[Phase.explicit, Phase.generate],  # to make a failing input smaller takes minutes here
         suppress_health_check=list(HealthCheck),
     )
     @given(st.randoms(use_true_random=False))
