@@ -51,8 +51,9 @@ class _Region:
 
 @dataclass(frozen=True)
 class _Composition:
-    """An original parameter of two: along `axis` those at the block's learners are the learner's, others frozen."""
+    """An original parameter of two: along `axis` the group's learners of a block are the learner's, others frozen."""
 
+    group: str
     block: Count
     axis: Annotated[int, Within(0, 1)]
     learner: str | None
@@ -60,12 +61,25 @@ class _Composition:
 
 
 @dataclass(frozen=True)
+class _Group:
+    """Units of one kind, a list a block: FFN nodes have one row or column each, attention heads `width`."""
+
+    width: Size
+    counts: tuple[Size, ...]
+    learners: tuple[tuple[Count, ...], ...]
+
+    def learning_elements(self, block: int) -> np.ndarray:
+        """Return the rows or columns of a block that its learners are, int64."""
+        units = np.array(self.learners[block], np.int64)
+        return (units[:, None] * self.width + np.arange(self.width)).reshape(-1)
+
+
+@dataclass(frozen=True)
 class _Layout:
     """What far/reconfigure.py's `original_layout` says; a composition that is a text is one parameter unchanged."""
 
     version: Count
-    learners: tuple[tuple[Count, ...], ...]
-    ffn_sizes: tuple[Size, ...]
+    groups: Mapping[str, _Group]
     parameters: Mapping[str, str | _Composition]
 
 
@@ -125,7 +139,7 @@ def _compose(bundle: Bundle, document: _ReleaseDocument, learners: Mapping[str, 
         stored = weights[region.offset : region.offset + region.length]
         array = np.frombuffer(stored.tobytes(), np.float32).reshape(region.shape).copy()
         places: list[Any] = [slice(None)] * array.ndim
-        places[composition.axis] = list(layout.learners[composition.block])
+        places[composition.axis] = layout.groups[composition.group].learning_elements(composition.block)
         learner = learners.get(composition.learner)
         if learner is None:
             raise BundleError(f"the run has no {composition.learner}", hint="it was trained from another bundle")
@@ -152,9 +166,10 @@ def _is_composed(name: str, region: _Region, layout: _Layout) -> bool:
     composition = layout.parameters.get(name)
     if composition is None or isinstance(composition, str):
         return composition is not None
-    if composition.axis >= len(region.shape) or composition.block >= len(layout.learners):
+    group = layout.groups.get(composition.group)
+    if group is None or composition.axis >= len(region.shape) or composition.block >= len(group.learners):
         return False
-    return all(learner < region.shape[composition.axis] for learner in layout.learners[composition.block])
+    return all((unit + 1) * group.width <= region.shape[composition.axis] for unit in group.learners[composition.block])
 
 
 def release_facts(bundle: Bundle) -> dict[str, Any]:

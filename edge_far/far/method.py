@@ -52,6 +52,7 @@ def below_cut_frozen(selection: Selection, cut: int) -> Selection:
         selection.retention,
         (*none, *selection.learners),
         (*[None] * cut, *selection.metrics),
+        None if selection.heads is None else below_cut_frozen(selection.heads, cut),
     )
 
 

@@ -7,7 +7,9 @@ second linear be split by columns. This file finds the blocks; it does not choos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,8 +21,11 @@ __all__ = [
     "SUPPORTED_MODELS",
     "FfnBlock",
     "FfnSlots",
+    "Units",
     "architecture_of",
+    "block_paths",
     "embeddings_of",
+    "empty_linear",
     "ffn_slots",
     "find_ffn_blocks",
     "node_l1",
@@ -34,6 +39,20 @@ SUPPORTED_MODELS = {
     "RobertaForSequenceClassification": "roberta",
     "RobertaModel": "roberta",
 }
+
+
+class Units(Protocol):
+    """What learners are chosen among in one block: FFN nodes here, attention heads in heads.py."""
+
+    @property
+    def units(self) -> int:
+        """Return how many there are."""
+
+    def values(self) -> list[torch.Tensor]:
+        """Return the parameters that they are made of."""
+
+    def l1(self, values: Sequence[torch.Tensor]) -> np.ndarray:
+        """Return the L1 norm of each one's part of such values, or of differences of them, float64 [units]."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +84,19 @@ class FfnBlock:
     first: nn.Linear
     second: nn.Linear
     activation: str
+
+    @property
+    def units(self) -> int:
+        """Return the number of nodes."""
+        return self.ffn_size
+
+    def values(self) -> list[torch.Tensor]:
+        """Return what node_l1 measures."""
+        return [self.first.weight, self.first.bias, self.second.weight]
+
+    def l1(self, values: Sequence[torch.Tensor]) -> np.ndarray:
+        """Return node_l1 of such values, or of differences of them."""
+        return node_l1(*values)
 
 
 def architecture_of(model: nn.Module) -> str:
@@ -143,6 +175,11 @@ def node_l1(first_weight: torch.Tensor, first_bias: torch.Tensor, second_weight:
     columns = second_weight.detach().double().abs().sum(dim=0)
     total: np.ndarray = (rows + first_bias.detach().double().abs() + columns).cpu().numpy()
     return total
+
+
+def empty_linear(inputs: int, outputs: int, like: torch.Tensor, *, bias: bool) -> nn.Linear:
+    """Return a Linear with uninitialised values, of the type and device of `like`; no random number is drawn."""
+    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, device=like.device, dtype=like.dtype)
 
 
 def _base_path(model: nn.Module) -> str:

@@ -1,15 +1,16 @@
-"""Split every FFN into a learner and a non-learner sub-network, and put it together again.
+"""Split every FFN, and where asked every attention, into learners and non-learners, and put them together again.
 
     FFN(x)      = W2 act(W1 x + b1) + b2
     SplitFfn(x) = W2[:, L] act(W1[L] x + b1[L]) + b2 + W2[:, N] act(W1[N] x + b1[N])
 
 L are the learners, N the non-learners. The original modules' places are kept: the split FFN sits where the
 first linear was, and the activation and the second linear become identities, so dropout, residual and
-LayerNorm run exactly as transformers wrote them.
+LayerNorm run exactly as transformers wrote them. Attentions are split by heads.SplitAttention in the same manner.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ import torch
 from torch import nn
 
 from edge_far.errors import ConfigError, UsageError
-from edge_far.far.nodes import block_paths, embeddings_of, ffn_slots, find_ffn_blocks
+from edge_far.far.heads import AttentionBlock, SplitAttention, attention_slots, find_attention_blocks
+from edge_far.far.nodes import FfnBlock, block_paths, embeddings_of, empty_linear, ffn_slots, find_ffn_blocks
 from edge_far.far.select import Selection
 
 __all__ = ["LAYOUT_VERSION", "SplitFfn", "merge", "original_layout", "reconfigure", "trained_parameters"]
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 
 class SplitFfn(nn.Module):
@@ -69,8 +71,8 @@ class SplitFfn(nn.Module):
         ffn_size = len(self.learners) + len(self.non_learners)
         hidden_size = sides[0][1].in_features
         like = sides[0][1].weight
-        first = _empty_linear(hidden_size, ffn_size, like, bias=True)
-        second = _empty_linear(ffn_size, hidden_size, like, bias=True)
+        first = empty_linear(hidden_size, ffn_size, like, bias=True)
+        second = empty_linear(ffn_size, hidden_size, like, bias=True)
         with torch.no_grad():
             for indices, inner, outer in sides:
                 index = torch.from_numpy(indices).to(like.device)
@@ -85,15 +87,17 @@ class SplitFfn(nn.Module):
 def reconfigure(model: nn.Module, selection: Selection) -> None:
     """Replace every FFN of `model` by a SplitFfn, in place; the outputs stay the same up to rounding.
 
-    Raises UsageError when the selection does not fit the model or the model is reconfigured already.
+    Where heads are selected, every attention becomes a SplitAttention. Raises UsageError when the selection does not
+    fit the model or the model is reconfigured already.
     """
     slots = ffn_slots(model)
     blocks = find_ffn_blocks(model)
-    if len(selection.learners) != len(blocks):
-        raise UsageError(f"the selection has {len(selection.learners)} blocks, the model {len(blocks)}")
-    for block, learners in zip(blocks, selection.learners, strict=True):
-        if len(learners) and not 0 <= learners.min() <= learners.max() < block.ffn_size:
-            raise UsageError(f"the selection names nodes outside 0 to {block.ffn_size - 1}", where=block.path)
+    attentions = find_attention_blocks(model) if selection.heads is not None else ()
+    _check_fit(selection, blocks, "nodes")
+    if selection.heads is not None:
+        _check_fit(selection.heads, attentions, "heads")
+        for attention, heads in zip(attentions, selection.heads.learners, strict=True):
+            _split_attention(model, attention, heads)
     for block, learners in zip(blocks, selection.learners, strict=True):
         place = f"{block.path}.{slots.activation}"
         split = SplitFfn(block.first, model.get_submodule(place), block.second, learners)
@@ -103,10 +107,27 @@ def reconfigure(model: nn.Module, selection: Selection) -> None:
         model.set_submodule(f"{block.path}.{slots.second}", nn.Identity())
 
 
-def merge(model: nn.Module) -> None:
-    """Put every SplitFfn back into the original architecture, in place and bit for bit.
+def _check_fit(selection: Selection, blocks: Sequence[FfnBlock | AttentionBlock], kind: str) -> None:
+    if len(selection.learners) != len(blocks):
+        raise UsageError(f"the selection has {len(selection.learners)} blocks, the model {len(blocks)}")
+    for block, learners in zip(blocks, selection.learners, strict=True):
+        if len(learners) and not 0 <= learners.min() <= learners.max() < block.units:
+            raise UsageError(f"the selection names {kind} outside 0 to {block.units - 1}", where=block.path)
 
-    All parameters of the merged FFNs are trainable again. Raises UsageError when the model is not
+
+def _split_attention(model: nn.Module, block: AttentionBlock, heads: np.ndarray) -> None:
+    slots = attention_slots(model)
+    place = f"{block.path}.{slots.attention}"
+    split = SplitAttention(model.get_submodule(place), block, slots, heads)
+    if slots.inner_output is None:
+        model.set_submodule(f"{block.path}.{slots.output}", nn.Identity())
+    model.set_submodule(place, split.train(model.training))
+
+
+def merge(model: nn.Module) -> None:
+    """Put every SplitFfn and SplitAttention back into the original architecture, in place and bit for bit.
+
+    All parameters of what is merged are trainable again. Raises UsageError when the model is not
     reconfigured.
     """
     slots = ffn_slots(model)
@@ -115,15 +136,20 @@ def merge(model: nn.Module) -> None:
         model.set_submodule(f"{path}.{slots.first}", first.train(model.training))
         model.set_submodule(f"{path}.{slots.activation}", split.activation)
         model.set_submodule(f"{path}.{slots.second}", second.train(model.training))
+    places = attention_slots(model)
+    for path, attention in _split_attentions(model):
+        original, output = attention.merged()
+        model.set_submodule(f"{path}.{places.attention}", original.requires_grad_(True).train(model.training))
+        model.set_submodule(f"{path}.{places.output}", output.train(model.training))
 
 
 def trained_parameters(model: nn.Module, embeddings: str = "frozen", cut: int = 0) -> dict[str, nn.Parameter]:
     """Set `requires_grad` of every parameter as FAR trains it, and return the trained ones by name.
 
-    Trained are attention, the encoder's LayerNorms, learners, the second linears' biases and the head, and
-    with `embeddings='train'` also the embeddings and their LayerNorm. A model that is not reconfigured counts
-    as one whose nodes all learn. Of the first `cut` blocks nothing trains, and no embedding. Raises ConfigError for
-    another value of `embeddings`.
+    Trained are attention (where it is split, the heads that learn and the output projection's bias), the encoder's
+    LayerNorms, learners, the second linears' biases and the head, and with `embeddings='train'` also the embeddings
+    and their LayerNorm. A model that is not reconfigured counts as one whose nodes all learn. Of the first `cut`
+    blocks nothing trains, and no embedding. Raises ConfigError for another value of `embeddings`.
     """
     if embeddings not in ("frozen", "train"):
         raise ConfigError(f"embeddings is '{embeddings}'", where="embeddings", hint="one of frozen, train")
@@ -137,6 +163,8 @@ def trained_parameters(model: nn.Module, embeddings: str = "frozen", cut: int = 
     for module in model.modules():
         if isinstance(module, SplitFfn) and module.frozen_in is not None:
             frozen.update(id(p) for p in (*module.frozen_in.parameters(), module.frozen_out.weight))
+        if isinstance(module, SplitAttention) and module.frozen is not None:
+            frozen.update(id(p) for p in (*module.frozen.parameters(), module.frozen_out.weight))
     trained: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(id(parameter) not in frozen)
@@ -146,62 +174,97 @@ def trained_parameters(model: nn.Module, embeddings: str = "frozen", cut: int = 
 
 
 def original_layout(model: nn.Module) -> dict[str, Any]:
-    """Return how each parameter of the original model is composed from those of the reconfigured `model`.
+    """Return how each parameter of the original model is composed from those of the reconfigured one.
 
-    The result is plain JSON, so that a device merges with NumPy alone::
+    The document is plain JSON; a device merges a training result by it, without torch:
 
-        {"version": 1,
-         "learners": [[0, 5, ...], ...],            per block: the sorted learner indices
-         "ffn_sizes": [3072, ...],                  per block: all nodes
-         "parameters": {ORIGINAL_NAME: COMPOSITION, ...}}      in the original state_dict's order
+        {"version": 2,
+         "groups": {"nodes": {"width": 1, "counts": [3072, ...], "learners": [[1, 5, ...], ...]},
+                    "heads": {"width": 64, "counts": [12, ...], "learners": [[3], ...]}},
+         "parameters": {ORIGINAL_NAME: COMPOSITION, ...}}
 
-    COMPOSITION is a string, the reconfigured parameter that holds the value unchanged; or it is `{"block": b,
-    "axis": a, "learner": NAME or null, "frozen": NAME or null}`: the original array has `ffn_sizes[b]`
-    elements along axis a (0: rows of the first linear's weight and its bias; 1: columns of the second
-    linear's weight). Those at `learners[b]` are the learner array's, in order; all others, in ascending
-    order, are the frozen array's. null stands for an empty side. Every parameter of the reconfigured model
-    appears exactly once. Raises UsageError when the model is not reconfigured.
+    `counts` and `learners` are per block; the group "heads" is there where attentions are split. COMPOSITION is a
+    string, the reconfigured parameter that holds the value unchanged; or it is `{"group": g, "block": b, "axis": a,
+    "learner": NAME or null, "frozen": NAME or null}`: along axis a (0 rows, 1 columns) the original array has
+    `counts[b]` units of `width` elements each. Those of the units at `learners[b]` are the learner array's, in order;
+    all others, in ascending order, are the frozen array's. null stands for an empty side. Every parameter of the
+    reconfigured model appears exactly once. Raises UsageError when the model is not reconfigured.
     """
-    slots = ffn_slots(model)
-    splits = _split_ffns(model)
+    slots, places = ffn_slots(model), attention_slots(model)
+    splits, attentions = _split_ffns(model), _split_attentions(model)
     composed: dict[str, dict[str, Any]] = {}
     for block, (path, split) in enumerate(splits):
-        composed.update(_compositions(f"{path}.{slots.first}", f"{path}.{slots.second}", block, split))
-    inside_splits = tuple(f"{path}.{slots.first}." for path, _ in splits)
+        composed |= _node_compositions(f"{path}.{slots.first}", f"{path}.{slots.second}", block, split)
+    for block, (path, attention) in enumerate(attentions):
+        composed |= _head_compositions(f"{path}.{places.attention}", f"{path}.{places.output}", block, attention)
+    inside_splits = tuple(
+        [f"{path}.{slots.first}." for path, _ in splits] + [f"{path}.{places.attention}." for path, _ in attentions]
+    )
     parameters: dict[str, Any] = {}
     for path, module in model.named_modules():
         if path in composed:
             parameters.update(composed[path])
         elif not path.startswith(inside_splits):
             parameters.update({name: name for name, _ in module.named_parameters(path, recurse=False)})
+    groups = {"nodes": _group(1, [split for _, split in splits])}
+    if attentions:
+        groups["heads"] = _group(attentions[0][1].width, [split for _, split in attentions])
+    return {"version": LAYOUT_VERSION, "groups": groups, "parameters": parameters}
+
+
+def _group(width: int, splits: Sequence[SplitFfn | SplitAttention]) -> dict[str, Any]:
     return {
-        "version": LAYOUT_VERSION,
-        "learners": [split.learners.tolist() for _, split in splits],
-        "ffn_sizes": [len(split.learners) + len(split.non_learners) for _, split in splits],
-        "parameters": parameters,
+        "width": width,
+        "counts": [len(split.learners) + len(split.non_learners) for split in splits],
+        "learners": [split.learners.tolist() for split in splits],
     }
 
 
-def _compositions(first: str, second: str, block: int, split: SplitFfn) -> dict[str, dict[str, Any]]:
+def _node_compositions(first: str, second: str, block: int, split: SplitFfn) -> dict[str, dict[str, Any]]:
     """Return, by path of the original linear, the compositions of its weight and bias."""
     learner = f"{first}.learner_" if split.learner_in is not None else None
     frozen = f"{first}.frozen_" if split.frozen_in is not None else None
-
-    def parts(suffix: str, axis: int) -> dict[str, Any]:
-        return {
-            "block": block,
-            "axis": axis,
-            "learner": learner and learner + suffix,
-            "frozen": frozen and frozen + suffix,
-        }
-
+    place = {"group": "nodes", "block": block}
     return {
-        first: {f"{first}.weight": parts("in.weight", 0), f"{first}.bias": parts("in.bias", 0)},
+        first: _of_linear(first, {**place, "axis": 0}, learner and f"{learner}in", frozen and f"{frozen}in"),
         second: {
-            f"{second}.weight": parts("out.weight", 1),
+            f"{second}.weight": _parts({**place, "axis": 1}, learner, frozen, "out.weight"),
             f"{second}.bias": f"{learner or frozen}out.bias",
         },
     }
+
+
+def _head_compositions(attention: str, output: str, block: int, split: SplitAttention) -> dict[str, dict[str, Any]]:
+    """Return the compositions of an attention's four linears, by the paths of the modules that stand there now."""
+    learner = f"{attention}.learner" if split.learner is not None else None
+    frozen = f"{attention}.frozen" if split.frozen is not None else None
+    place = {"group": "heads", "block": block}
+    inputs: dict[str, Any] = {}
+    for name in split.slots.inputs:
+        sides = (learner and f"{learner}.{name}", frozen and f"{frozen}.{name}")
+        inputs |= _of_linear(f"{attention}.{name}", {**place, "axis": 0}, *sides)
+    projection = {
+        f"{output}.weight": _parts({**place, "axis": 1}, learner, frozen, "_out.weight"),
+        f"{output}.bias": f"{learner or frozen}_out.bias",
+    }
+    if split.slots.inner_output is not None:
+        return {attention: inputs | projection}
+    return {attention: inputs, output: projection}
+
+
+def _of_linear(name: str, place: dict[str, Any], learner: str | None, frozen: str | None) -> dict[str, Any]:
+    """Return the compositions of weight and bias of a linear that is split by its rows."""
+    return {f"{name}.{part}": _parts(place, learner, frozen, f".{part}") for part in ("weight", "bias")}
+
+
+def _parts(place: dict[str, Any], learner: str | None, frozen: str | None, suffix: str) -> dict[str, Any]:
+    return {**place, "learner": learner and learner + suffix, "frozen": frozen and frozen + suffix}
+
+
+def _split_attentions(model: nn.Module) -> list[tuple[str, SplitAttention]]:
+    slots = attention_slots(model)
+    found = [(path, model.get_submodule(f"{path}.{slots.attention}")) for path in block_paths(model)]
+    return [(path, module) for path, module in found if isinstance(module, SplitAttention)]
 
 
 def _split_ffns(model: nn.Module) -> list[tuple[str, SplitFfn]]:
@@ -217,8 +280,8 @@ def _take(first: nn.Linear, second: nn.Linear, indices: np.ndarray, *, bias: boo
     if not len(indices):
         return None, None
     index = torch.from_numpy(indices).to(first.weight.device)
-    inner = _empty_linear(first.in_features, len(indices), first.weight, bias=True)
-    outer = _empty_linear(len(indices), second.out_features, second.weight, bias=bias)
+    inner = empty_linear(first.in_features, len(indices), first.weight, bias=True)
+    outer = empty_linear(len(indices), second.out_features, second.weight, bias=bias)
     with torch.no_grad():
         inner.weight.copy_(first.weight[index])
         inner.bias.copy_(first.bias[index])
@@ -226,8 +289,3 @@ def _take(first: nn.Linear, second: nn.Linear, indices: np.ndarray, *, bias: boo
         if bias:
             outer.bias.copy_(second.bias)
     return inner, outer
-
-
-def _empty_linear(inputs: int, outputs: int, like: torch.Tensor, *, bias: bool) -> nn.Linear:
-    """Return a Linear with uninitialised values; no random number is drawn."""
-    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, device=like.device, dtype=like.dtype)
