@@ -1,6 +1,6 @@
 """How near the gradients of each precision are to the exact ones, and the time of the very bundle that gave them.
 
-    python benchmarks/gradient_cosine.py --data clinc150/data_full.json [--model DIR] [--json]
+    python benchmarks/gradient_cosine.py --data clinc150/data_full.json [--model DIR] [--attention heads] [--json]
 
 Run with the workstation's environment. Compiles all-MiniLM-L6-v2 (or DIR) with its real weights as FAR_10, learners by
 magnitude and a fresh head, once a precision and once exactly (fp32); sums the learners' gradients over the same real
@@ -52,6 +52,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", help="default: the one that scripts/packaged_model.py finds")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--attention", choices=("full", "heads"), default="full")
+    parser.add_argument("--method", default="far", help="far or top-K (default: %(default)s)")
     parser.add_argument("--sentences", type=int, default=128, help="taken at even distances from --data")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
@@ -65,7 +67,7 @@ def main() -> int:
         lines = [json.dumps({"text": example.text, "label": example.label}) for example in chosen]
         (folder / SENTENCES).write_text("\n".join(lines) + "\n", encoding="utf-8")
         names = [EXACT, *dict.fromkeys(options.precisions)]
-        compile_all(model, examples, names, folder)
+        compile_all(model, examples, names, folder, options.attention, options.method)
         child = [str(python), __file__, "--child", str(folder), str(options.threads), *names]
         rows = json.loads(subprocess.check_output(child))
     print(json.dumps(rows) if options.json else as_markdown(rows, len(chosen)))
@@ -86,7 +88,9 @@ def evenly(examples: Sequence[Example], count: int) -> list[Example]:
     return [examples[number * len(examples) // count] for number in range(count)]
 
 
-def compile_all(model: str, examples: Sequence[Example], precisions: Sequence[str], folder: Path) -> None:
+def compile_all(
+    model: str, examples: Sequence[Example], precisions: Sequence[str], folder: Path, attention: str, method: str
+) -> None:
     """Compile a bundle a precision, of the same weights, head and learners, as folder/PRECISION.
 
     Scales are chosen by the first batches of all examples, as `edge-far export` does it.
@@ -94,8 +98,9 @@ def compile_all(model: str, examples: Sequence[Example], precisions: Sequence[st
     from edge_far.compile.forward.trace import takes_token_types
     from edge_far.compile.pipeline import ExportSettings, compile_bundle, sample_batches
     from edge_far.console import Console
-    from edge_far.far.nodes import find_ffn_blocks
-    from edge_far.far.select import select_learners
+    from edge_far.far.heads import attention_share
+    from edge_far.far.method import cut_of, select_above_cut
+    from edge_far.far.nodes import block_paths
     from edge_far.models.source import load_source
     from edge_far.profile.document import load_profile
 
@@ -103,7 +108,10 @@ def compile_all(model: str, examples: Sequence[Example], precisions: Sequence[st
     source = load_source(model, labels, SEED)
     encoder = Encoder(source.tokenizer, MAX_SEQ_LEN, token_types=takes_token_types(source.architecture))
     encoded = encoder.encode(list(examples), labels)
-    selection = select_learners("magnitude", RETENTION, find_ffn_blocks(source.model), seed=SEED)
+    heads = source.model.config.num_attention_heads
+    share = attention_share(None, RETENTION, heads) if attention == "heads" else None
+    cut = cut_of(method, len(block_paths(source.model)))
+    selection = select_above_cut(source.model, "magnitude", RETENTION, share, cut, seed=SEED)
     for precision in precisions:
         settings = ExportSettings(
             model=model,
@@ -123,6 +131,8 @@ def compile_all(model: str, examples: Sequence[Example], precisions: Sequence[st
             dropout=False,
             seed=SEED,
             with_ort=False,
+            method=method,
+            attention=attention,
         )
         fresh = dataclasses.replace(source, model=copy.deepcopy(source.model))
         sample = sample_batches(encoded, settings)

@@ -85,6 +85,7 @@ def make_case(directory: Path, case: Case) -> None:
         first_token_only=case.first_token_only,
         method=case.method,
         pooling=case.pooling,
+        attention_retention=case.attention_retention,
         name=case.name,
     )
     original = make_pooled(case.architecture, case.pooling, labels=case.labels)  # the same seed: the same weights

@@ -56,6 +56,7 @@ class Case:
     first_token_only: bool = True
     method: str = "far"
     pooling: str = "cls"
+    attention_retention: float | None = None  # of four heads
 
     @property
     def has_prefix(self) -> bool:
@@ -93,6 +94,11 @@ CASES = (
     Case("roberta-top1-5-dropout", "roberta", 0.1, 5, dropout=True, method="top-1"),
     Case("distilbert-head-5-dropout", "distilbert", 0.1, 5, dropout=True, method="head"),
     Case("distilbert-top1-5-int8", "distilbert", 0.4, 5, precision="int8", method="top-1"),
+    Case("bert-r10-5-heads", "bert", 0.1, 5, attention_retention=0.25),
+    Case("roberta-r0-5-heads", "roberta", 0.0, 5, attention_retention=0.75),
+    Case("distilbert-top1-5-heads", "distilbert", 1.0, 5, method="top-1", attention_retention=0.25),
+    Case("bert-r40-5-heads-dropout", "bert", 0.4, 5, dropout=True, attention_retention=0.5),
+    Case("distilbert-r10-5-heads-int8", "distilbert", 0.1, 5, precision="int8", attention_retention=0.25),
     # scripts/test_aarch64.sh trains these two; int8 and dropout meet in the second.
     Case("tiny-fp32", "distilbert", 0.1, 5, dropout=True),
     Case("tiny-int8", "distilbert", 0.1, 5, precision="int8", dropout=True),

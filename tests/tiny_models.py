@@ -13,11 +13,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from edge_far.bundles.bundle import Bundle
 from edge_far.compile.pipeline import ExportSettings, compile_bundle
 from edge_far.console import Console
-from edge_far.far.method import below_cut_frozen, cut_of
+from edge_far.far.method import cut_of, select_above_cut
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.far.reconfigure import trained_parameters
-from edge_far.far.select import select_learners
 from edge_far.models.source import SourceModel
 from edge_far.profile.document import load_profile
 from edge_far.texts.batches import Batch
@@ -134,10 +133,11 @@ def make_tiny_bundle(
     first_token_only: bool = True,
     method: str = "far",
     pooling: str = "cls",
+    attention_retention: float | None = None,
     seed: int = 0,
     name: str = "bundle",
 ) -> TinyBundle:
-    """Compile a tiny model with random learners into `directory`/`name`."""
+    """Compile a tiny model with random learners into `directory`/`name`; attention learns whole without a retention."""
     model = make_pooled(architecture, pooling, labels=labels, seed=seed)
     tokenizer = directory / f"{name}.tokenizer.json"
     make_tokenizer(architecture).save(str(tokenizer))
@@ -162,9 +162,8 @@ def make_tiny_bundle(
         first_token_only=first_token_only,
         method=method,
     )
-    blocks = find_ffn_blocks(model)
-    cut = cut_of(method, len(blocks))
-    selection = below_cut_frozen(select_learners("random", retention, blocks[cut:], seed=seed), cut)
+    cut = cut_of(method, len(find_ffn_blocks(model)))
+    selection = select_above_cut(model, "random", retention, attention_retention, cut, seed=seed)
     source = SourceModel(model, architecture, "tiny", tokenizer, MAX_POSITIONS)
     label_names = [f"label-{number}" for number in range(labels)]
     sample = [make_batch(length=MAX_POSITIONS, seed=seed)]

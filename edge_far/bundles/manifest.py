@@ -58,7 +58,8 @@ class ModelInfo:
 class SelectionInfo:
     """What trains and how the learners were chosen; the overlap is that of priming's halves, chance is the retention.
 
-    `rung` is the ladder's: head, top-K, far or full; nothing of the first `cut` blocks trains.
+    `rung` is the ladder's: head, top-K, far or full; nothing of the first `cut` blocks trains. `attention` is full
+    where attention learns whole, or heads; the last three fields are of its heads then, else None and empty.
     """
 
     rung: str
@@ -71,6 +72,10 @@ class SelectionInfo:
     priming_steps: int
     split_half_overlap: float | None
     seed: int
+    attention: str
+    attention_retention: float | None
+    heads_per_block: tuple[int, ...]
+    head_overlap: float | None
 
 
 @dataclass(frozen=True)

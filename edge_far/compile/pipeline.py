@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,14 @@ from edge_far.compile.forward.trace import takes_token_types
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs, build_release_graph
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable
-from edge_far.far.method import below_cut_frozen, cut_of, is_method, learning_modules
-from edge_far.far.nodes import find_ffn_blocks
+from edge_far.far.heads import attention_share
+from edge_far.far.method import cut_of, is_method, learning_modules, select_above_cut
+from edge_far.far.nodes import block_paths, find_ffn_blocks
 from edge_far.far.pooling import MeanPooledClassifier, pooling_of
 from edge_far.far.prime import PrimingResult, PrimingSettings, prime, priming_steps
 from edge_far.far.reconfigure import merge, original_layout, reconfigure, trained_parameters
 from edge_far.far.report import write_selection_report
-from edge_far.far.select import Selection, select_learners
+from edge_far.far.select import Selection
 from edge_far.models.source import SourceModel, load_source
 from edge_far.models.tokenizers import unknown_share
 from edge_far.profile.document import Profile
@@ -73,6 +74,8 @@ class ExportSettings:
     first_token_only: bool = True
     method: str = "far"
     pooling: str = "cls"
+    attention: str = "full"  # or heads
+    attention_retention: float | None = None  # None: the FFN's share, at least one head
 
     def defaults(self, learning_rate: float) -> Defaults:
         """Return the training settings that travel with the bundle."""
@@ -126,6 +129,8 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
         "head": source.head.kind,
         "retention": selection.retention,
         "selection": selection.method,
+        "attention": manifest.selection.attention,
+        "heads_per_block": list(manifest.selection.heads_per_block),
         "priming_steps": manifest.selection.priming_steps,
         "split_half_overlap": manifest.selection.split_half_overlap,
         "trained_parameters": manifest.trained_parameters,
@@ -254,17 +259,33 @@ def _choose_learners(
     source: SourceModel, encoded: Encoded, settings: ExportSettings, console: Console
 ) -> tuple[Selection, PrimingResult | None]:
     """Prime where the selection needs it, and leave the model primed or reset as asked."""
-    blocks = find_ffn_blocks(source.model)
-    cut = cut_of(settings.method, len(blocks))
-    if settings.selection != "far" or not 0 < settings.retention < 1 or cut == len(blocks):
-        # With nothing to choose, every method chooses the same: no priming.
-        method = settings.selection if settings.selection != "far" else "first"
-        selection = select_learners(method, settings.retention, blocks[cut:], seed=settings.seed)
-        return below_cut_frozen(replace(selection, method=settings.selection), cut), None
+    blocks = len(block_paths(source.model))
+    cut = cut_of(settings.method, blocks)
+    share = _attention_share(settings, source)
+    to_choose = any(0 < retention < 1 for retention in (settings.retention, share) if retention is not None)
+    result = None
+    if settings.selection == "far" and to_choose and cut < blocks:
+        result = _prime(source, encoded, settings, console, cut, share)
+    selection = select_above_cut(
+        source.model,
+        settings.selection,
+        settings.retention,
+        share,
+        cut,
+        metrics=result.metrics if result is not None else None,
+        head_metrics=result.heads.metrics if result is not None and result.heads is not None else None,
+        seed=settings.seed,
+    )
+    return selection, result
+
+
+def _prime(
+    source: SourceModel, encoded: Encoded, settings: ExportSettings, console: Console, cut: int, share: float | None
+) -> PrimingResult:
     per_epoch = -(-len(encoded) // settings.batch_size)
     planned = per_epoch * settings.epochs
     steps = priming_steps(planned, settings.priming)
-    result = prime(
+    return prime(
         source.model,
         map(_as_mapping, _batches(encoded, steps, settings)),
         PrimingSettings(
@@ -276,11 +297,18 @@ def _choose_learners(
             start=settings.start,
             seed=settings.seed,
             cut=cut,
+            attention_retention=share,
         ),
         console,
     )
-    selection = select_learners("far", settings.retention, blocks[cut:], metrics=result.metrics, seed=settings.seed)
-    return below_cut_frozen(selection, cut), result
+
+
+def _attention_share(settings: ExportSettings, source: SourceModel) -> float | None:
+    """Return the share of heads that learn, or None where attention learns whole."""
+    if settings.attention == "full":
+        return None
+    heads = int(source.model.config.num_attention_heads)
+    return attention_share(settings.attention_retention, settings.retention, heads)
 
 
 def _batches(encoded: Encoded, count: int, settings: ExportSettings) -> Iterator[Batch]:
@@ -331,6 +359,10 @@ def _describe(selection: Selection, priming: PrimingResult | None, settings: Exp
         priming_steps=priming.steps if priming is not None else 0,
         split_half_overlap=priming.overlap if priming is not None else None,
         seed=settings.seed,
+        attention="full" if selection.heads is None else "heads",
+        attention_retention=None if selection.heads is None else selection.heads.retention,
+        heads_per_block=() if selection.heads is None else tuple(len(heads) for heads in selection.heads.learners),
+        head_overlap=priming.heads.overlap if priming is not None and priming.heads is not None else None,
     )
 
 

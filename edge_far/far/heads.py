@@ -23,7 +23,15 @@ from torch import nn
 from edge_far.errors import UsageError
 from edge_far.far.nodes import architecture_of, block_paths, empty_linear
 
-__all__ = ["AttentionBlock", "AttentionSlots", "SplitAttention", "attention_slots", "find_attention_blocks", "head_l1"]
+__all__ = [
+    "AttentionBlock",
+    "AttentionSlots",
+    "SplitAttention",
+    "attention_share",
+    "attention_slots",
+    "find_attention_blocks",
+    "head_l1",
+]
 
 
 @dataclass(frozen=True)
@@ -177,6 +185,11 @@ class SplitAttention(nn.Module):
                 if outer.bias is not None:
                     output.bias.copy_(outer.bias)
         return _with_linears(sides[0][1], self.slots, inputs), output
+
+
+def attention_share(asked: float | None, retention: float, heads: int) -> float:
+    """Return the share of heads that learn: what was asked, or the FFN nodes' share, but then at least one head."""
+    return asked if asked is not None else max(retention, 1 / heads)
 
 
 def elements_of(heads: np.ndarray, width: int) -> np.ndarray:

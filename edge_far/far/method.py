@@ -9,15 +9,18 @@ full    everything, embeddings too
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
 
 from edge_far.errors import ConfigError
-from edge_far.far.nodes import block_paths
-from edge_far.far.select import Selection
+from edge_far.far.heads import find_attention_blocks
+from edge_far.far.nodes import Units, block_paths, find_ffn_blocks
+from edge_far.far.select import Selection, select_learners
 
-__all__ = ["below_cut_frozen", "cut_of", "is_method", "learning_modules"]
+__all__ = ["cut_of", "is_method", "learning_modules", "select_above_cut"]
 
 _TOP = re.compile(r"top-([1-9]\d*)")
 
@@ -44,15 +47,45 @@ def cut_of(method: str, blocks: int) -> int:
     return blocks - int(match[1])
 
 
-def below_cut_frozen(selection: Selection, cut: int) -> Selection:
-    """Return a selection of the blocks above the cut as one of all blocks: those below have no learners."""
+def select_above_cut(
+    model: nn.Module,
+    how: str,
+    retention: float,
+    attention_retention: float | None,
+    cut: int,
+    *,
+    metrics: Sequence[np.ndarray] | None = None,
+    head_metrics: Sequence[np.ndarray] | None = None,
+    seed: int = 0,
+) -> Selection:
+    """Choose the learners of all blocks by select.select_learners; those below the cut have none.
+
+    Without `attention_retention` attention learns whole. Metrics are those of the blocks above the cut; where there is
+    nothing to choose, none are needed.
+    """
+    selection = _select(how, retention, find_ffn_blocks(model)[cut:], metrics, seed)
+    if attention_retention is not None:
+        blocks = find_attention_blocks(model)[cut:]
+        selection = replace(selection, heads=_select(how, attention_retention, blocks, head_metrics, seed))
+    return _below_cut_frozen(selection, cut)
+
+
+def _select(
+    how: str, retention: float, blocks: Sequence[Units], metrics: Sequence[np.ndarray] | None, seed: int
+) -> Selection:
+    if how == "far" and (not 0 < retention < 1 or not blocks):
+        return replace(select_learners("first", retention, blocks), method=how)
+    return select_learners(how, retention, blocks, metrics, seed)
+
+
+def _below_cut_frozen(selection: Selection, cut: int) -> Selection:
     none = (np.zeros(0, np.int64),) * cut
     return Selection(
         selection.method,
         selection.retention,
         (*none, *selection.learners),
         (*[None] * cut, *selection.metrics),
-        None if selection.heads is None else below_cut_frozen(selection.heads, cut),
+        None if selection.heads is None else _below_cut_frozen(selection.heads, cut),
     )
 
 

@@ -1,6 +1,6 @@
-"""Priming: the first steps of fine-tuning, run to see which FFN nodes move most.
+"""Priming: the first steps of fine-tuning, run to see which FFN nodes and attention heads move most.
 
-All FFN nodes train, with the set-up and the schedule of the whole planned run, so that priming is its true
+All of them train, with the set-up and the schedule of the whole planned run, so that priming is its true
 beginning. Source: arXiv 2205.01541, section III. This file measures; the choice of learners is select.py's.
 """
 
@@ -20,7 +20,8 @@ from torch import nn
 
 from edge_far.console import Console, Progress
 from edge_far.errors import ConfigError, DataError, UsageError
-from edge_far.far.nodes import FfnBlock, find_ffn_blocks, node_l1
+from edge_far.far.heads import find_attention_blocks
+from edge_far.far.nodes import Units, find_ffn_blocks
 from edge_far.far.reconfigure import trained_parameters
 from edge_far.far.select import learner_count, top_nodes
 from edge_far.learning_rate import WarmupLinear
@@ -28,6 +29,7 @@ from edge_far.learning_rate import WarmupLinear
 __all__ = [
     "LOW_AGREEMENT",
     "MIN_PRIMING_STEPS",
+    "Measured",
     "PrimingResult",
     "PrimingSettings",
     "prime",
@@ -39,18 +41,18 @@ MIN_PRIMING_STEPS = 50
 LOW_AGREEMENT = 0.1
 
 Batch = Mapping[str, Any]
-Snapshot = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+Snapshot = list[list[torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class PrimingSettings:
     """How to prime.
 
-    `steps` are run out of `planned_steps`, the length of the whole training; `warmup` is the share of the
-    planned steps in which the learning rate rises. `retention` only sets how many top nodes the split-half
-    overlap compares. `start` is what the weights are afterwards: 'continue' keeps the primed ones, 'reset'
-    puts the pretrained ones back. `embeddings` is 'frozen' or 'train'. Of the first `cut` blocks nothing trains, and
-    nothing is measured.
+    `steps` are run out of `planned_steps`, the length of the whole training; `warmup` is the share of the planned steps
+    in which the learning rate rises. `retention` only sets how many top nodes the split-half overlap compares, and
+    `attention_retention` how many top heads; where that is None, heads are not measured. `start` is what the weights
+    are afterwards: 'continue' keeps the primed ones, 'reset' puts the pretrained ones back. `embeddings` is 'frozen' or
+    'train'. Of the first `cut` blocks nothing trains, and nothing is measured.
     """
 
     steps: int
@@ -64,6 +66,16 @@ class PrimingSettings:
     embeddings: str = "frozen"
     start: str = "continue"
     cut: int = 0
+    attention_retention: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was found of nodes, or of heads: see PrimingResult."""
+
+    metrics: tuple[np.ndarray, ...]
+    overlap: float | None
+    chance: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +84,8 @@ class PrimingResult:
 
     `metrics` holds float64 [ffn] per block above the cut: the L1 norm of each node's change. `overlap` is
     the split-half overlap (see `prime`) and `chance` what two random choices would give; both are None where
-    nothing is chosen (retention 0 or 1). Losses are those of the first and the last step.
+    nothing is chosen (retention 0 or 1). `heads` is the same of attention heads, float64 [heads] per block, or None.
+    Losses are those of the first and the last step.
     """
 
     metrics: tuple[np.ndarray, ...]
@@ -82,6 +95,7 @@ class PrimingResult:
     seconds: float
     first_loss: float
     last_loss: float
+    heads: Measured | None = None
 
 
 def priming_steps(planned_steps: int, fraction: float) -> int:
@@ -122,14 +136,14 @@ def prime(model: nn.Module, batches: Iterable[Batch], settings: PrimingSettings,
     model has no output for, ConfigError for wrong settings or a loss that is no longer finite.
     """
     _check(settings)
-    blocks = find_ffn_blocks(model)[settings.cut :]
+    kinds = _kinds(model, settings)
+    blocks = [block for kind in kinds for block in kind.blocks]
     started = time.monotonic()
     drawn = list(itertools.islice(batches, settings.steps))
     if len(drawn) < settings.steps:
         raise DataError(f"priming needs {settings.steps} batches, the data gave {len(drawn)}")
     half = settings.steps // 2
-    chance = _chance(blocks, settings.retention)
-    control = drawn[-half:] if chance is not None else []
+    control = drawn[-half:] if any(kind.chance is not None for kind in kinds) else []
     with (
         _restored_flags(model),
         torch.random.fork_rng(devices=[]),
@@ -146,19 +160,45 @@ def prime(model: nn.Module, batches: Iterable[Batch], settings: PrimingSettings,
         end = _snapshot(blocks)
         if settings.start == "reset":
             _copy_back(run.parameters, pretrained)
-    overlap = None
-    if chance is not None:
-        overlap = top_overlap(_changes(start, run.snapshot), _changes(start, other_half), settings.retention)
-        _report_overlap(overlap, chance, settings.steps, console)
+    first, second, whole = (_changes(blocks, start, after) for after in (run.snapshot, other_half, end))
+    measured: list[Measured] = []
+    for number, kind in enumerate(kinds):
+        part = slice(number * len(kind.blocks), (number + 1) * len(kind.blocks))
+        overlap = None if kind.chance is None else top_overlap(first[part], second[part], kind.retention)
+        measured.append(Measured(tuple(whole[part]), overlap, kind.chance))
+        _report_overlap(kind.name, measured[-1], settings.steps, console)
     return PrimingResult(
-        metrics=tuple(_changes(start, end)),
-        overlap=overlap,
-        chance=chance,
+        metrics=measured[0].metrics,
+        overlap=measured[0].overlap,
+        chance=measured[0].chance,
         steps=settings.steps,
         seconds=time.monotonic() - started,
         first_loss=losses[0],
         last_loss=losses[-1],
+        heads=measured[1] if len(measured) > 1 else None,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Kind:
+    """Nodes or heads: what is measured in the blocks above the cut, and the share that will learn."""
+
+    name: str
+    blocks: Sequence[Units]
+    retention: float
+
+    @property
+    def chance(self) -> float | None:
+        """Return the overlap of two random choices, or None where there is nothing to choose."""
+        shares = [learner_count(self.retention, block.units) / block.units for block in self.blocks]
+        return float(np.mean(shares)) if all(0 < share < 1 for share in shares) else None
+
+
+def _kinds(model: nn.Module, settings: PrimingSettings) -> list[_Kind]:
+    kinds = [_Kind("nodes", find_ffn_blocks(model)[settings.cut :], settings.retention)]
+    if settings.attention_retention is not None:
+        kinds.append(_Kind("heads", find_attention_blocks(model)[settings.cut :], settings.attention_retention))
+    return kinds
 
 
 class _Run:
@@ -168,7 +208,7 @@ class _Run:
         self,
         model: nn.Module,
         parameters: dict[str, nn.Parameter],
-        blocks: Sequence[FfnBlock],
+        blocks: Sequence[Units],
         settings: PrimingSettings,
         progress: Progress,
     ) -> None:
@@ -238,16 +278,15 @@ def _optimizer(
     )
 
 
-def _snapshot(blocks: Sequence[FfnBlock]) -> Snapshot:
-    return [
-        (b.first.weight.detach().clone(), b.first.bias.detach().clone(), b.second.weight.detach().clone())
-        for b in blocks
-    ]
+def _snapshot(blocks: Sequence[Units]) -> Snapshot:
+    return [[value.detach().clone() for value in block.values()] for block in blocks]
 
 
-def _changes(before: Snapshot, after: Snapshot) -> list[np.ndarray]:
+def _changes(blocks: Sequence[Units], before: Snapshot, after: Snapshot) -> list[np.ndarray]:
+    """Return the L1 norm of each unit's change."""
     return [
-        node_l1(*(new - old for old, new in zip(was, now, strict=True))) for was, now in zip(before, after, strict=True)
+        block.l1([new - old for old, new in zip(was, now, strict=True)])
+        for block, was, now in zip(blocks, before, after, strict=True)
     ]
 
 
@@ -257,17 +296,14 @@ def _copy_back(parameters: dict[str, nn.Parameter], values: dict[str, torch.Tens
             parameters[name].copy_(value)
 
 
-def _chance(blocks: Sequence[FfnBlock], retention: float) -> float | None:
-    """Return the overlap of two random choices, or None where there is nothing to choose."""
-    shares = [learner_count(retention, block.ffn_size) / block.ffn_size for block in blocks]
-    return float(np.mean(shares)) if all(0 < share < 1 for share in shares) else None
-
-
-def _report_overlap(overlap: float, chance: float, steps: int, console: Console) -> None:
-    console.info(f"priming: split-half overlap of the chosen nodes {overlap:.2f} (chance {chance:.2f})")
+def _report_overlap(kind: str, measured: Measured, steps: int, console: Console) -> None:
+    overlap, chance = measured.overlap, measured.chance
+    if overlap is None or chance is None:
+        return
+    console.info(f"priming: split-half overlap of the chosen {kind} {overlap:.2f} (chance {chance:.2f})")
     if (overlap - chance) / (1 - chance) < LOW_AGREEMENT:
         console.warn(
-            f"the halves of the {steps} priming steps hardly agree on which nodes learn most (overlap "
+            f"the halves of the {steps} priming steps hardly agree on which {kind} learn most (overlap "
             f"{overlap:.2f}, chance {chance:.2f}): little better than random; prime for more steps"
         )
 

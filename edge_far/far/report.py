@@ -14,28 +14,27 @@ from edge_far.storage import write_atomically
 
 __all__ = ["REPORT_VERSION", "selection_report", "write_selection_report"]
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def selection_report(selection: Selection, priming: PrimingResult | None = None) -> dict[str, Any]:
     """Return the report as a JSON document.
 
-    Keys: `version, method, retention, priming, blocks`. `priming` is null or `{steps, seconds, first_loss,
+    Keys: `version, method, retention, priming, blocks, attention`. `priming` is null or `{steps, seconds, first_loss,
     last_loss, split_half_overlap, chance}`. A block is `{block, learners, count, metric, quantiles,
     threshold, captured}`: the chosen indices, their number, the metric of every node (7 significant digits),
     its quantiles, the smallest metric chosen, and the learners' share of the block's whole metric; null where
-    nothing was measured or chosen.
+    nothing was measured or chosen. `attention` is null where attention learns whole, else the same of its heads:
+    `{retention, split_half_overlap, chance, blocks}`.
     """
     return {
         "version": REPORT_VERSION,
         "method": selection.method,
         "retention": selection.retention,
         "priming": None if priming is None else _priming(priming),
-        "blocks": [
-            _block(index, learners, metric)
-            for index, (learners, metric) in enumerate(zip(selection.learners, selection.metrics, strict=True))
-        ],
+        "blocks": _blocks(selection),
+        "attention": None if selection.heads is None else _attention(selection.heads, priming),
     }
 
 
@@ -55,6 +54,21 @@ def _priming(priming: PrimingResult) -> dict[str, Any]:
         "split_half_overlap": priming.overlap,
         "chance": priming.chance,
     }
+
+
+def _attention(heads: Selection, priming: PrimingResult | None) -> dict[str, Any]:
+    measured = None if priming is None else priming.heads
+    return {
+        "retention": heads.retention,
+        "split_half_overlap": None if measured is None else measured.overlap,
+        "chance": None if measured is None else measured.chance,
+        "blocks": _blocks(heads),
+    }
+
+
+def _blocks(selection: Selection) -> list[dict[str, Any]]:
+    pairs = zip(selection.learners, selection.metrics, strict=True)
+    return [_block(index, learners, metric) for index, (learners, metric) in enumerate(pairs)]
 
 
 def _block(index: int, learners: np.ndarray, metric: np.ndarray | None) -> dict[str, Any]:

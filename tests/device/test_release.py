@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -95,7 +96,7 @@ def test_merged_file_released_model_and_training_engine_agree(
     assert json.loads((tmp_path / "model" / "labels.json").read_bytes()) == list(bundle.manifest.labels)
 
 
-@pytest.mark.parametrize("name", ["tiny-fp32", "roberta-r10-5-int8", "bert-r40-77-embeddings"])
+@pytest.mark.parametrize("name", ["tiny-fp32", "roberta-r10-5-int8", "bert-r40-77-embeddings", "bert-r10-5-heads"])
 def test_only_learners_and_trained_parameters_change(name: str, tiny_bundle: OpenBundle, oracle: LoadOracle) -> None:
     bundle, original = tiny_bundle(name), oracle(name).parameters()
     composed = compose(bundle, trained(bundle))
@@ -106,12 +107,17 @@ def test_only_learners_and_trained_parameters_change(name: str, tiny_bundle: Ope
         if isinstance(composition, str):
             continue
         split += 1
-        frozen = np.setdiff1d(np.arange(64), layout["learners"][composition["block"]])
+        learning = learning_elements(layout["groups"][composition["group"]], composition["block"])
         axis = composition["axis"]
+        frozen = np.setdiff1d(np.arange(array.shape[axis]), learning)
         assert np.take(array, frozen, axis).tobytes() == np.take(original[key], frozen, axis).tobytes()
-        learners = np.take(array, layout["learners"][composition["block"]], axis)
-        assert (learners != np.take(original[key], layout["learners"][composition["block"]], axis)).all()
-    assert split == 6, "weight and bias of the first linear and weight of the second, of two blocks"
+        assert (np.take(array, learning, axis) != np.take(original[key], learning, axis)).all()
+    # Of two blocks: weight and bias of the first linear, weight of the second; and of heads seven more.
+    assert split == (20 if name == "bert-r10-5-heads" else 6)
+
+
+def learning_elements(group: dict[str, Any], block: int) -> list[int]:
+    return [head * group["width"] + element for head in group["learners"][block] for element in range(group["width"])]
 
 
 def test_learners_of_another_bundle_are_refused(tiny_bundle: OpenBundle, tmp_path: Path) -> None:

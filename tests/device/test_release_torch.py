@@ -15,10 +15,9 @@ import torch
 from edge_far.bundles.arrays import read_arrays
 from edge_far.bundles.bundle import Bundle
 from edge_far.device.release import write_release
-from edge_far.far.method import below_cut_frozen, cut_of
+from edge_far.far.method import cut_of, select_above_cut
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import reconfigure, trained_parameters
-from edge_far.far.select import select_learners
 from tests.tiny_cases import CASES, Case, Oracle
 from tests.tiny_models import make_pooled, torch_logits
 
@@ -36,9 +35,8 @@ def test_logits_are_those_of_torch(
         for name, array in read_arrays(bundle.path("learners.safetensors")).items()
     }
     model = make_pooled(case.architecture, case.pooling, labels=case.labels)
-    blocks = find_ffn_blocks(model)
-    cut = cut_of(case.method, len(blocks))
-    reconfigure(model, below_cut_frozen(select_learners("random", case.retention, blocks[cut:], seed=0), cut))
+    cut = cut_of(case.method, len(find_ffn_blocks(model)))
+    reconfigure(model, select_above_cut(model, "random", case.retention, case.attention_retention, cut, seed=0))
     parameters = trained_parameters(model, case.embeddings, cut)
     assert parameters.keys() == learners.keys()
     with torch.no_grad():
