@@ -16,7 +16,7 @@ from edge_far.compile.forward.dropout import DropoutMask, bind_dropout_masks, re
 from edge_far.compile.forward.first_token import compute_first_token_only
 from edge_far.compile.forward.fold import fold_constants, fold_embeddings
 from edge_far.compile.forward.fuse_attention import drop_unused_weights, fuse_attention
-from edge_far.compile.forward.largest_inputs import largest_inputs
+from edge_far.compile.forward.largest_inputs import by_constants, largest_inputs
 from edge_far.compile.forward.sort_nodes import sort_nodes
 from edge_far.compile.forward.trace import export_forward
 from edge_far.compile.gradient.fuse_additions import fuse_additions
@@ -95,7 +95,7 @@ def build_portable_graphs(
     forward = export_forward(model, architecture, learners)
     prefix = cut_forward(forward, options.cut_before) if options.cut_before else None
     parameters = {name: value.detach().cpu().numpy() for name, value in model.named_parameters()}
-    seen = largest_inputs(model, sample) if options.frozen_precision == "int8" else {}
+    seen = largest_inputs(model, sample, learners) if options.frozen_precision == "int8" else {}
     notes: list[PassNote] = []
     if prefix is not None:
         notes += [fold_constants(prefix), fold_embeddings(prefix, options.max_positions)]
@@ -157,11 +157,13 @@ def _canonical(
     seen: Mapping[str, np.ndarray],
     options: CompileOptions,
 ) -> dict[str, np.ndarray]:
-    """Bring a folded graph into the one form that passes expect; return what sort_nodes found."""
+    """Bring a folded graph into the one form that passes expect; return what `seen` says of its constants."""
     notes.append(canonicalise(model))
     largest: dict[str, np.ndarray] = {}
     if options.frozen_precision == "int8":
-        note, largest = sort_nodes(model, parameters, seen)
+        largest = by_constants(model, parameters, seen)
+        note, in_order = sort_nodes(model, largest)
+        largest |= in_order
         notes.append(note)
     if options.first_token_only:
         notes.append(compute_first_token_only(model))

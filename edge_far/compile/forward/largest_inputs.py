@@ -1,42 +1,47 @@
 """Runs a reconfigured torch model on a few batches, to see how large the values that its non-learners read become.
 
-Only what the frozen second linears read is of interest: behind a GELU a handful of nodes take values many times those
-of all others, at some tokens, and nothing in the weights alone says which (balance_activations.py).
+1. Frozen second linears of FFNs: behind a GELU a handful of nodes take values many times those of all others, at some
+   tokens, and nothing in the weights alone says which (balance_activations.py).
+2. Frozen queries, keys and values: a LayerNormalization's gamma and beta say how large its channels usually are, but
+   not which of them now and then take a value far beyond that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
+from edge_far.compile.graph.builder import constant_of
+from edge_far.far.heads import SplitAttention, attention_slots
+from edge_far.far.nodes import block_paths
 from edge_far.far.reconfigure import SplitFfn
 from edge_far.texts.batches import Batch
 
-__all__ = ["largest_inputs"]
+__all__ = ["by_constants", "largest_inputs"]
 
 
-def largest_inputs(model: torch.nn.Module, batches: Iterable[Batch]) -> dict[str, np.ndarray]:
-    """Return the largest magnitude of each number that a frozen second linear reads, by the name of its weight.
+def largest_inputs(model: torch.nn.Module, batches: Iterable[Batch], trained: Collection[str]) -> dict[str, np.ndarray]:
+    """Return the largest magnitude of each number that a frozen linear of the two kinds reads, by its weight's name.
 
-    Arrays are float32 [nodes]; there are none without a batch. Dropout is off meanwhile.
+    `trained` names the parameters that are not frozen. Arrays are float32 [in]; there are none without a batch. Dropout
+    is off meanwhile.
     """
     largest: dict[str, np.ndarray] = {}
 
-    def watch(name: str) -> Any:
+    def watch(names: list[str]) -> Any:
         def see(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
             seen = arguments[0].detach().abs().flatten(0, -2).amax(0).cpu().numpy()
-            largest[name] = np.maximum(largest[name], seen) if name in largest else seen
+            for name in names:
+                largest[name] = np.maximum(largest[name], seen) if name in largest else seen
 
         return see
 
-    hooks = [
-        module.frozen_out.register_forward_pre_hook(watch(f"{path}.frozen_out.weight"))
-        for path, module in model.named_modules()
-        if isinstance(module, SplitFfn) and module.frozen_out is not None
-    ]
+    watched = {module: names for module, names in _frozen_linears(model).items() if not set(names) & set(trained)}
+    hooks = [module.register_forward_pre_hook(watch(names)) for module, names in watched.items()]
     was_training = model.training
     model.eval()
     try:
@@ -48,6 +53,42 @@ def largest_inputs(model: torch.nn.Module, batches: Iterable[Batch]) -> dict[str
         for hook in hooks:
             hook.remove()
     return largest
+
+
+def by_constants(
+    model: ir.Model, parameters: Mapping[str, np.ndarray], largest: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return what was seen of weights, by the names of the constants [in, out] that they became in a graph.
+
+    `parameters` holds all parameters by name.
+    """
+    found: dict[str, np.ndarray] = {}
+    remaining = dict(largest)  # in the order of the graph: equal matrices get their own figures
+    for node in [node for node in model.graph if node.op_type == "Gemm"]:
+        matrix = constant_of(node.inputs[1])
+        if matrix is None:
+            continue
+        name = next((name for name in remaining if np.array_equal(parameters[name].T, matrix)), None)
+        if name is not None:
+            assert node.inputs[1] is not None
+            found[str(node.inputs[1].name)] = remaining.pop(name)
+    return found
+
+
+def _frozen_linears(model: torch.nn.Module) -> dict[torch.nn.Module, list[str]]:
+    """Return one linear for each input that is to be seen, with the names of all weights that read it."""
+    found: dict[torch.nn.Module, list[str]] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, SplitFfn) and module.frozen_out is not None:
+            found[module.frozen_out] = [f"{path}.frozen_out.weight"]
+    slots = attention_slots(model)
+    for path in (f"{block}.{slots.attention}" for block in block_paths(model)):
+        attention = model.get_submodule(path)
+        if isinstance(attention, SplitAttention):
+            path, attention = f"{path}.frozen", attention.frozen
+        if attention is not None:
+            found[attention.get_submodule(slots.inputs[0])] = [f"{path}.{name}.weight" for name in slots.inputs]
+    return found
 
 
 def _arguments(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:

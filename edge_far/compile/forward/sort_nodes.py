@@ -19,26 +19,21 @@ from edge_far.compile.graph.notes import PassNote
 __all__ = ["sort_nodes"]
 
 
-def sort_nodes(
-    model: ir.Model, parameters: Mapping[str, np.ndarray], largest: Mapping[str, np.ndarray]
-) -> tuple[PassNote, dict[str, np.ndarray]]:
+def sort_nodes(model: ir.Model, largest: Mapping[str, np.ndarray]) -> tuple[PassNote, dict[str, np.ndarray]]:
     """Sort every frozen branch gelu(x @ w1 + c) @ w2 of which `largest` tells.
 
-    `parameters` holds all parameters by name; `largest`, by the name of a weight [out, in], the largest magnitudes [in]
-    that its product was seen to read. Returns these sorted, by the name of the constant w2 in the graph.
+    That is, by the name of the constant w2 [in, out], the largest magnitudes [in] that its product was seen to read.
+    Returns those of the sorted branches, sorted too.
     """
     note = PassNote("sort_nodes")
     found: dict[str, np.ndarray] = {}
-    remaining = dict(largest)  # in the order of the graph, as branches are: equal matrices get their own figures
     for second in [node for node in model.graph if node.op_type == "Gemm"]:
         constants = _branch(second)
         if constants is None:
             continue
-        matrix = _array(constants[-1])
-        name = next((name for name in remaining if np.array_equal(parameters[name].T, matrix)), None)
-        if name is None:
+        seen = largest.get(str(constants[-1].name))
+        if seen is None:
             continue
-        seen = remaining.pop(name)
         order = np.argsort(-seen, kind="stable")
         for value, axis in zip(constants, (1, 0, 0), strict=True):
             value.const_value = ir.tensor(np.take(_array(value), order, axis), name=value.name)

@@ -2,7 +2,8 @@
 
 1. Behind a LayerNormalization some channels are many times larger than others, by their gamma and beta. The channels
    are divided by 3 |gamma| + |beta| (about the largest magnitude a normalised channel takes), as these were at export,
-   and the frozen matrix' rows multiplied by it: exact in real numbers, for any gamma and beta.
+   and the frozen matrix' rows multiplied by it: exact in real numbers, for any gamma and beta. Where largest_inputs.py
+   has seen more of a channel, that counts; it alone, where the LayerNormalization is in the prefix.
 2. Behind a GELU it is rows (tokens) that differ: each is divided by its own largest value, and the product's row
    multiplied by it. A GELU is never below -0.17, so a largest value of at least 1.2 keeps what is negative within a
    seventh of it, which is the range that quantize.py leaves below zero.
@@ -50,15 +51,14 @@ def balance_activations(
     """
     note = PassNote("balance_activations")
     graph = model.graph
+    even: dict[ir.Value, tuple[ir.Value, np.ndarray]] = {}
     for node in [node for node in graph if _is_forward_product(node)]:
-        source = node.inputs[0]
-        assert source is not None
-        producer = source.producer()
-        if producer is not None and producer.op_type == "LayerNormalization":
-            _balance_channels(graph, node, producer, parameters)
+        seen = largest.get(str(node.inputs[1].name)) if node.inputs[1] is not None else None
+        sizes = _channel_sizes(node.inputs[0], parameters, seen)
+        if sizes is not None:
+            _balance_channels(graph, node, sizes, even)
             note.changed("products balanced by channels")
         else:
-            seen = largest.get(str(node.inputs[1].name)) if node.inputs[1] is not None else None
             _balance_rows(graph, node, seen)
             note.changed("products balanced by rows" + (", by their few largest nodes" if seen is not None else ""))
     return note
@@ -69,18 +69,53 @@ def _is_forward_product(node: ir.Node) -> bool:
     return frozen and not node.attributes["transB"].as_int()
 
 
-def _balance_channels(graph: ir.Graph, node: ir.Node, norm: ir.Node, parameters: Mapping[str, np.ndarray]) -> None:
+def _channel_sizes(
+    source: ir.Value | None, parameters: Mapping[str, np.ndarray], seen: np.ndarray | None
+) -> np.ndarray | None:
+    """Return about the largest magnitude of each channel, float32 [in], or None where rows are what differs."""
+    norm = _behind_shapes(source)
+    if norm is None:  # an input: hidden states, which the prefix' last LayerNormalization made
+        return None if seen is None else _without_zeros(seen)
+    if norm.op_type != "LayerNormalization":
+        return None
     gamma, beta = (_value_of(value, parameters) for value in norm.inputs[1:3])
-    sizes = np.abs(beta) + CHANNEL_DEVIATIONS * np.abs(gamma)
-    sizes = np.maximum(sizes, sizes.mean() * 1e-3).astype(np.float32)
+    usual = np.abs(beta) + CHANNEL_DEVIATIONS * np.abs(gamma)
+    return _without_zeros(usual if seen is None else np.maximum(usual, seen))
+
+
+def _behind_shapes(value: ir.Value | None) -> ir.Node | None:
+    """Return the node that makes a value's channels: changed shapes and chosen tokens leave them as they are."""
+    node = value.producer() if value is not None else None
+    while (node is not None and node.op_type == "FirstToken") or _flattens(node):
+        assert node is not None and node.inputs[0] is not None
+        node = node.inputs[0].producer()
+    return node
+
+
+def _flattens(node: ir.Node | None) -> bool:
+    if node is None or node.op_type != "Reshape" or node.inputs[0] is None:
+        return False
+    return dims_of(node.inputs[0])[-1] == dims_of(node.outputs[0])[-1]
+
+
+def _without_zeros(sizes: np.ndarray) -> np.ndarray:
+    positive: np.ndarray = np.maximum(sizes, sizes.mean() * 1e-3).astype(np.float32)
+    return positive
+
+
+def _balance_channels(
+    graph: ir.Graph, node: ir.Node, sizes: np.ndarray, known: dict[ir.Value, tuple[ir.Value, np.ndarray]]
+) -> None:
+    """Divide the channels by their sizes; products that read the same by the same sizes read one quotient."""
     source, weight = node.inputs[:2]
     matrix = constant_of(weight)
     assert source is not None and weight is not None and matrix is not None
     b = Builder(graph, "balance")
-    even = b.mul(source, b.constant(1.0 / sizes, f"{weight.name}.channels"))
+    if source not in known or not np.array_equal(known[source][1], sizes):
+        known[source] = (b.mul(source, b.constant(1.0 / sizes, f"{weight.name}.channels")), sizes)
     balanced = b.constant(matrix * sizes[:, None], f"{weight.name}.balanced")
     insert_before(graph, node, b.nodes)
-    node.replace_input_with(0, even)
+    node.replace_input_with(0, known[source][0])
     node.replace_input_with(1, balanced)
 
 

@@ -6,7 +6,8 @@
 2. The left operand is quantised to uint8 on the fly. Where balance_activations or scale_gradient_rows divides its rows
    by their sizes, that division and the quantisation become one QuantizeLinear with a scale a row, followed by
    com.microsoft MatMulIntegerToFloat; a gradient that a stash multiplies before its product stays in bytes between the
-   two (stashed_gradients.py); elsewhere DynamicQuantizeMatMul finds one scale for the whole.
+   two (stashed_gradients.py); elsewhere DynamicQuantizeMatMul finds one scale for the whole, or, where several products
+   read the same (queries, keys and values), one DynamicQuantizeLinear for all of them.
 
 `store_frozen_weights` is for cores without integer dot products: 8 bits with one scale for MATRIX_BLOCK numbers, stored
 once for both directions, become fp32 for each product (DequantizeLinear), and activations are not rounded.
@@ -67,6 +68,7 @@ def quantize_frozen_products(model: ir.Model) -> PassNote:
     """Replace Gemm by an 8-bit product wherever the right operand is a frozen matrix."""
     note = PassNote("quantize_frozen_products")
     graph = model.graph
+    shared: dict[ir.Value, list[ir.Value]] = {}
     for node, weight, matrix in _frozen_products(graph, note):
         transposed = bool(node.attributes["transB"].as_int())
         matrix = matrix.T if transposed else matrix
@@ -81,7 +83,7 @@ def quantize_frozen_products(model: ir.Model) -> PassNote:
             result, replaced = stashed.product(right, node.outputs[0], b)
             note.changed("products of bytes with stashes")
         elif scaled is None:
-            result, replaced = _dynamic_product(node, right, b), node.outputs[0]
+            result, replaced = _dynamic_product(node, right, shared, b), node.outputs[0]
             note.changed("products in int8, one scale a tensor")
         else:
             result, replaced = _product_of_rows(node, scaled, right, b)
@@ -126,10 +128,28 @@ def _frozen_products(graph: ir.Graph, note: PassNote) -> Iterator[tuple[ir.Node,
         yield node, weight, matrix
 
 
-def _dynamic_product(node: ir.Node, right: tuple[ir.Value, ir.Value], b: Builder) -> ir.Value:
+def _dynamic_product(
+    node: ir.Node, right: tuple[ir.Value, ir.Value], shared: dict[ir.Value, list[ir.Value]], b: Builder
+) -> ir.Value:
+    """Multiply with one scale for the whole left operand; `shared` keeps those that more products are going to read."""
+    source, dims = node.inputs[0], dims_of(node.outputs[0])
+    assert source is not None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    inputs = [node.inputs[0], *right, *([None, bias] if bias is not None else [])]
-    return b.op("DynamicQuantizeMatMul", inputs, dims_of(node.outputs[0]), domain=MICROSOFT)
+    optional = [None, bias] if bias is not None else []
+    if source not in shared and len(_frozen_readers(source)) == 1:
+        return b.op("DynamicQuantizeMatMul", [source, *right, *optional], dims, domain=MICROSOFT)
+    if source not in shared:
+        outputs = [(dims_of(source), ir.DataType.UINT8), ((), ir.DataType.FLOAT), ((), ir.DataType.UINT8)]
+        shared[source] = b.multi("DynamicQuantizeLinear", [source], outputs)
+    values, scale, zero = shared[source]
+    inputs = [values, right[0], scale, right[1], zero, *optional]
+    return b.op("MatMulIntegerToFloat", inputs, dims, domain=MICROSOFT)
+
+
+def _frozen_readers(value: ir.Value) -> list[ir.Node]:
+    """Return the products with frozen matrices that read a value as their left operand."""
+    gemms = [user for user, index in value.uses() if index == 0 and user.op_type == "Gemm"]
+    return [gemm for gemm in gemms if constant_of(gemm.inputs[1]) is not None]
 
 
 def _divided_by_rows(value: ir.Value | None) -> ir.Node | None:

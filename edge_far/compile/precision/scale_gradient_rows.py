@@ -1,8 +1,9 @@
-"""Brings the rows of a frozen branch's gradient to one size before they are quantised.
+"""Brings the rows of a frozen product's gradient to one size before they are quantised.
 
 Rows of dy differ by orders of magnitude: the first token of the last blocks carries most of the loss, padding none.
 The branch dx = ((dy @ w2.T) * gelu') @ w1.T is linear in each row, so rows are divided by their size before the first
-product and multiplied by it after the second: exact in real numbers, and per-row precision for int8.
+product and multiplied by it after the second: exact in real numbers, and per-row precision for int8. The projections of
+frozen attention heads are single products, of which the same is true.
 
 The size is ROW_SIZE_RMS times the root mean square, or the length, where that is less. Divided by it all rows have one
 length, which says how large their products become (stashed_gradients.py); the largest magnitude would not. A number of
@@ -28,13 +29,14 @@ SMALLEST_ROW = 1e-30
 
 
 def scale_gradient_rows(model: ir.Model) -> PassNote:
-    """Insert the scaling around each pair of frozen backward products."""
+    """Insert the scaling around each pair of frozen backward products, and around each that stands alone."""
     note = PassNote("scale_gradient_rows")
     graph = model.graph
-    for first in [node for node in graph if _is_backward_product(node)]:
-        second = _partner(first)
-        if second is None:
-            continue
+    products = [node for node in graph if _is_backward_product(node)]
+    partners = {first: _partner(first) for first in products}
+    seconds = set(partners.values())
+    for first in [node for node in products if node not in seconds]:
+        last = partners[first] or first
         dy = first.inputs[0]
         assert dy is not None
         b = Builder(graph, "rowscale")
@@ -42,8 +44,8 @@ def scale_gradient_rows(model: ir.Model) -> PassNote:
         scaled = b.binary("Div", dy, sizes)
         insert_before(graph, first, b.nodes)
         first.replace_input_with(0, scaled)
-        multiply_users(graph, second, sizes)
-        note.changed("frozen branches scaled by rows")
+        multiply_users(graph, last, sizes)
+        note.changed("frozen products scaled by rows" if last is first else "frozen branches scaled by rows")
     return note
 
 
