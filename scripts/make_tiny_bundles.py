@@ -86,9 +86,10 @@ def make_case(directory: Path, case: Case) -> None:
         method=case.method,
         pooling=case.pooling,
         attention_retention=case.attention_retention,
+        hidden=case.hidden,
         name=case.name,
     )
-    original = make_pooled(case.architecture, case.pooling, labels=case.labels)  # the same seed: the same weights
+    original = make_pooled(case.architecture, case.pooling, labels=case.labels, hidden=case.hidden)  # same seed
     arrays = {f"parameter.{name}": value.detach().numpy() for name, value in original.named_parameters()}
     for number, (rows, length) in enumerate(BATCH_SHAPES):
         pairs = case.architecture == "bert"

@@ -63,11 +63,13 @@ def make_examples(count: int, *, labels: int = 5, seed: int = 0) -> list[dict[st
     return examples
 
 
-def make_tiny(architecture: str, *, labels: int = 5, seed: int = 0, dropout: float = 0.1) -> torch.nn.Module:
-    """Return a classifier of 2 blocks, hidden 32, 4 heads and 64 FFN nodes, in evaluation mode."""
+def make_tiny(
+    architecture: str, *, labels: int = 5, hidden: int = 32, seed: int = 0, dropout: float = 0.1
+) -> torch.nn.Module:
+    """Return a classifier of 2 blocks, 4 heads and 64 FFN nodes, in evaluation mode."""
     common = {"vocab_size": VOCABULARY, "num_labels": labels}
     bert = {
-        "hidden_size": 32,
+        "hidden_size": hidden,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "intermediate_size": 64,
@@ -77,7 +79,7 @@ def make_tiny(architecture: str, *, labels: int = 5, seed: int = 0, dropout: flo
     config: transformers.PreTrainedConfig
     if architecture == "distilbert":
         config = transformers.DistilBertConfig(
-            dim=32,
+            dim=hidden,
             n_layers=2,
             n_heads=4,
             hidden_dim=64,
@@ -101,9 +103,11 @@ def make_tiny(architecture: str, *, labels: int = 5, seed: int = 0, dropout: flo
     return model.eval()
 
 
-def make_pooled(architecture: str, pooling: str, *, labels: int = 5, seed: int = 0) -> torch.nn.Module:
+def make_pooled(
+    architecture: str, pooling: str, *, labels: int = 5, hidden: int = 32, seed: int = 0
+) -> torch.nn.Module:
     """Return make_tiny's model, its head on the first token or on the mean of all."""
-    model = make_tiny(architecture, labels=labels, seed=seed)
+    model = make_tiny(architecture, labels=labels, hidden=hidden, seed=seed)
     return MeanPooledClassifier(model, seed) if pooling == "mean" else model
 
 
@@ -134,11 +138,12 @@ def make_tiny_bundle(
     method: str = "far",
     pooling: str = "cls",
     attention_retention: float | None = None,
+    hidden: int = 32,
     seed: int = 0,
     name: str = "bundle",
 ) -> TinyBundle:
     """Compile a tiny model with random learners into `directory`/`name`; attention learns whole without a retention."""
-    model = make_pooled(architecture, pooling, labels=labels, seed=seed)
+    model = make_pooled(architecture, pooling, labels=labels, hidden=hidden, seed=seed)
     tokenizer = directory / f"{name}.tokenizer.json"
     make_tokenizer(architecture).save(str(tokenizer))
     settings = ExportSettings(

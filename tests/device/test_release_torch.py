@@ -34,7 +34,7 @@ def test_logits_are_those_of_torch(
         name: array + random.normal(0, 0.05, array.shape).astype(np.float32)
         for name, array in read_arrays(bundle.path("learners.safetensors")).items()
     }
-    model = make_pooled(case.architecture, case.pooling, labels=case.labels)
+    model = make_pooled(case.architecture, case.pooling, labels=case.labels, hidden=case.hidden)
     cut = cut_of(case.method, len(find_ffn_blocks(model)))
     reconfigure(model, select_above_cut(model, "random", case.retention, case.attention_retention, cut, seed=0))
     parameters = trained_parameters(model, case.embeddings, cut)
