@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -15,6 +16,8 @@ import onnx_ir as ir
 import torch
 from safetensors.torch import load_file, save_file
 
+from edge_far.bundles.bundle import open_bundle
+from edge_far.cli import main
 from edge_far.compile import pipeline
 from edge_far.compile.pipeline import ExportSettings, export_bundle
 from edge_far.console import Console
@@ -145,3 +148,27 @@ def test_pairs_for_a_model_of_one_segment(reached: list[Any], tmp_path: Path) ->
     with pytest.raises(Unavailable, match=r"the texts have 2 segments, and the model knows 1 \(type_vocab_size\)"):
         export_bundle(settings, Console(quiet=True))
     assert not reached
+
+
+def test_heads_are_primed_chosen_and_told(tmp_path: Path) -> None:
+    """All FFN nodes learn, so the heads alone ask for priming; below the cut none learns."""
+    wanted = {"selection": "far", "retention": 1.0, "frozen_precision": "fp32", "method": "top-1"}
+    settings = replace(settings_for(tmp_path), attention="heads", attention_retention=0.25, **wanted)
+    summary = export_bundle(settings, Console(quiet=True))
+    assert (summary["attention"], summary["heads_per_block"], summary["priming_steps"]) == ("heads", [0, 1], 50)
+    bundle = open_bundle(tmp_path / "bundle")
+    selection = bundle.manifest.selection
+    assert (selection.attention, selection.attention_retention, selection.heads_per_block) == ("heads", 0.25, (0, 1))
+    assert selection.split_half_overlap is None and 0 <= (selection.head_overlap or 0) <= 1
+    report = json.loads(bundle.path("selection.json").read_bytes())["attention"]
+    below, above = report["blocks"]
+    assert (below["learners"], below["metric"]) == ([], None)
+    assert above["learners"] == [int(np.argmax(above["metric"]))] and len(above["metric"]) == 4
+    layout = json.loads(bundle.path("portable/release.json").read_bytes())["layout"]
+    assert layout["groups"]["heads"] == {"width": 8, "counts": [4, 4], "learners": [[], above["learners"]]}
+
+
+def test_the_share_of_heads_needs_heads(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = ["export", "--model", "m", "--train", "t", "--out", "o", "--attention-retention", "0.2"]
+    assert main(wrong) == 78
+    assert "--attention-retention: attention learns whole (add --attention heads)" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.compile.forward.trace import export_forward
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs
 from edge_far.errors import Unavailable
+from edge_far.far.method import learning_modules, select_above_cut
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import reconfigure, trained_parameters
 from edge_far.far.select import select_learners
@@ -104,10 +105,12 @@ def test_manifest_describes_the_bundle(case: Case, tiny_bundle: OpenBundle) -> N
     assert bool(embeddings) == (case.embeddings == "train")
 
 
-def compiled(architecture: str, **options: object) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter], ir.Model]:
-    model = make_tiny(architecture)
-    reconfigure(model, select_learners("random", 0.25, find_ffn_blocks(model), seed=1))
-    trained = trained_parameters(model)
+def compiled(
+    architecture: str, heads: float | None = None, cut: int = 0, hidden: int = 32, **options: object
+) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter], ir.Model]:
+    model = make_tiny(architecture, hidden=hidden)
+    reconfigure(model, select_above_cut(model, "random", 0.25, heads, cut, seed=1))
+    trained = trained_parameters(model, cut=cut)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     settings = {
@@ -115,6 +118,7 @@ def compiled(architecture: str, **options: object) -> tuple[torch.nn.Module, dic
         "dropout": False,
         "max_positions": MAX_POSITIONS,
         "fused_attention": False,
+        "cut_before": tuple(learning_modules(model, cut, list(trained))) if cut else (),
     } | options
     graphs = build_portable_graphs(model, architecture, list(trained), CompileOptions(**settings))
     for parameter in trained.values():
@@ -142,6 +146,41 @@ def test_first_token_only_changes_no_gradient(architecture: str) -> None:
         counts.append(sum(1 for node in step.graph if "batch*sequence" in str(node.outputs[0].shape)))
     assert max(gradient_errors(*gradients).values()) <= 1e-5
     assert counts[0] < counts[1], "fewer operators run on all tokens"
+
+
+@pytest.mark.parametrize("first_token_only", [True, False])
+@pytest.mark.parametrize(("cut", "lowest"), [(0, 0), (1, 1)])
+def test_nothing_is_differentiated_below_the_lowest_learner(cut: int, lowest: int, first_token_only: bool) -> None:
+    """Hidden states that enter the lowest block need no gradient, nor do heads there that do not learn."""
+    options = {"fused_attention": True, "first_token_only": first_token_only}
+    _, trained, step = compiled("bert", heads=0.25, cut=cut, **options)
+    attentions = [node for node in step.graph if node.op_type == "Attention"]
+    kept = [bool(node.outputs[3].name) for node in attentions]
+    # Of each block the learning heads come first. Weights that no backward pass reads are no output at all.
+    assert kept == ([True, False] if cut else [True, False, True, True])
+    inputs = {str(value.name): value for value in step.graph.inputs}
+    for block in range(lowest, 2):
+        for name in ("query", "key", "value"):
+            weight = inputs[f"bert.encoder.layer.{block}.attention.self.learner.{name}.weight"]
+            # Forward, and towards the hidden states where these need a gradient.
+            assert len(list(weight.uses())) == (1 if block == lowest else 2), name
+    backward = [node for node in step.graph if node.op_type == "Gemm" and node.inputs[1] is not None]
+    frozen = [node for node in backward if node.inputs[1].const_value is not None and node.attributes["transB"].value]
+    # Two matrices of each FFN; above the lowest block also query, key, value and output projection.
+    assert len(frozen) == (2 if cut else 2 + 6)
+    assert all(name in inputs for name in trained)
+
+
+def test_frozen_heads_are_8_bit_products_both_ways() -> None:
+    """Hidden 64, three of four heads frozen: no product with them is left in float32."""
+    _, _, step = compiled("distilbert", heads=0.25, hidden=64, frozen_precision="int8", fused_attention=True)
+    constants = {v for node in step.graph for v in node.inputs if v is not None and v.const_value is not None}
+    shapes = [tuple(value.shape) for value in constants if value.dtype == ir.DataType.INT8]
+    # Forward, of two blocks: query, key, value [64, 48] and output [48, 64]. Backward, transposed, those of the
+    # upper block alone. Both ways: two matrices of the same two shapes for each FFN.
+    assert shapes.count((64, 48)) == 6 + 1 + 4 and shapes.count((48, 64)) == 2 + 3 + 4
+    gemms = [node for node in step.graph if node.op_type == "Gemm" and node.inputs[1].const_value is not None]
+    assert not [node for node in gemms if node.inputs[1].const_value.size >= 1024]
 
 
 def test_the_same_model_compiles_to_the_same_bytes() -> None:

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from edge_far.console import Console  # noqa: E402
 from edge_far.errors import ConfigError, DataError, UsageError  # noqa: E402
+from edge_far.far.heads import find_attention_blocks  # noqa: E402
 from edge_far.far.nodes import find_ffn_blocks  # noqa: E402
 from edge_far.far.prime import PrimingSettings, prime, priming_steps, top_overlap  # noqa: E402
 
@@ -52,6 +53,33 @@ def test_the_metric_is_each_nodes_own_change(tiny_model, batches, architecture):
             expected = abs(rows[node]).sum() + abs(biases[node]) + abs(columns[:, node]).sum()
             assert metric[node] == pytest.approx(expected, rel=1e-5)
         assert metric.min() > 0
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert", "roberta"])
+def test_heads_are_measured_in_the_same_run(tiny_model, batches, architecture):
+    plain, model = tiny_model(architecture), tiny_model(architecture)
+    before = find_attention_blocks(copy.deepcopy(model))
+    without = prime(plain, batches, SETTINGS, QUIET)
+    result = prime(model, batches, replace(SETTINGS, attention_retention=0.5, cut=0), QUIET)
+    assert without.heads is None and result.heads is not None
+    assert all(np.array_equal(a, b) for a, b in zip(without.metrics, result.metrics, strict=True))
+    assert (without.overlap, without.chance) == (result.overlap, result.chance)
+    assert result.heads.chance == 0.5 and 0 <= result.heads.overlap <= 1
+    for was, now, metric in zip(before, find_attention_blocks(model), result.heads.metrics, strict=True):
+        for head, rows in enumerate((slice(0, 8), slice(8, 16))):
+            parts = [
+                getattr(new, part)[rows] - getattr(old, part)[rows]
+                for old, new in zip(was.inputs, now.inputs, strict=True)
+                for part in ("weight", "bias")
+            ]
+            parts.append(now.output.weight[:, rows] - was.output.weight[:, rows])
+            assert metric[head] == pytest.approx(sum(float(p.detach().abs().sum()) for p in parts), rel=1e-4)
+
+
+def test_heads_alone_can_be_what_is_chosen(tiny_model, batches):
+    """All nodes learn, half of the heads do: the overlap is theirs."""
+    result = prime(tiny_model("bert"), batches, replace(SETTINGS, retention=1.0, attention_retention=0.5, cut=1), QUIET)
+    assert result.overlap is None and result.heads.overlap is not None and len(result.heads.metrics) == 1
 
 
 @pytest.mark.parametrize("embeddings", ["frozen", "train"])

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edge_far.errors import ConfigError, UsageError  # noqa: E402
+from edge_far.far.method import select_above_cut  # noqa: E402
 from edge_far.far.nodes import find_ffn_blocks  # noqa: E402
 from edge_far.far.reconfigure import merge, original_layout, reconfigure, trained_parameters  # noqa: E402
 from edge_far.far.select import Selection, select_learners  # noqa: E402
@@ -135,8 +136,12 @@ def compose(layout, arrays):
         if isinstance(how, str):
             merged[name] = arrays[how]
             continue
-        learners = layout["learners"][how["block"]]
-        others = sorted(set(range(layout["ffn_sizes"][how["block"]])) - set(learners))
+        group = layout["groups"][how["group"]]
+        learners = group["learners"][how["block"]]
+        others = sorted(set(range(group["counts"][how["block"]])) - set(learners))
+        learners, others = (
+            [u * group["width"] + e for u in units for e in range(group["width"])] for units in (learners, others)
+        )
         parts = [(learners, how["learner"]), (others, how["frozen"])]
         nodes = {
             node: values
@@ -149,10 +154,10 @@ def compose(layout, arrays):
 
 
 @architectures
-@retentions
-def test_the_layout_says_how_to_merge_without_torch(tiny_model, make_batch, architecture, retention):
+@pytest.mark.parametrize(("retention", "heads"), [(0, None), (0.1, None), (1, None), (0.4, 0.5), (0.1, 0), (0, 1)])
+def test_the_layout_says_how_to_merge_without_torch(tiny_model, make_batch, architecture, retention, heads):
     model = tiny_model(architecture)
-    split(model, retention)
+    reconfigure(model, select_above_cut(model, "random", retention, heads, cut=0, seed=3))
     train(model, make_batch(), steps=1)
     layout = json.loads(json.dumps(original_layout(model)))
     arrays = {name: parameter.detach().numpy().copy() for name, parameter in model.named_parameters()}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import pytest
 pytest.importorskip("torch")
 
 from edge_far.errors import StorageError
+from edge_far.far.heads import find_attention_blocks
 from edge_far.far.nodes import find_ffn_blocks
-from edge_far.far.prime import PrimingResult
+from edge_far.far.prime import Measured, PrimingResult
 from edge_far.far.report import selection_report, write_selection_report
 from edge_far.far.select import select_learners
 
@@ -37,6 +39,7 @@ def test_the_report_says_what_was_chosen_and_why(primed, tmp_path):
     assert first["metric"] == list(range(40))
     assert first["quantiles"]["0.5"] == 19.5
     assert (first["quantiles"]["0"], first["quantiles"]["1"]) == (0, 39)
+    assert report["attention"] is None
     assert first["captured"] == pytest.approx((36 + 37 + 38 + 39) / sum(range(40)), rel=1e-6)
 
 
@@ -54,3 +57,13 @@ def test_what_was_not_measured_or_chosen_is_null(primed, tiny_model, method, ret
 def test_a_path_that_cannot_be_written(primed, tmp_path):
     with pytest.raises(StorageError, match=r"selection\.json: cannot write: No such file or directory"):
         write_selection_report(tmp_path / "missing" / "selection.json", *primed)
+
+
+def test_the_report_tells_heads_alike(primed, tiny_model):
+    selection, priming = primed
+    metrics = (np.array([3.0, 1.0]), np.array([2.0, 6.0]))
+    heads = select_learners("far", 0.5, find_attention_blocks(tiny_model("bert")), metrics)
+    priming = replace(priming, heads=Measured(metrics, 0.75, 0.5))
+    report = selection_report(replace(selection, heads=heads), priming)["attention"]
+    assert (report["retention"], report["split_half_overlap"], report["chance"]) == (0.5, 0.75, 0.5)
+    assert [(block["learners"], block["captured"]) for block in report["blocks"]] == [([0], 0.75), ([1], 0.75)]

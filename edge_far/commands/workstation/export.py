@@ -1,7 +1,8 @@
 """Apply FAR to a model and compile a bundle that a device can train (workstation: needs torch and onnx).
 
-A short priming run on the training data finds the FFN nodes that learn; those stay trainable, the rest is frozen,
-split off and compiled away. The bundle is a directory to copy to the device.
+A short priming run on the training data finds the FFN nodes (and, with --attention heads, the attention heads) that
+learn; those stay trainable, the rest is frozen, split off and compiled away. The bundle is a directory to copy to
+the device.
 """
 
 from __future__ import annotations
@@ -51,6 +52,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     far = parser.add_argument_group("FAR")
     far.add_argument(
         "--retention", type=float, help="share of FFN nodes that learn (default: 0.1, with --method full 1)"
+    )
+    far.add_argument(
+        "--attention",
+        choices=("full", "heads"),
+        default="full",
+        help="attention learns whole, or by heads (default: %(default)s)",
+    )
+    far.add_argument(
+        "--attention-retention",
+        type=float,
+        metavar="SHARE",
+        help="share of attention heads that learn (default: as of FFN nodes, at least one head)",
     )
     far.add_argument(
         "--selection",
@@ -138,6 +151,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         seed=options.seed,
         reserve_labels=options.reserve_labels,
         with_ort=not options.no_ort,
+        attention=options.attention,
+        attention_retention=options.attention_retention,
     )
     return export_bundle(settings, console)
 
@@ -145,6 +160,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _check(options: argparse.Namespace) -> None:
     limits = (
         ("retention", options.retention, 0, 1),
+        ("attention-retention", options.attention_retention, 0, 1),
         ("priming", options.priming, 0, 1),
         ("max-seq-len", options.max_seq_len, 8, 4096),
         ("epochs", options.epochs, 1, 10_000),
@@ -162,6 +178,8 @@ def _check(options: argparse.Namespace) -> None:
         raise Unavailable(
             "the workstation's packages read names in UTF-8 only", where=options.model, hint=hint
         ) from error
+    if options.attention_retention is not None and options.attention != "heads":
+        raise ConfigError("attention learns whole", where="--attention-retention", hint="add --attention heads")
 
 
 def render(document: dict[str, Any]) -> str:
@@ -170,6 +188,8 @@ def render(document: dict[str, Any]) -> str:
     primed = f"{document['priming_steps']} steps" + (
         f", split-half overlap {overlap:.2f}" if overlap is not None else ""
     )
+    heads = document["heads_per_block"]
+    attention = "attention whole" if document["attention"] == "full" else f"{max(heads)} heads a block"
     artifacts = "yes" if document["ort_training"] else "no"
     return "\n".join(
         [
@@ -177,7 +197,7 @@ def render(document: dict[str, Any]) -> str:
             f"model       {document['model']} ({document['architecture']}, {document['pooling']} pooling), "
             f"{document['labels']} labels, head {document['head']}",
             f"method      {document['method']}",
-            f"selection   {document['selection']}, retention {document['retention']:g}; priming {primed}",
+            f"selection   {document['selection']}, retention {document['retention']:g}, {attention}; priming {primed}",
             f"trained     {document['trained_parameters']:,} of {document['model_parameters']:,} parameters",
             f"frozen      {document['frozen_precision']}; onnxruntime-training artifacts: {artifacts}",
             f"next        edge-far train {document['bundle']} --train FILE --out RUN",

@@ -8,10 +8,12 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from edge_far.compile.forward.largest_inputs import largest_inputs
+from edge_far.compile.forward.largest_inputs import by_constants, largest_inputs
+from edge_far.far.method import select_above_cut
 from edge_far.far.nodes import find_ffn_blocks
-from edge_far.far.reconfigure import SplitFfn, reconfigure
+from edge_far.far.reconfigure import SplitFfn, reconfigure, trained_parameters
 from edge_far.far.select import select_learners
+from tests.tiny_graphs import make_graph, random_array
 from tests.tiny_models import MAX_POSITIONS, make_batch, make_tiny, torch_logits
 
 pytestmark = pytest.mark.host
@@ -27,7 +29,7 @@ def reconfigured(retention: float) -> torch.nn.Module:
 
 def test_largest_inputs_are_those_of_the_frozen_nodes() -> None:
     model = reconfigured(0.25)
-    found = largest_inputs(model, BATCHES)
+    found = largest_inputs(model, BATCHES, list(trained_parameters(model)))
     assert model.training and not any(module._forward_pre_hooks for module in model.modules())
     splits = {name: module for name, module in model.named_modules() if isinstance(module, SplitFfn)}
     assert set(found) == {f"{name}.frozen_out.weight" for name in splits} and len(found) == 2
@@ -48,5 +50,37 @@ def test_largest_inputs_are_those_of_the_frozen_nodes() -> None:
 
 
 def test_nothing_is_seen_without_batches_or_non_learners() -> None:
-    assert largest_inputs(reconfigured(0.25), []) == {}
-    assert largest_inputs(reconfigured(1.0), BATCHES) == {}
+    for model, batches in ((reconfigured(0.25), []), (reconfigured(1.0), BATCHES)):
+        assert largest_inputs(model, batches, list(trained_parameters(model))) == {}
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_frozen_queries_keys_and_values_read_the_hidden_states(split: bool) -> None:
+    """Attention below a cut is frozen whole; above, the heads that do not learn are."""
+    model = make_tiny("bert")
+    reconfigure(model, select_above_cut(model, "random", 1.0, 0.25 if split else None, cut=0))
+    read: dict[str, torch.Tensor] = {}
+    for number, layer in enumerate(model.bert.encoder.layer):
+        layer.register_forward_pre_hook(lambda _, arguments, number=number: read.update({number: arguments[0]}))
+    found = largest_inputs(model, BATCHES[:1], list(trained_parameters(model, cut=0 if split else 1)))
+    places = [f"{number}.attention.self.frozen" for number in (0, 1)] if split else ["0.attention.self"]
+    expected = {
+        f"bert.encoder.layer.{p}.{name}.weight": int(p[0]) for p in places for name in ("query", "key", "value")
+    }
+    assert set(found) == set(expected)
+    for name, block in expected.items():
+        np.testing.assert_array_equal(found[name], read[block].detach().abs().flatten(0, 1).amax(0).numpy())
+
+
+def test_constants_of_equal_matrices_keep_their_own_figures() -> None:
+    matrix, seen = random_array(0, 4, 3), np.arange(4, dtype=np.float32)
+
+    def build(b, x, learner):
+        frozen = [b.gemm(x, b.constant(matrix, f"w.{number}")) for number in range(2)]
+        return [*frozen, b.gemm(x, learner)]
+
+    model = make_graph({"x": ("batch*sequence", 4), "learner": (4, 3)}, build)
+    parameters = {"a.weight": matrix.T, "b.weight": matrix.T, "c.weight": matrix.T + 1}
+    found = by_constants(model, parameters, {"a.weight": seen, "b.weight": seen * 9, "c.weight": seen * 7})
+    assert list(found) == ["w.0", "w.1"]
+    assert np.array_equal(found["w.0"], seen) and np.array_equal(found["w.1"], seen * 9)

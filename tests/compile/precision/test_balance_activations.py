@@ -54,6 +54,51 @@ def test_channels_behind_layer_norm() -> None:
     np.testing.assert_allclose(run_graph(model, X, trained, BETA)[0], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_products_that_read_the_same_read_one_quotient_and_one_quantisation() -> None:
+    """Queries, keys and values; the queries of first tokens alone have a quotient of their own."""
+
+    def build(b, x, gamma, beta):
+        outputs = [((TOKENS, 32), FLOAT), ((TOKENS, 1), FLOAT), ((TOKENS, 1), FLOAT)]
+        y = b.multi("LayerNormalization", [x, gamma, beta], outputs, axis=-1)[0]
+        return [b.gemm(y, b.constant(W * factor, f"w{factor}"), b.constant(BIAS, "c")) for factor in (1, 2, 3)]
+
+    def graph() -> ir.Model:
+        return make_graph({"x": (TOKENS, 32), "gamma": (32,), "beta": (32,)}, build)
+
+    exact = run_graph(graph(), X, GAMMA, BETA)
+    model = graph()
+    seen = np.full(32, 0.1, np.float32)
+    seen[3] = 50.0  # a channel that was seen to be larger than gamma says
+    balance_activations(model, PARAMETERS, dict.fromkeys(("w1", "w2", "w3"), seen))
+    assert operators(model) == ["LayerNormalization", "Mul", *["Gemm"] * 3]
+    for found, expected in zip(run_graph(model, X, GAMMA, BETA), exact, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+    (channels,) = [value for name, value in model.graph.initializers.items() if name.endswith(".channels")]
+    sizes = 1 / channels.const_value.numpy()
+    np.testing.assert_allclose(sizes[[3, 7, 9]], [50.0, 90.0, 1.5], rtol=1e-6)
+    quantize_frozen_products(model)
+    product = "com.microsoft.MatMulIntegerToFloat"
+    assert operators(model) == ["LayerNormalization", "Mul", "DynamicQuantizeLinear", *[product] * 3]
+    for found, expected in zip(run_graph(model, X, GAMMA, BETA), exact, strict=True):
+        assert relative_error(found, expected) < 0.02
+
+
+def test_hidden_states_of_a_prefix_are_balanced_by_what_was_seen() -> None:
+    def graph() -> ir.Model:
+        def build(b, x):
+            return b.gemm(b.reshape_to(x, (TOKENS, 32)), b.constant(W, "w"))
+
+        return make_graph({"x": ("batch", "sequence", 32)}, build)
+
+    x = random_array(5, 2, 20, 32) * np.abs(GAMMA)
+    model, unseen = graph(), graph()
+    balance_activations(model, {}, {"w": np.abs(x).max((0, 1))})
+    assert operators(model) == ["Reshape", "Mul", "Gemm"]
+    np.testing.assert_allclose(run_graph(model, x)[0], x.reshape(40, 32) @ W, rtol=1e-4, atol=1e-4)
+    balance_activations(unseen, {}, {})
+    assert "ReduceMax" in operators(unseen), "by rows, where nothing was seen"
+
+
 def test_rows_behind_gelu_keep_the_bias() -> None:
     model = behind_gelu()
     note = balance_activations(model, {}, {})

@@ -40,6 +40,23 @@ def test_exact_in_fp32() -> None:
     assert not found[-1].any(), "a row of zeros stays zero"
 
 
+def test_a_product_that_stands_alone_is_scaled_too() -> None:
+    """The projections of frozen heads: nothing elementwise leads from one to another."""
+
+    def build(b, dy):
+        return b.add(b.gemm(dy, b.constant(W2, "w2"), trans_right=True), b.scalar(0.0))
+
+    model = make_graph({"dy": (TOKENS, 32)}, build)
+    note = scale_gradient_rows(model)
+    assert note.changes == {"frozen products scaled by rows": 1}
+    assert operators(model) == ["ReduceL2", "Mul", "Max", "Div", "Gemm", "Mul", "Add"]
+    np.testing.assert_allclose(run_graph(model, DY)[0], DY @ W2.T, rtol=1e-5, atol=1e-5)
+    quantize_frozen_products(model)
+    (found,) = run_graph(model, DY)
+    exact = (DY @ W2.T)[1:-1]
+    assert np.linalg.norm(found[1:-1] - exact) / np.linalg.norm(exact) < 0.03
+
+
 def test_small_rows_survive_int8() -> None:
     def error_of_small_rows(model: ir.Model) -> float:
         quantize_frozen_products(model)
