@@ -1,0 +1,184 @@
+"""What a training example costs on each rung of the ladder, counted from the graphs: full fine-tuning is 1.
+
+    python benchmarks/ladder_work.py [--geometries minilm distilbert bert-base] [--length 128] [--batch 16] [--json]
+
+Run with the workstation's environment; nothing is timed. FLOPs are those of products and attentions, whatever their
+precision; bytes are what operators read and write, and the optimiser's (AdamW, float32) share of an example. `step` is
+an example from the second epoch on, when the activations at the cut are there; `first` is one of the first epoch, with
+the prefix; `job` is the mean over four epochs. Full fine-tuning trains all, embeddings too, and computes all tokens in
+the last block, as PyTorch does. The other rungs keep a tenth of the FFN nodes and of the heads, in int8, twice: where
+the head reads the first token (cls), and where it needs all tokens of the last block, as their mean does (all).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from edge_far.bench.work.geometries import GEOMETRIES
+from edge_far.bench.work.models import LABELS, make_config, make_model
+from edge_far.bench.work.task import random_batch
+from edge_far.bench.work.traffic import UPDATE_BYTES, graph_bytes
+from edge_far.compile.emit.costs import ATTENTION, node_cost
+from edge_far.compile.graph.sizes import Size
+from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs
+from edge_far.far.heads import attention_share
+from edge_far.far.method import cut_of, learning_modules, select_above_cut
+from edge_far.far.nodes import architecture_of, block_paths
+from edge_far.far.reconfigure import reconfigure, trained_parameters
+
+RETENTION, EPOCHS, SEED = 0.1, 4, 0
+# AdamW keeps two float32 for each trained one; both are read and written.
+STATE_BYTES = 8
+SAMPLE_SHAPE = (2, 16)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One row: the method, whether attention is split by heads, and which tokens the last block computes."""
+
+    name: str
+    method: str
+    heads: bool
+    first_token_only: bool
+
+    @property
+    def full(self) -> bool:
+        """Say whether everything trains."""
+        return self.method == "full"
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs and bytes of one example, of the step and of the prefix, and what trains."""
+
+    step_flops: float
+    step_bytes: float
+    prefix_flops: float
+    prefix_bytes: float
+    trained: int
+
+
+RUNGS = [Rung("full", "full", heads=False, first_token_only=False)] + [
+    Rung(f"{name}, {'cls' if first else 'all'}", method, heads, first)
+    for name, method, heads in (
+        ("far", "far", False),
+        ("far, heads", "far", True),
+        ("top-2, heads", "top-2", True),
+        ("top-1, heads", "top-1", True),
+        ("head", "head", False),
+    )
+    for first in (True, False)
+    if first or method != "head"  # where the head alone learns, no block is in the step
+]
+
+
+def main() -> int:
+    """Count, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--geometries", nargs="+", choices=list(GEOMETRIES), default=["minilm", "distilbert", "bert-base"]
+    )
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows = []
+    for geometry in options.geometries:
+        rows += list(relative(geometry, count_rungs(geometry, options.batch, options.length)))
+    print(json.dumps(rows) if options.json else as_markdown(rows, options.batch, options.length))
+    return 0
+
+
+def count_rungs(geometry: str, batch: int, length: int) -> dict[str, Work]:
+    """Return the work of every rung on a geometry with random weights, by name."""
+    model = make_model(make_config(geometry, dropout=False), attention="eager", seed=SEED)
+    found = {}
+    for rung in RUNGS:
+        print(f"{geometry}: {rung.name}", file=sys.stderr, flush=True)
+        found[rung.name] = count(copy.deepcopy(model), rung, batch, length)
+    return found
+
+
+def count(model: torch.nn.Module, rung: Rung, batch: int, length: int) -> Work:
+    """Compile a model, which is reconfigured in place, as a rung and count its graphs."""
+    cut = cut_of(rung.method, len(block_paths(model)))
+    retention = 1.0 if rung.full else RETENTION
+    share = attention_share(None, RETENTION, model.config.num_attention_heads) if rung.heads else None
+    reconfigure(model, select_above_cut(model, "random", retention, share, cut, seed=SEED))
+    trained = trained_parameters(model, "train" if rung.full else "frozen", cut)
+    size = sum(parameter.numel() for parameter in trained.values())
+    options = CompileOptions(
+        "fp32" if rung.full else "int8",
+        dropout=False,
+        max_positions=model.config.max_position_embeddings,
+        first_token_only=rung.first_token_only,
+        cut_before=tuple(learning_modules(model, cut, list(trained))) if cut else (),
+    )
+    sample = [random_batch(np.random.default_rng(SEED), SAMPLE_SHAPE, model.config.vocab_size, LABELS)]
+    model.requires_grad_(False)
+    graphs = build_portable_graphs(model, architecture_of(model), list(trained), options, sample)
+    optimizer = (UPDATE_BYTES + 2 * STATE_BYTES) * size / batch
+    step, prefix = graphs.step.graph, graphs.prefix.graph if graphs.prefix is not None else None
+    return Work(
+        step_flops=graph_flops(step).at(batch, length) / batch,
+        step_bytes=graph_bytes(step).at(batch, length) / batch + optimizer,
+        prefix_flops=0.0 if prefix is None else graph_flops(prefix).at(batch, length) / batch,
+        prefix_bytes=0.0 if prefix is None else graph_bytes(prefix).at(batch, length) / batch,
+        trained=size,
+    )
+
+
+def graph_flops(graph: ir.Graph) -> Size:
+    """Return the floating-point (or integer) operations of a graph's products and attentions."""
+    total = Size({})
+    for node in graph:
+        if node.op_type in ATTENTION or "MatMul" in node.op_type or node.op_type == "Gemm":
+            work = node_cost(node).work
+            total = total + (work if work is not None else Size({}))
+    return total
+
+
+def relative(geometry: str, found: Mapping[str, Work]) -> Iterator[dict[str, Any]]:
+    """Yield a row a rung: shares of full fine-tuning's work, which is the first."""
+    full = next(iter(found.values()))
+    for name, work in found.items():
+        row: dict[str, Any] = {"geometry": geometry, "rung": name, "trained": work.trained}
+        for unit, step, prefix, whole in (
+            ("flops", work.step_flops, work.prefix_flops, full.step_flops),
+            ("bytes", work.step_bytes, work.prefix_bytes, full.step_bytes),
+        ):
+            row[f"step_{unit}"] = step / whole
+            row[f"first_{unit}"] = (step + prefix) / whole
+            row[f"job_{unit}"] = (step + prefix / EPOCHS) / whole
+        row["gflop"], row["mib"] = work.step_flops / 1e9, work.step_bytes / 2**20
+        yield row
+
+
+def as_markdown(rows: Sequence[Mapping[str, Any]], batch: int, length: int) -> str:
+    """Return the table."""
+    columns = ("step_flops", "first_flops", "job_flops", "step_bytes", "first_bytes", "job_bytes")
+    lines = [
+        f"An example of {length} tokens in batches of {batch}; full fine-tuning of the same geometry = 1.",
+        "",
+        "| geometry | rung | trained | GFLOP | MiB | FLOPs: step | first | job | bytes: step | first | job |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        shares = " | ".join(f"{row[column]:.4f}" for column in columns)
+        numbers = f"{row['trained']:,} | {row['gflop']:.3f} | {row['mib']:.1f}"
+        lines.append(f"| {row['geometry']} | {row['rung']} | {numbers} | {shares} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
