@@ -7,10 +7,9 @@ import pytest
 pytest.importorskip("torch")
 
 from edge_far.errors import ConfigError
-from edge_far.far.method import below_cut_frozen, cut_of, is_method, learning_modules
+from edge_far.far.method import cut_of, is_method, learning_modules, select_above_cut
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import reconfigure, trained_parameters
-from edge_far.far.select import select_learners
 from tests.tiny_models import ARCHITECTURES, make_tiny
 
 
@@ -31,7 +30,7 @@ def test_wrong_names(name: str, message: str) -> None:
 def test_nothing_below_the_cut_trains(architecture: str, cut: int) -> None:
     model = make_tiny(architecture)
     blocks = find_ffn_blocks(model)
-    selection = below_cut_frozen(select_learners("first", 0.5, blocks[cut:]), cut)
+    selection = select_above_cut(model, "first", 0.5, None, cut)
     assert [len(learners) for learners in selection.learners] == [0] * cut + [32] * (2 - cut)
     reconfigure(model, selection)
     trained = trained_parameters(model, cut=cut)
