@@ -95,8 +95,10 @@ def compile_all(
 
     Scales are chosen by the first batches of all examples, as `edge-far export` does it.
     """
+    from edge_far.compile.export_settings import ExportSettings
     from edge_far.compile.forward.trace import takes_token_types
-    from edge_far.compile.pipeline import ExportSettings, compile_bundle, sample_batches
+    from edge_far.compile.learners import sample_batches
+    from edge_far.compile.pipeline import compile_bundle
     from edge_far.console import Console
     from edge_far.far.heads import attention_share
     from edge_far.far.method import cut_of, select_above_cut

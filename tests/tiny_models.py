@@ -11,7 +11,8 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from edge_far.bundles.bundle import Bundle
-from edge_far.compile.pipeline import ExportSettings, compile_bundle
+from edge_far.compile.export_settings import ExportSettings
+from edge_far.compile.pipeline import compile_bundle
 from edge_far.console import Console
 from edge_far.far.method import cut_of, select_above_cut
 from edge_far.far.nodes import find_ffn_blocks

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,80 +14,33 @@ from safetensors.numpy import save
 
 from edge_far import __version__
 from edge_far.bundles.bundle import Bundle, describe_files, open_bundle
-from edge_far.bundles.manifest import FORMAT, Defaults, Manifest, ModelInfo, SelectionInfo
+from edge_far.bundles.manifest import FORMAT, Manifest, ModelInfo, SelectionInfo
 from edge_far.compile.emit.ort_artifacts import write_ort_artifacts
 from edge_far.compile.emit.portable import emit_portable
+from edge_far.compile.export_settings import ExportSettings, learning_rate_of
 from edge_far.compile.forward.trace import takes_token_types
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs, build_release_graph
+from edge_far.compile.learners import choose_learners, sample_batches
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable
-from edge_far.far.heads import attention_share
-from edge_far.far.method import cut_of, is_method, learning_modules, select_above_cut
-from edge_far.far.nodes import block_paths, find_ffn_blocks
+from edge_far.far.method import cut_of, is_method, learning_modules
+from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.pooling import MeanPooledClassifier, pooling_of
-from edge_far.far.prime import PrimingResult, PrimingSettings, prime, priming_steps
+from edge_far.far.prime import PrimingResult
 from edge_far.far.reconfigure import merge, original_layout, reconfigure, trained_parameters
 from edge_far.far.report import write_selection_report
 from edge_far.far.select import Selection
 from edge_far.models.source import SourceModel, load_source
 from edge_far.models.tokenizers import unknown_share
-from edge_far.profile.document import Profile
 from edge_far.quoting import quoted
 from edge_far.storage import staged_directory, write_atomically, write_json
-from edge_far.texts.batches import Batch, collate, plan_epoch
+from edge_far.texts.batches import Batch
 from edge_far.texts.data import Example, label_names, look_alikes, read_examples
 from edge_far.texts.encode import Encoded, Encoder
 
-__all__ = ["ExportSettings", "compile_bundle", "export_bundle", "sample_batches"]
+__all__ = ["compile_bundle", "export_bundle"]
 
-NARROW_HIDDEN = 512
-NARROW_LEARNING_RATE = 3e-4
-WIDE_LEARNING_RATE = 1e-4
-SAMPLE_BATCHES = 8
 MOSTLY_UNKNOWN = 0.2
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """What `edge-far export` was asked for."""
-
-    model: str
-    train: Path
-    out: Path
-    profile: Profile
-    selection: str
-    retention: float
-    priming: float
-    start: str
-    embeddings: str
-    frozen_precision: str
-    max_seq_len: int
-    learning_rate: float | None  # None: chosen by the width of the model
-    epochs: int
-    batch_size: int
-    dropout: bool
-    seed: int
-    reserve_labels: int = 0
-    with_ort: bool = True
-    first_token_only: bool = True
-    method: str = "far"
-    pooling: str = "cls"
-    attention: str = "full"  # or heads
-    attention_retention: float | None = None  # None: the FFN's share, at least one head
-
-    def defaults(self, learning_rate: float) -> Defaults:
-        """Return the training settings that travel with the bundle."""
-        return Defaults(
-            learning_rate=learning_rate,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            warmup_fraction=0.1,
-            weight_decay=0.01,
-            clip_norm=1.0,
-            seed=self.seed,
-            max_seq_len=self.max_seq_len,
-            dropout=self.dropout,
-        )
 
 
 def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
@@ -116,7 +67,7 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
         source.model = MeanPooledClassifier(source.model, settings.seed)
     settings = _within_positions(settings, source, console)
     encoded = _encode(source, examples, labels, settings, console)
-    selection, priming = _choose_learners(source, encoded, settings, console)
+    selection, priming = choose_learners(source, encoded, settings, console)
     bundle = compile_bundle(source, labels, selection, priming, settings, console, sample_batches(encoded, settings))
     manifest = bundle.manifest
     return {
@@ -214,7 +165,7 @@ def compile_bundle(
             ),
             labels=tuple(labels),
             selection=_describe(selection, priming, settings),
-            defaults=settings.defaults(_learning_rate(settings, source)),
+            defaults=settings.defaults(learning_rate_of(settings, source)),
             portable=portable,
             released_weights="trained learners and original fp32 non-learners",
             ort_training=with_ort,
@@ -222,11 +173,6 @@ def compile_bundle(
         )
         write_json(staging / "manifest.json", manifest.to_json())
     return open_bundle(settings.out)
-
-
-def sample_batches(encoded: Encoded, settings: ExportSettings) -> Iterator[Batch]:
-    """Yield the few batches by which int8 chooses scales: the first of training."""
-    return _batches(encoded, SAMPLE_BATCHES, settings)
 
 
 def _encode(
@@ -255,77 +201,6 @@ def _encode(
     return encoded
 
 
-def _choose_learners(
-    source: SourceModel, encoded: Encoded, settings: ExportSettings, console: Console
-) -> tuple[Selection, PrimingResult | None]:
-    """Prime where the selection needs it, and leave the model primed or reset as asked."""
-    blocks = len(block_paths(source.model))
-    cut = cut_of(settings.method, blocks)
-    share = _attention_share(settings, source)
-    to_choose = any(0 < retention < 1 for retention in (settings.retention, share) if retention is not None)
-    result = None
-    if settings.selection == "far" and to_choose and cut < blocks:
-        result = _prime(source, encoded, settings, console, cut, share)
-    selection = select_above_cut(
-        source.model,
-        settings.selection,
-        settings.retention,
-        share,
-        cut,
-        metrics=result.metrics if result is not None else None,
-        head_metrics=result.heads.metrics if result is not None and result.heads is not None else None,
-        seed=settings.seed,
-    )
-    return selection, result
-
-
-def _prime(
-    source: SourceModel, encoded: Encoded, settings: ExportSettings, console: Console, cut: int, share: float | None
-) -> PrimingResult:
-    per_epoch = -(-len(encoded) // settings.batch_size)
-    planned = per_epoch * settings.epochs
-    steps = priming_steps(planned, settings.priming)
-    return prime(
-        source.model,
-        map(_as_mapping, _batches(encoded, steps, settings)),
-        PrimingSettings(
-            steps=steps,
-            planned_steps=max(planned, steps),
-            learning_rate=_learning_rate(settings, source),
-            retention=settings.retention,
-            embeddings=settings.embeddings,
-            start=settings.start,
-            seed=settings.seed,
-            cut=cut,
-            attention_retention=share,
-        ),
-        console,
-    )
-
-
-def _attention_share(settings: ExportSettings, source: SourceModel) -> float | None:
-    """Return the share of heads that learn, or None where attention learns whole."""
-    if settings.attention == "full":
-        return None
-    heads = int(source.model.config.num_attention_heads)
-    return attention_share(settings.attention_retention, settings.retention, heads)
-
-
-def _batches(encoded: Encoded, count: int, settings: ExportSettings) -> Iterator[Batch]:
-    """Yield the batches that the first steps of training would see."""
-    epoch = 0
-    while count > 0:
-        for indices in plan_epoch(encoded.lengths, settings.batch_size, settings.seed, epoch)[:count]:
-            yield collate(encoded, indices)
-            count -= 1
-        epoch += 1
-
-
-def _as_mapping(batch: Batch) -> Mapping[str, Any]:
-    """Return a batch as priming reads it."""
-    return {**batch.model_inputs(token_types=batch.token_type_ids is not None), "labels": batch.labels}
-
-
 def _within_positions(settings: ExportSettings, source: SourceModel, console: Console) -> ExportSettings:
     """Lower the maximum length to what the position table allows, a multiple of 8."""
     limit = source.max_positions // 8 * 8
@@ -334,17 +209,6 @@ def _within_positions(settings: ExportSettings, source: SourceModel, console: Co
     console.warn(f"the model reads at most {limit} tokens: --max-seq-len lowered from {settings.max_seq_len}")
     values = {**settings.__dict__, "max_seq_len": limit}
     return ExportSettings(**values)
-
-
-def _learning_rate(settings: ExportSettings, source: SourceModel) -> float:
-    """Return the rate asked for, or the default for this width.
-
-    3e-4 is near the best for MiniLM on CLINC150 (docs/lab/results.md); wider models take the customary smaller rate.
-    """
-    if settings.learning_rate is not None:
-        return settings.learning_rate
-    wide = int(source.model.config.hidden_size) > NARROW_HIDDEN
-    return WIDE_LEARNING_RATE if wide else NARROW_LEARNING_RATE
 
 
 def _describe(selection: Selection, priming: PrimingResult | None, settings: ExportSettings) -> SelectionInfo:

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from edge_far.bundles.bundle import open_bundle
 from edge_far.cli import main
 from edge_far.compile import pipeline
-from edge_far.compile.pipeline import ExportSettings, export_bundle
+from edge_far.compile.export_settings import ExportSettings
+from edge_far.compile.pipeline import export_bundle
 from edge_far.console import Console
 from edge_far.errors import InputMissing, Unavailable
 from edge_far.profile.document import load_profile
@@ -106,7 +107,7 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.extend(arguments)
         raise Reached
 
-    monkeypatch.setattr(pipeline, "_choose_learners", stop)
+    monkeypatch.setattr(pipeline, "choose_learners", stop)
     return seen
 
 

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, models
 from edge_far.bench.work.models import LABELS, make_config, make_model, max_positions
 from edge_far.bench.work.task import random_batch
 from edge_far.bundles.bundle import Bundle
-from edge_far.compile.pipeline import ExportSettings, compile_bundle
+from edge_far.compile.export_settings import ExportSettings
+from edge_far.compile.pipeline import compile_bundle
 from edge_far.console import Console
 from edge_far.far.nodes import architecture_of, find_ffn_blocks
 from edge_far.far.select import select_learners

@@ -120,7 +120,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     keep_caches_together()
     check_output(options.out)
     try:
-        from edge_far.compile.pipeline import ExportSettings, export_bundle
+        from edge_far.compile.export_settings import ExportSettings
+        from edge_far.compile.pipeline import export_bundle
     except ImportError as error:
         raise Unavailable(
             f"export needs the workstation's packages, and {error.name} is missing",

@@ -75,7 +75,7 @@ class _Model(Target):
         def reached(*_: object) -> None:
             raise Reached
 
-        with self.laid(case), mock.patch.object(pipeline, "_choose_learners", reached):
+        with self.laid(case), mock.patch.object(pipeline, "choose_learners", reached):
             return problem_of(run(self.filled(case), self.bounds), self.bounds)
 
 
