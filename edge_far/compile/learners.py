@@ -1,4 +1,4 @@
-"""Which nodes and heads learn: priming on the first batches of training where the selection asks for it, then choice."""
+"""Which nodes and heads learn: priming on the first batches of training where the selection needs it, then choice."""
 
 from __future__ import annotations
 
