@@ -61,8 +61,10 @@ def composed(document: dict[str, Any]) -> Any:
         lambda d: composed(d).update(axis=2),
         lambda d: composed(d).update(block=99),
         lambda d: composed(d).update(learner=7),
-        lambda d: d["layout"]["learners"][0].append(10**6),
-        lambda d: d["layout"]["learners"][0].append(-1),
+        lambda d: d["layout"]["groups"]["nodes"]["learners"][0].append(10**6),
+        lambda d: d["layout"]["groups"]["nodes"]["learners"][0].append(-1),
+        lambda d: d["layout"]["groups"]["nodes"].update(width=2),
+        lambda d: d["layout"]["groups"].pop("nodes"),
     ],
 )
 def test_a_damaged_release_document(change: Change, tiny_bundle: Callable[[str], Bundle], tmp_path: Path) -> None:
