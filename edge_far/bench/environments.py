@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far import __version__
+from edge_far.device.board.cpu import cpu_name
 from edge_far.errors import InputMissing, UsageError
 from edge_far.process.children import child_environment
 from edge_far.process.packages import training_package_missing
@@ -74,7 +75,7 @@ def describe_machine() -> dict[str, Any]:
     """Return what figures depend on; the load average is that of the last minute, so call this before the work."""
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "cpu": _cpu_model(),
+        "cpu": cpu_name(),
         "memory_mib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20),
         "load_average": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -127,13 +128,3 @@ def _unfit(python: Path) -> str | None:
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_RUNTIME:
         return f"its onnxruntime is {version}, older than {'.'.join(map(str, OLDEST_RUNTIME))}"
     return None
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    # x86 names the model of a core; Arm boards name themselves.
-    return named.get("model name") or named.get("Model") or platform.machine()

@@ -9,21 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_far.bench.cases import Case, Method, cases_for, far_name
-from edge_far.bench.environments import (
-    Environment,
-    can_count,
-    describe_machine,
-    find_environments,
-    missing_for_compiling,
-)
+from edge_far.bench.cases import Case, Method, cases_for, choose_cases, method_of
+from edge_far.bench.environments import Environment, describe_machine, find_environments, missing_for_compiling
 from edge_far.bench.run import Planned, run_rounds
 from edge_far.bench.summary import make_ratios, make_row
+from edge_far.bench.work.counts import Counts, Work, count_fill, count_step
 from edge_far.bench.work.task import Task
 from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.console import Console
 from edge_far.device.engine.ort_training import available
-from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, state_bytes
+from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
 from edge_far.errors import EdgeFarError, UsageError
 
 __all__ = ["Settings", "run_bench"]
@@ -52,6 +47,8 @@ class Settings:
     seed: int
     optimizer: str = DEFAULT_OPTIMIZER
     step_graph: str = "step"
+    pooling: str = "cls"
+    only: tuple[str, ...] = ()
     device_python: Path | None = None
 
     @property
@@ -90,13 +87,13 @@ def run_bench(settings: Settings, console: Console) -> dict[str, Any]:
                 case,
                 measured,
                 settings.batch,
-                _bytes(settings, case, prepared[case].bundle),
+                _counts(settings, case, prepared[case].bundle),
                 _optimizer(settings, case),
             )
             for case in prepared
             if (measured := results.measured.get(case))
         ]
-    far = next((case.method.name for case in prepared if 0 < case.method.retention < 1), "far")
+    far = next((c.method.name for c in prepared if not c.method.is_rung and 0 < c.method.retention < 1), "far")
     return {
         "model": Path(settings.model).name,
         "batch": settings.batch,
@@ -104,6 +101,7 @@ def run_bench(settings: Settings, console: Console) -> dict[str, Any]:
         "length": settings.length,
         "threads": settings.threads,
         "dropout": settings.dropout,
+        "pooling": settings.pooling,
         "steps": settings.steps,
         "warmup": settings.warmup,
         "rounds": settings.rounds,
@@ -123,10 +121,12 @@ def _prepare(
     if settings.is_bundle:
         yield _of_bundle(settings, open_bundle(Path(settings.model)))
         return
-    cases = cases_for(settings.engines, settings.methods, settings.precisions, settings.embeddings)
+    cases = choose_cases(
+        cases_for(settings.engines, settings.methods, settings.precisions, settings.embeddings), settings.only
+    )
     missing = missing_for_compiling()
     with tempfile.TemporaryDirectory(prefix="edge-far-bench-") as folder:
-        bundles: dict[tuple[float, str, str], Bundle] = {}
+        bundles: dict[tuple[Method, str, str], Bundle] = {}
         prepared = {}
         for case in cases:
             if environments[case.engine].python is None:
@@ -141,11 +141,11 @@ def _prepare(
 
 
 def _compiled(
-    settings: Settings, case: Case, bundles: dict[tuple[float, str, str], Bundle], folder: Path, console: Console
+    settings: Settings, case: Case, bundles: dict[tuple[Method, str, str], Bundle], folder: Path, console: Console
 ) -> Prepared:
     from edge_far.bench.work.bundles import compile_random
 
-    key = (case.method.retention, case.precision, case.embeddings)
+    key = (case.method, case.precision, case.embeddings)
     if key not in bundles:
         console.info(f"compiling {Path(settings.model).name}, {case.method.name}, {case.precision}")
         try:
@@ -156,7 +156,10 @@ def _compiled(
                 precision=case.precision,
                 embeddings=case.embeddings,
                 dropout=settings.dropout,
-                with_ort="ort-training" in settings.engines and case.precision == "fp32",
+                with_ort="ort-training" in settings.engines and case.precision == "fp32" and not case.method.is_rung,
+                rung=case.method.rung,
+                heads=case.method.heads,
+                pooling=settings.pooling,
                 seed=settings.seed,
             )
         except EdgeFarError as error:
@@ -175,8 +178,10 @@ def _of_bundle(settings: Settings, bundle: Bundle) -> dict[Case, Prepared]:
     longest = manifest.defaults.max_seq_len
     if settings.length > longest:
         raise UsageError(f"the bundle reads at most {longest} tokens", where="--length")
-    method = Method(far_name(selection.retention), selection.retention)
-    cases = cases_for(settings.engines, [method], [manifest.portable.frozen_precision], selection.embeddings)
+    cases = choose_cases(
+        cases_for(settings.engines, [method_of(selection)], [manifest.portable.frozen_precision], selection.embeddings),
+        settings.only,
+    )
     reason = "a bundle holds no model for PyTorch: name a geometry or a directory with a config.json"
     return {case: Prepared(reason=reason) if case.engine == "torch" else _checked(case, bundle) for case in cases}
 
@@ -203,7 +208,9 @@ def _task(settings: Settings, case: Case, bundle: Bundle | None) -> Task:
         dropout=settings.dropout,
         seed=settings.seed,
         optimizer=_optimizer(settings, case),
+        pooling=settings.pooling,
         variant=_step_graph(settings, case, bundle),
+        phase=case.phase,
     )
 
 
@@ -219,13 +226,11 @@ def _optimizer(settings: Settings, case: Case) -> str:
     return settings.optimizer if case.engine == "edge-far" else DEFAULT_OPTIMIZER
 
 
-def _bytes(settings: Settings, case: Case, bundle: Bundle | None) -> float | None:
-    """Return the bytes that the bundle's step moves; None for other engines, and where there is no graph library."""
-    if case.engine != "edge-far" or bundle is None or not can_count():
-        return None
-    from edge_far.bench.work.traffic import step_bytes
-
-    graph = bundle.path(f"portable/{_step_graph(settings, case, bundle)}.onnx")
-    trained = bundle.manifest.trained_parameters
-    state = state_bytes(settings.optimizer, (parameter.shape for parameter in bundle.manifest.portable.parameters))
-    return step_bytes(graph, trained, state, settings.batch, settings.micro_batch, settings.length)
+def _counts(settings: Settings, case: Case, bundle: Bundle | None) -> Counts:
+    """Return what the bundle's step or fill asks for; of other engines' graphs nothing is known here."""
+    if case.engine != "edge-far" or bundle is None:
+        return Counts()
+    work = Work(settings.batch, settings.micro_batch, settings.length)
+    if case.phase == "fill":
+        return count_fill(bundle, work)
+    return count_step(bundle, _step_graph(settings, case, bundle), settings.optimizer, work)

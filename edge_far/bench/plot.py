@@ -51,4 +51,5 @@ def draw_bench(document: Mapping[str, Any], out: Path) -> None:
 
 def _name(row: Mapping[str, Any]) -> str:
     trained = ", embeddings trained" if row["embeddings"] == "train" else ""
-    return f"{row['engine']} {row['method']} {row['attention'] or row['precision']}{trained}"
+    fill = ", fill" if row["phase"] == "fill" else ""
+    return f"{row['engine']} {row['method']} {row['attention'] or row['precision']}{trained}{fill}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 from edge_far.json_file import Count, Name, Size, Within
 
 __all__ = [
+    "ATTENTION",
     "DROPOUT_FACTOR",
     "FORMAT",
     "Defaults",
@@ -25,9 +27,12 @@ __all__ = [
     "Prefix",
     "ProbedOperator",
     "SelectionInfo",
+    "is_product",
 ]
 
 FORMAT = 4
+ATTENTION = {"MultiHeadAttention", "Attention"}
+_END_OF_OPERATOR = re.compile(r"[\[(]")  # a kernel is written Operator[attributes](inputs)
 DROPOUT_FACTOR = "dropout_factor"  # input of the ort/ graphs: 1 with dropout, 0 without
 
 
@@ -132,6 +137,11 @@ class OperatorCost:
     size: Polynomial
     count: Count
 
+    @property
+    def is_product(self) -> bool:
+        """Say whether the work is in floating-point operations."""
+        return is_product(_END_OF_OPERATOR.split(self.kernel, maxsplit=1)[0])
+
 
 @dataclass(frozen=True)
 class ProbedOperator:
@@ -227,3 +237,8 @@ class Manifest:
                 count *= size
             total += count
         return total
+
+
+def is_product(operator: str) -> bool:
+    """Say whether an operator's type is that of a matrix product or of an attention, whose work is counted in FLOPs."""
+    return operator in ATTENTION or "MatMul" in operator or operator == "Gemm"

@@ -13,8 +13,9 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.compile.export_settings import ExportSettings
 from edge_far.compile.pipeline import compile_bundle
 from edge_far.console import Console
-from edge_far.far.nodes import architecture_of, find_ffn_blocks
-from edge_far.far.select import select_learners
+from edge_far.far.heads import attention_share
+from edge_far.far.method import cut_of, select_above_cut
+from edge_far.far.nodes import architecture_of, block_paths
 from edge_far.models.source import SourceModel
 from edge_far.profile.document import load_profile
 
@@ -32,13 +33,17 @@ def compile_random(
     embeddings: str,
     dropout: bool,
     with_ort: bool,
+    rung: str = "far",
+    heads: bool = False,
+    pooling: str = "cls",
     seed: int = 0,
 ) -> Bundle:
     """Compile a geometry (a name or a directory with config.json) with random learners into the new bundle `out`.
 
-    Everything but weights, learners, tokenizer and the texts read for int8 is what `edge-far export` makes.
+    `rung` is export's --method; with `heads` attention is split by heads, of which the share of FFN nodes learns, at
+    least one. Everything but weights, learners, tokenizer and the texts read for int8 is what `edge-far export` makes.
     """
-    torch_model = make_model(make_config(model, dropout=dropout), attention="eager", seed=seed)
+    torch_model = make_model(make_config(model, dropout=dropout), attention="eager", seed=seed, pooling=pooling)
     tokenizer = out.with_name(f"{out.name}.tokenizer.json")
     Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]")).save(str(tokenizer))
     positions = max_positions(torch_model.config)
@@ -61,8 +66,13 @@ def compile_random(
         dropout=dropout,
         seed=seed,
         with_ort=with_ort,
+        method=rung,
+        pooling=pooling,
+        attention="heads" if heads else "full",
     )
-    selection = select_learners("random", retention, find_ffn_blocks(torch_model), seed=seed)
+    share = attention_share(None, retention, int(torch_model.config.num_attention_heads)) if heads else None
+    cut = cut_of(rung, len(block_paths(torch_model)))
+    selection = select_above_cut(torch_model, "random", retention, share, cut, seed=seed)
     try:
         names = [f"label-{number}" for number in range(LABELS)]
         shape = (SAMPLE_ROWS, min(positions, SAMPLE_LENGTH))

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, DistilBertConfig
 
 from edge_far.bench.work.geometries import GEOMETRIES, Geometry
+from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.models.guard import guarded
 
 __all__ = ["LABELS", "make_config", "make_model", "max_positions"]
@@ -43,12 +44,15 @@ def make_config(model: str, *, dropout: bool) -> Any:
     return config
 
 
-def make_model(config: Any, *, attention: str, seed: int) -> torch.nn.Module:
-    """Return a classifier with random weights; `attention` is eager or sdpa. Raises Unavailable."""
+def make_model(config: Any, *, attention: str, seed: int, pooling: str = "cls") -> torch.nn.Module:
+    """Return a classifier with random weights; `attention` is eager or sdpa, `pooling` cls or mean.
+
+    Raises Unavailable.
+    """
     torch.manual_seed(seed)
     with guarded("transformers cannot make this model", config.model_type, "choose BERT, DistilBERT or RoBERTa"):
         model: torch.nn.Module = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
-    return model
+    return MeanPooledClassifier(model, seed) if pooling == "mean" else model
 
 
 def max_positions(config: Any) -> int:

@@ -37,8 +37,9 @@ class _Document:
 class Task(_Document):
     """One row to measure: `model` is a geometry or directory (torch), `bundle` a bundle's directory (other engines).
 
-    `variant` names the bundle's step graph; `predict_time` asks for the cost model's time too (a measurement of the
-    machine, before this one).
+    `phase` is step, or fill: the bundle's prefix computes and keeps a batch of texts. `variant` names the bundle's step
+    graph; with `budget_mib` the plan chooses it and the micro-batch, for that budget. `predict_time` asks for the cost
+    model's time too (a measurement of the machine, before this one).
     """
 
     engine: str
@@ -56,7 +57,10 @@ class Task(_Document):
     dropout: bool
     seed: int
     optimizer: str
+    pooling: str = "cls"
     variant: str = "step"
+    phase: str = "step"
+    budget_mib: float | None = None
     predict_time: bool = False
 
 
@@ -64,8 +68,9 @@ class Task(_Document):
 class Measurement(_Document):
     """What one process measured: seconds of each step after the warm-up, sizes in MiB.
 
-    `predicted_peak_mib` and, where asked for, `predicted_step_seconds` are the plan's, for edge-far alone; `loss` is
-    that of the last step.
+    `predicted_peak_mib`, `parts_mib` (what it consists of), `fill_peak_mib` (predicted, where there is a fill) and,
+    where asked for, `predicted_step_seconds` are the plan's, for edge-far alone. `loss` is that of the last step, None
+    of a fill. `flops` of a step's products are counted in PyTorch alone: a bundle says its own.
     """
 
     step_seconds: list[float]
@@ -75,8 +80,13 @@ class Measurement(_Document):
     predicted_peak_mib: float | None
     trained_parameters: int
     runtime: str
-    loss: float
+    loss: float | None
     predicted_step_seconds: float | None = None
+    parts_mib: dict[str, float] | None = None
+    fill_peak_mib: float | None = None
+    micro_batch: int | None = None
+    variant: str | None = None
+    flops: float | None = None
 
 
 def batches(task: Task, vocabulary: int, labels: int) -> list[Batch]:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from edge_far.compile.emit.costs import MOVES_NOTHING, operator_bytes
 from edge_far.compile.graph.sizes import Size
 
-__all__ = ["UPDATE_BYTES", "graph_bytes", "step_bytes"]
+__all__ = ["UPDATE_BYTES", "file_bytes", "graph_bytes", "step_bytes"]
 
 # Of each trained float32, without the state: norm 1 read; update 2 reads, 1 write; clearing 1 write.
 UPDATE_BYTES = 4 * (1 + 2 + 1 + 1)
@@ -32,6 +32,11 @@ def step_bytes(graph: Path, trained: int, state: int, batch: int, micro_batch: i
     full, rest = divmod(batch, micro_batch)
     total = full * size.at(micro_batch, length) + (size.at(rest, length) if rest else 0.0)
     return total + UPDATE_BYTES * trained + 2 * state
+
+
+def file_bytes(graph: Path, rows: int, length: int) -> float:
+    """Return the bytes that one run of the graph in a file moves."""
+    return graph_bytes(ir.load(graph).graph).at(rows, length)
 
 
 def graph_bytes(graph: ir.Graph) -> Size:

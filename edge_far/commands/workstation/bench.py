@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edge_far.bench.cases import ENGINES, PRECISIONS, method_named
+from edge_far.bench.cases import ENGINES, METHODS, PRECISIONS, method_named
 from edge_far.bench.work.geometries import GEOMETRIES
 from edge_far.commands.common import asked_threads
 from edge_far.console import Console
@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   edge-far bench                                         DistilBERT, 16 x 128 tokens: all engines, about 10 minutes
   edge-far bench --model minilm --length 64 --out bench  with bench.json, bench.md and bench.png
   edge-far bench --engines edge-far --methods full far-10 far-40 --precisions int8
+  edge-far bench --only "torch full * trained" "far-10 int8" "top-2-heads"
   edge-far bench --model bundle                          on a device
 
 Bundles are compiled into the folder for temporary files (TMPDIR): about 0.6 GB each for DistilBERT.
@@ -49,9 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rows.add_argument(
         "--methods",
         nargs="+",
-        default=["full", "far", "frozen-ffn"],
+        default=list(METHODS),
         metavar="METHOD",
-        help="full, far, far-R for R %%, frozen-ffn (default: full far frozen-ffn)",
+        help="full, far, far-R for R %%, frozen-ffn; on edge-far alone: head, top-K, and top-K-heads or far-heads with "
+        f"attention split by heads (default: {' '.join(METHODS)})",
+    )
+    rows.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="ROW",
+        help="of these rows, those with such words in their name, * for anything: 'torch full', 'top-* fill'",
     )
     rows.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), help="default: all")
     rows.add_argument(
@@ -59,7 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=PRECISIONS,
         default=["int8", "fp32-compact", "fp32"],
-        help="of edge-far's frozen weights (default: all but int8-weights)",
+        help="of edge-far's frozen weights; methods of edge-far alone take the first (default: all but int8-weights)",
+    )
+    rows.add_argument(
+        "--pooling", choices=("cls", "mean"), default="cls", help="of a geometry's classifier (default: %(default)s)"
     )
     rows.add_argument("--embeddings", choices=("frozen", "train"), default="frozen", help="default: %(default)s")
     rows.add_argument(
@@ -114,6 +126,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         seed=options.seed,
         optimizer=options.optimizer,
         step_graph=options.step_graph,
+        pooling=options.pooling,
+        only=tuple(options.only),
         device_python=options.device_python,
     )
     document = run_bench(settings, console)

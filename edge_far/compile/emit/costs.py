@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edge_far.bundles.manifest import OperatorCost, Polynomial
+from edge_far.bundles.manifest import ATTENTION, OperatorCost, Polynomial, is_product
 from edge_far.compile.graph.builder import constant_of
 from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, Dim, Size, dims_of, element_bytes
 
@@ -28,7 +28,6 @@ __all__ = ["MOVES_NOTHING", "NODE", "NodeCost", "graph_costs", "node_cost", "ope
 NODE = "node"
 MOVES_NOTHING = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Shape", "Size"}
 SELECTS = {"Gather", "GatherElements", "GatherND", "Slice"}
-ATTENTION = {"MultiHeadAttention", "Attention"}
 _LETTERS = {BATCH: "b", SEQUENCE: "s", TOKENS: "T"}
 # Constants this short say what an operator does (axes, scalars); longer ones are data.
 _LONGEST_SETTING = 8
@@ -61,7 +60,7 @@ def node_cost(node: ir.Node) -> NodeCost:
     rows: Size | None = None
     if node.op_type in ATTENTION:
         work, rows = _attention(node)
-    elif "MatMul" in node.op_type or node.op_type == "Gemm":
+    elif is_product(node.op_type):
         work, rows = _product(node)
     else:
         work = operator_bytes(node)

@@ -1,4 +1,4 @@
-"""How much processor this process may use: the cores it may run on, and the quota of its control groups.
+"""Which processor this is, and how much of it this process may use: its cores, and the quota of its control groups.
 
 A container or a service may be given half a core. More threads than the quota allows only wait for one another: with
 half a core, two threads took 2.3 times as long as one. Standard library only.
@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_far.device.board.cgroups import Group, groups_of
+from edge_far.device.board.kernel_files import read_text
 
-__all__ = ["CpuShare", "cpu_share"]
+__all__ = ["CpuShare", "cpu_name", "cpu_share"]
 
 _QUOTA_V2 = re.compile(r"([0-9]{1,18}) ([0-9]{1,18})")
 _NUMBER = re.compile(r"[0-9]{1,18}")
+# What a name may hold and still name no processor: its speed, or the emulator that hides it.
+_SAYS_NOTHING = re.compile(r"@.*|\b(?:QEMU|KVM|Virtual)\b.*|x86_64|aarch64|armv[0-9]\w*", re.IGNORECASE)
+# The fields that say which processor it is where its name does not: those of x86, then those of Arm.
+_IDENTITY = {
+    "cpu family": "family",
+    "model": "model",
+    "stepping": "stepping",
+    "CPU implementer": "implementer",
+    "CPU part": "part",
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,22 @@ def cpu_share(root: Path = Path("/")) -> CpuShare:
     quota = min(quotas, default=None)
     machine_cores = max(len(cores), os.cpu_count() or 1)
     return CpuShare(cores, machine_cores, quota if quota is not None and quota < len(cores) else None)
+
+
+def cpu_name(root: Path = Path("/")) -> str:
+    """Return the name of the processor, or of the board where Arm names that; family and model where it has no number.
+
+    A virtual machine's may be 'Intel(R) Xeon(R) Processor' on every generation.
+    """
+    fields: dict[str, str] = {}
+    for line in (read_text(root / "proc/cpuinfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    name = fields.get("model name") or fields.get("Model") or platform.machine()
+    if re.search(r"\d", _SAYS_NOTHING.sub("", name)):
+        return name
+    told = [f"{word} {fields[key]}" for key, word in _IDENTITY.items() if fields.get(key)]
+    return f"{name} ({', '.join(told)})" if told else name
 
 
 def _quota(group: Group) -> float | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import platform
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from typing import Any
 from edge_far.bundles.bundle import Bundle
 from edge_far.bundles.manifest import Manifest
 from edge_far.console import Console
-from edge_far.device.board.cpu import cpu_share
+from edge_far.device.board.cpu import cpu_name, cpu_share
 from edge_far.device.optimizers.registry import OPTIMIZERS
 from edge_far.errors import EdgeFarError
 from edge_far.process.children import child_environment, module_command
@@ -95,14 +94,7 @@ def calibrate(bundle: Bundle, threads: int, console: Console, room_mib: float) -
 
 def machine_name() -> str:
     """Return the processor's or the board's name, and the cores and the quota that this process may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    # x86 names the model of a core; Arm boards name themselves.
-    name = named.get("model name") or named.get("Model") or platform.machine()
-    return f"{name}, {cpu_share().text}"
+    return f"{cpu_name()}, {cpu_share().text}"
 
 
 def _fingerprint(manifest: Manifest) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_far.device.board.cpu import CpuShare, cpu_share
+from edge_far.device.board.cpu import CpuShare, cpu_name, cpu_share
 
 V2 = "0::/system.slice/edge-far.service\n"
 V1 = "4:cpu,cpuacct:/docker/x\n"
@@ -76,3 +76,34 @@ def test_cores_are_those_of_the_cpuset(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_threads_and_words(share: CpuShare, most: int, text: str) -> None:
     assert (share.most_threads, share.text) == (most, text)
     assert share.threads(1) == 1 and share.threads(64) == most
+
+
+X86 = "processor\t: 0\nvendor_id\t: X\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: {}\nstepping\t: 1\n\n"
+ARM = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\n\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        (X86.format("AMD EPYC 7B13"), "AMD EPYC 7B13"),
+        (X86.format("Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz"), "Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz"),
+        (X86.format("A Processor"), "A Processor (family 6, model 143, stepping 1)"),
+        (X86.format("A Xeon CPU @ 2.60GHz"), "A Xeon CPU @ 2.60GHz (family 6, model 143, stepping 1)"),
+        (
+            X86.format("QEMU Virtual CPU version 2.5+"),
+            "QEMU Virtual CPU version 2.5+ (family 6, model 143, stepping 1)",
+        ),
+        (X86.format("first 1") + X86.format("second 2").replace("143", "7"), "first 1"),
+        (f"{ARM}Model\t\t: Raspberry Pi 4 Model B Rev 1.4\n", "Raspberry Pi 4 Model B Rev 1.4"),
+    ],
+)
+def test_a_processor_is_named_by_numbers_where_its_name_says_nothing(tmp_path: Path, cpuinfo: str, name: str) -> None:
+    assert cpu_name(tree(tmp_path, V2, {"proc/cpuinfo": cpuinfo})) == name
+
+
+def test_a_processor_without_a_name_is_told_by_its_architecture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_far.device.board.cpu.platform.machine", lambda: "aarch64")
+    assert cpu_name(tmp_path) == "aarch64"
+    assert cpu_name(tree(tmp_path, V2, {"proc/cpuinfo": ARM})) == "aarch64 (implementer 0x41, part 0xd08)"
