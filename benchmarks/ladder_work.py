@@ -5,9 +5,10 @@
 Run with the workstation's environment; nothing is timed. FLOPs are those of products and attentions, whatever their
 precision; bytes are what operators read and write, and the optimiser's (AdamW, float32) share of an example. `step` is
 an example from the second epoch on, when the activations at the cut are there; `first` is one of the first epoch, with
-the prefix; `job` is the mean over four epochs. Full fine-tuning trains all, embeddings too, and computes all tokens in
-the last block, as PyTorch does. The other rungs keep a tenth of the FFN nodes and of the heads, in int8, twice: where
-the head reads the first token (cls), and where it needs all tokens of the last block, as their mean does (all).
+the prefix, which computes a text by itself; `job` is the mean over four epochs. Full fine-tuning trains all, embeddings
+too, and computes all tokens in the last block, as PyTorch does. The other rungs learn in a tenth of the FFN nodes and
+of the heads, at least one, in int8, twice: with the architecture's own head on the first token (cls), and with a head
+on the mean of all tokens (mean).
 """
 
 from __future__ import annotations
@@ -21,15 +22,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import torch
 
+from edge_far.bench.work.counts import graph_flops
 from edge_far.bench.work.geometries import GEOMETRIES
 from edge_far.bench.work.models import LABELS, make_config, make_model
 from edge_far.bench.work.task import random_batch
 from edge_far.bench.work.traffic import UPDATE_BYTES, graph_bytes
-from edge_far.compile.emit.costs import ATTENTION, node_cost
-from edge_far.compile.graph.sizes import Size
+from edge_far.compile.emit.costs import graph_costs
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs
 from edge_far.far.heads import attention_share
 from edge_far.far.method import cut_of, learning_modules, select_above_cut
@@ -44,12 +44,12 @@ SAMPLE_SHAPE = (2, 16)
 
 @dataclass(frozen=True)
 class Rung:
-    """One row: the method, whether attention is split by heads, and which tokens the last block computes."""
+    """One row: the method, whether attention is split by heads, and what the head reads: cls or mean."""
 
     name: str
     method: str
     heads: bool
-    first_token_only: bool
+    pooling: str
 
     @property
     def full(self) -> bool:
@@ -68,8 +68,8 @@ class Work:
     trained: int
 
 
-RUNGS = [Rung("full", "full", heads=False, first_token_only=False)] + [
-    Rung(f"{name}, {'cls' if first else 'all'}", method, heads, first)
+RUNGS = [Rung("full", "full", heads=False, pooling="cls")] + [
+    Rung(f"{name}, {pooling}", method, heads, pooling)
     for name, method, heads in (
         ("far", "far", False),
         ("far, heads", "far", True),
@@ -77,8 +77,7 @@ RUNGS = [Rung("full", "full", heads=False, first_token_only=False)] + [
         ("top-1, heads", "top-1", True),
         ("head", "head", False),
     )
-    for first in (True, False)
-    if first or method != "head"  # where the head alone learns, no block is in the step
+    for pooling in ("cls", "mean")
 ]
 
 
@@ -101,11 +100,15 @@ def main() -> int:
 
 def count_rungs(geometry: str, batch: int, length: int) -> dict[str, Work]:
     """Return the work of every rung on a geometry with random weights, by name."""
-    model = make_model(make_config(geometry, dropout=False), attention="eager", seed=SEED)
+    config = make_config(geometry, dropout=False)
+    models = {
+        pooling: make_model(config, attention="eager", seed=SEED, pooling=pooling)
+        for pooling in sorted({rung.pooling for rung in RUNGS})
+    }
     found = {}
     for rung in RUNGS:
         print(f"{geometry}: {rung.name}", file=sys.stderr, flush=True)
-        found[rung.name] = count(copy.deepcopy(model), rung, batch, length)
+        found[rung.name] = count(copy.deepcopy(models[rung.pooling]), rung, batch, length)
     return found
 
 
@@ -121,7 +124,7 @@ def count(model: torch.nn.Module, rung: Rung, batch: int, length: int) -> Work:
         "fp32" if rung.full else "int8",
         dropout=False,
         max_positions=model.config.max_position_embeddings,
-        first_token_only=rung.first_token_only,
+        first_token_only=not rung.full,
         cut_before=tuple(learning_modules(model, cut, list(trained))) if cut else (),
     )
     sample = [random_batch(np.random.default_rng(SEED), SAMPLE_SHAPE, model.config.vocab_size, LABELS)]
@@ -130,22 +133,12 @@ def count(model: torch.nn.Module, rung: Rung, batch: int, length: int) -> Work:
     optimizer = (UPDATE_BYTES + 2 * STATE_BYTES) * size / batch
     step, prefix = graphs.step.graph, graphs.prefix.graph if graphs.prefix is not None else None
     return Work(
-        step_flops=graph_flops(step).at(batch, length) / batch,
+        step_flops=graph_flops(graph_costs(step), batch, length) / batch,
         step_bytes=graph_bytes(step).at(batch, length) / batch + optimizer,
-        prefix_flops=0.0 if prefix is None else graph_flops(prefix).at(batch, length) / batch,
-        prefix_bytes=0.0 if prefix is None else graph_bytes(prefix).at(batch, length) / batch,
+        prefix_flops=0.0 if prefix is None else graph_flops(graph_costs(prefix), 1, length),
+        prefix_bytes=0.0 if prefix is None else graph_bytes(prefix).at(1, length),
         trained=size,
     )
-
-
-def graph_flops(graph: ir.Graph) -> Size:
-    """Return the floating-point (or integer) operations of a graph's products and attentions."""
-    total = Size({})
-    for node in graph:
-        if node.op_type in ATTENTION or "MatMul" in node.op_type or node.op_type == "Gemm":
-            work = node_cost(node).work
-            total = total + (work if work is not None else Size({}))
-    return total
 
 
 def relative(geometry: str, found: Mapping[str, Work]) -> Iterator[dict[str, Any]]:
