@@ -21,7 +21,7 @@ from edge_far.process.privacy import keep_caches_together
 from edge_far.storage import check_output
 
 EXAMPLES = """examples:
-  edge-far bench                                         DistilBERT, 16 x 128 tokens: all engines, about 10 minutes
+  edge-far bench                                         DistilBERT, 16 x 128 tokens: all engines, about 15 minutes
   edge-far bench --model minilm --length 64 --out bench  with bench.json, bench.md and bench.png
   edge-far bench --engines edge-far --methods full far-10 far-40 --precisions int8
   edge-far bench --only "torch full * trained" "far-10 int8" "top-2-heads"
