@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -27,6 +28,7 @@ __all__ = [
     "Prefix",
     "ProbedOperator",
     "SelectionInfo",
+    "bounds_of",
     "is_product",
 ]
 
@@ -96,6 +98,14 @@ class Defaults:
     seed: Annotated[int, Within(0, 2**63 - 1)]
     max_seq_len: Annotated[int, Within(8, 4096)]
     dropout: bool
+
+
+def bounds_of(setting: str) -> Within:
+    """Return the bounds of a field of Defaults that is a number."""
+    hint = typing.get_type_hints(Defaults, include_extras=True)[setting]
+    bounds = typing.get_args(hint)[1]
+    assert isinstance(bounds, Within)
+    return bounds
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,57 @@
-"""Arguments that are texts, not paths: UTF-8 whatever the locale says. Imports nothing but the shared floor."""
+"""Arguments with bounds or an encoding, refused when the command line is read; imports nothing but the shared floor."""
 
 from __future__ import annotations
 
+import argparse
 import os
+from typing import Any
 
-from edge_far.errors import DataError
+from edge_far.bundles.manifest import bounds_of
+from edge_far.errors import ConfigError, DataError, EdgeFarError
+from edge_far.json_file import Within
 
-__all__ = ["text_argument"]
+__all__ = ["LARGEST", "SEEDS", "AtLeast", "Number", "text_argument"]
+
+LARGEST = 2**63 - 1
+SHOWN_CHARACTERS = 40
+
+
+class AtLeast(Within):
+    """A bound below; above, what 64 bits hold."""
+
+    def __init__(self, low: int) -> None:
+        super().__init__(low, LARGEST)
+
+
+SEEDS = bounds_of("seed")
+
+
+class Number(argparse.Action):
+    """Stores a number that lies within bounds; any other is refused before a file is opened.
+
+    `refusal` is the class of error, ConfigError (78) unless said; `unit` follows the bounds in its message.
+    """
+
+    def __init__(
+        self, *words: Any, within: Within, refusal: type[EdgeFarError] = ConfigError, unit: str = "", **settings: Any
+    ) -> None:
+        super().__init__(*words, **settings)
+        self.within, self.refusal, self.unit = within, refusal, unit
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store the number; raises `refusal`."""
+        if not self.within.low <= values <= self.within.high:  # so NaN is refused as well
+            where = self.option_strings[0] if self.option_strings else self.dest
+            raise self.refusal(f"must be {self._bounds(values)}, not {_shown(values)}", where=where)
+        setattr(namespace, self.dest, values)
+
+    def _bounds(self, value: float) -> str:
+        low, high = self.within.low, self.within.high
+        if isinstance(self.within, AtLeast):
+            return f"at most {high}" if value > high else f"at least {low}"
+        return f"from {_shown(low)} to {_shown(high)}{self.unit}"
 
 
 def text_argument(word: str) -> str:
@@ -20,3 +65,8 @@ def text_argument(word: str) -> str:
         return os.fsencode(word).decode()
     except UnicodeError as error:
         raise DataError("a text is not UTF-8", where="TEXT", hint="check the terminal's encoding") from error
+
+
+def _shown(value: float) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"

@@ -10,9 +10,10 @@ import numpy as np
 
 from edge_far.bundles.arrays import read_learners
 from edge_far.bundles.bundle import Bundle
+from edge_far.commands.arguments import Number
 from edge_far.console import Console
 from edge_far.errors import BundleError, ConfigError, DataError, InputMissing
-from edge_far.json_file import Damaged, read_document
+from edge_far.json_file import Damaged, Within, read_document
 from edge_far.profile.document import Profile, built_in, load_profile
 from edge_far.profile.run_sections import Training
 from edge_far.profile.schema import settings_of
@@ -28,7 +29,7 @@ __all__ = [
     "add_optimizer_argument",
     "add_probe_argument",
     "add_profile_arguments",
-    "asked_threads",
+    "add_threads_argument",
     "budget_of",
     "encode_file",
     "encoder_for",
@@ -40,18 +41,28 @@ __all__ = [
 ]
 
 
-MAX_THREADS = 1024
-
-
 def add_profile_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare --profile and --threads."""
     parser.add_argument("--profile", help="device profile: a name or a YAML file (default: the bundle's)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads instead of the profile's")
+    add_threads_argument(parser, "threads instead of the profile's")
+
+
+def add_threads_argument(parser: argparse.ArgumentParser, help: str) -> None:
+    """Declare --threads."""
+    parser.add_argument("--threads", action=Number, type=int, within=Within(1, 1024), metavar="N", help=help)
 
 
 def add_budget_argument(parser: argparse.ArgumentParser) -> None:
     """Declare --budget-mib."""
-    parser.add_argument("--budget-mib", type=int, metavar="MIB", help="memory budget instead of the profile's")
+    parser.add_argument(
+        "--budget-mib",
+        action=Number,
+        type=int,
+        within=Within(1, 1 << 20),
+        unit=" MiB",
+        metavar="MIB",
+        help="memory budget instead of the profile's",
+    )
 
 
 def add_optimizer_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -99,20 +110,8 @@ def profile_for(options: argparse.Namespace, bundle: Bundle) -> Profile:
 
 
 def budget_of(options: argparse.Namespace, profile: Profile) -> float:
-    """Return the memory budget in MiB; raises ConfigError for an absurd one."""
-    if options.budget_mib is None:
-        return float(profile.memory.budget_mib)
-    if not 1 <= options.budget_mib <= 1 << 20:
-        raise ConfigError(f"must be from 1 to {1 << 20} MiB, not {options.budget_mib}", where="--budget-mib")
-    return float(options.budget_mib)
-
-
-def asked_threads(options: argparse.Namespace) -> int | None:
-    """Return --threads, None where it was not given; raises ConfigError (78) for an absurd number."""
-    threads: int | None = options.threads
-    if threads is not None and not 1 <= threads <= MAX_THREADS:
-        raise ConfigError(f"must be from 1 to {MAX_THREADS}, not {threads}", where="--threads")
-    return threads
+    """Return the memory budget in MiB: as asked, or the profile's."""
+    return float(profile.memory.budget_mib if options.budget_mib is None else options.budget_mib)
 
 
 def threads_of(options: argparse.Namespace, profile: Profile | None, console: Console) -> int:
@@ -120,7 +119,8 @@ def threads_of(options: argparse.Namespace, profile: Profile | None, console: Co
     from edge_far.device.board.cpu import cpu_share
 
     share = cpu_share()
-    if (asked := asked_threads(options)) is not None:
+    asked: int | None = options.threads
+    if asked is not None:
         if share.quota is not None and asked > share.most_threads:
             console.warn(f"{asked} threads are slower than {share.most_threads} here: {share.quota_text}")
         return asked

@@ -22,7 +22,7 @@ from edge_far.far.select import Selection, select_learners
 
 __all__ = ["cut_of", "is_method", "learning_modules", "select_above_cut"]
 
-_TOP = re.compile(r"top-([1-9]\d*)")
+_TOP = re.compile(r"top-([1-9][0-9]{0,3})")
 
 
 def is_method(name: str) -> bool:

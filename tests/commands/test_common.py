@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from edge_far.commands.common import threads_of
+from edge_far.commands.common import add_profile_arguments, threads_of
 from edge_far.console import Console
 from edge_far.device.board.cpu import CpuShare
 from edge_far.errors import ConfigError
@@ -42,7 +42,9 @@ def test_threads(
 
 
 def test_without_a_profile_one_thread_and_absurd_numbers_are_refused() -> None:
-    assert threads_of(argparse.Namespace(threads=None), None, Console()) == 1
+    parser = argparse.ArgumentParser()
+    add_profile_arguments(parser)
+    assert threads_of(parser.parse_args([]), None, Console()) == 1
     for number in (0, -1, 99999):
         with pytest.raises(ConfigError, match="must be from 1 to 1024"):
-            threads_of(argparse.Namespace(threads=number), None, Console())
+            parser.parse_args(["--threads", str(number)])

@@ -12,9 +12,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from edge_far.commands.arguments import Number
 from edge_far.console import Console
 from edge_far.daemon.state import DEFAULT_STATE
-from edge_far.errors import ConfigError, Deferred, UsageError
+from edge_far.errors import Deferred, UsageError
+from edge_far.json_file import Within
 
 EXAMPLES = """examples:
   edge-far daemon --once --state state --profile rpi4-2gb --bundle bundle
@@ -57,10 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: EDGE_FAR_BASE)",
     )
     parser.add_argument(
-        "--interval-minutes", type=float, default=10.0, metavar="M", help="without --once (default: %(default)s)"
+        "--interval-minutes",
+        action=Number,
+        type=float,
+        within=Within(0.001, 1440),
+        default=10.0,
+        metavar="M",
+        help="without --once (default: %(default)s)",
     )
     parser.add_argument("--sensors-root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
-    parser.add_argument("--stall-seconds", type=float, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--stall-seconds", action=Number, type=float, within=Within(0.1, 86_400), help=argparse.SUPPRESS
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -70,8 +80,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     if options.bundle is None:
         raise UsageError("no bundle", where="--bundle", hint="name the factory bundle, or set EDGE_FAR_BUNDLE")
-    if not 0 < options.interval_minutes <= 1440:
-        raise ConfigError("must be above 0 and at most 1440", where="--interval-minutes")
     settings = ServiceSettings(
         state=options.state,
         bundle=Path(options.bundle),

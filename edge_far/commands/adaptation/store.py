@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from edge_far.commands.arguments import AtLeast, Number
 from edge_far.console import Console
 from edge_far.daemon.state import DEFAULT_STATE, StateDirectory
 from edge_far.quoting import one_line, quoted, shown
@@ -20,7 +21,15 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far store`."""
     parser.add_argument("what", choices=("quarantine", "predictions", "bring-back"))
-    parser.add_argument("--limit", type=int, default=100, metavar="N", help="show at most N (default: %(default)s)")
+    parser.add_argument(
+        "--limit",
+        action=Number,
+        type=int,
+        within=AtLeast(1),
+        default=100,
+        metavar="N",
+        help="show at most N (default: %(default)s)",
+    )
     parser.add_argument(
         "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="the daemon's (default: %(default)s)"
     )

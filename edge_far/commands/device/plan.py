@@ -9,6 +9,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from edge_far.bundles.manifest import bounds_of
+from edge_far.commands.arguments import Number
 from edge_far.commands.common import (
     add_budget_argument,
     add_optimizer_argument,
@@ -34,9 +36,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
     parser.add_argument("--train", type=Path, metavar="FILE", help="plan for the lengths of this data")
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="examples an optimiser step (default: the bundle's)"
+        "--batch-size",
+        action=Number,
+        type=int,
+        within=bounds_of("batch_size"),
+        metavar="N",
+        help="examples an optimiser step (default: the bundle's)",
     )
-    parser.add_argument("--max-seq-len", type=int, metavar="N", help="cut texts to N tokens")
+    parser.add_argument(
+        "--max-seq-len",
+        action=Number,
+        type=int,
+        within=bounds_of("max_seq_len"),
+        metavar="N",
+        help="cut texts to N tokens",
+    )
     add_optimizer_argument(parser)
     add_probe_argument(parser)
     add_profile_arguments(parser)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_far.commands.arguments import text_argument
+from edge_far.bundles.manifest import bounds_of
+from edge_far.commands.arguments import AtLeast, Number, text_argument
 from edge_far.commands.common import (
     add_profile_arguments,
     encoder_for,
@@ -36,7 +37,6 @@ EXAMPLES = """examples:
 
 TOLD_CHARACTERS = 4096  # of a longer text the answer holds the beginning: all texts together need not fit the memory
 NO_ANSWER = {"label": None, "probability": None}  # of a blank text
-MAX_TOKENS = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,10 +57,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
     parser.add_argument("--data", type=Path, metavar="FILE", help="data file; labels in it are not needed")
-    parser.add_argument("--top", type=int, default=1, metavar="N", help="the N likeliest labels (default: %(default)s)")
+    parser.add_argument(
+        "--top",
+        action=Number,
+        type=int,
+        within=AtLeast(1),
+        refusal=UsageError,
+        default=1,
+        metavar="N",
+        help="the N likeliest labels (default: %(default)s)",
+    )
     parser.add_argument(
         "--max-seq-len",
+        action=Number,
         type=int,
+        within=bounds_of("max_seq_len"),
+        refusal=UsageError,
         metavar="N",
         help="cut texts to N tokens (default: what the model was trained on)",
     )
@@ -77,10 +89,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if bool(options.text) == bool(options.data):
         problem = "texts and --data are two sources" if options.text else "no text to classify"
         raise UsageError(problem, hint='give texts, - for standard input, or --data FILE: predict BUNDLE "a text"')
-    if options.top < 1:
-        raise UsageError(f"must be at least 1, not {options.top}", where="--top")
-    if options.max_seq_len is not None and not 8 <= options.max_seq_len <= MAX_TOKENS:
-        raise UsageError(f"must be from 8 to {MAX_TOKENS}, not {options.max_seq_len}", where="--max-seq-len")
     use_one_heap()
     model, encoder, labels = _load(options, console)
     told: list[str] = []

@@ -11,6 +11,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_far.bundles.manifest import bounds_of
+from edge_far.commands.arguments import SEEDS, AtLeast, Number
 from edge_far.commands.common import (
     add_budget_argument,
     add_optimizer_argument,
@@ -21,7 +23,8 @@ from edge_far.commands.common import (
     threads_of,
 )
 from edge_far.console import Console
-from edge_far.errors import ConfigError, DataError, OutputExists
+from edge_far.errors import DataError, OutputExists
+from edge_far.json_file import Within
 
 if TYPE_CHECKING:  # imported where needed, so that --help and bad options answer at once
     from edge_far.bundles.bundle import Bundle
@@ -39,6 +42,8 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far train`."""
+    from edge_far.device.run.settings import STEPS
+
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
     parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="labelled data: .jsonl, .csv or .tsv")
     parser.add_argument(
@@ -62,13 +67,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile_arguments(parser)
     add_budget_argument(parser)
     settings = parser.add_argument_group("training (defaults travel with the bundle)")
-    settings.add_argument("--epochs", type=int, metavar="N")
-    settings.add_argument("--batch-size", type=int, metavar="N", help="examples an optimiser step")
-    settings.add_argument("--learning-rate", type=float, metavar="RATE")
+    settings.add_argument("--epochs", action=Number, type=int, within=bounds_of("epochs"), metavar="N")
+    settings.add_argument(
+        "--batch-size",
+        action=Number,
+        type=int,
+        within=bounds_of("batch_size"),
+        metavar="N",
+        help="examples an optimiser step",
+    )
+    settings.add_argument(
+        "--learning-rate", action=Number, type=float, within=bounds_of("learning_rate"), metavar="RATE"
+    )
     add_optimizer_argument(settings)
-    settings.add_argument("--seed", type=int, metavar="N")
-    settings.add_argument("--max-seq-len", type=int, metavar="N", help="cut texts to N tokens: less memory")
-    settings.add_argument("--max-steps", type=int, metavar="N", help="stop after N optimiser steps")
+    settings.add_argument("--seed", action=Number, type=int, within=SEEDS, metavar="N")
+    settings.add_argument(
+        "--max-seq-len",
+        action=Number,
+        type=int,
+        within=bounds_of("max_seq_len"),
+        metavar="N",
+        help="cut texts to N tokens: less memory",
+    )
+    settings.add_argument(
+        "--max-steps", action=Number, type=int, within=STEPS, metavar="N", help="stop after N optimiser steps"
+    )
     settings.add_argument("--no-dropout", action="store_true")
     machine = parser.add_argument_group("machine")
     machine.add_argument(
@@ -78,10 +101,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: auto, which is portable",
     )
     add_probe_argument(machine)
-    machine.add_argument("--micro-batch", type=int, metavar="N", help="at most N examples at a time")
+    machine.add_argument(
+        "--micro-batch", action=Number, type=int, within=AtLeast(1), metavar="N", help="at most N examples at a time"
+    )
     machine.add_argument(
         "--checkpoint-minutes",
+        action=Number,
         type=float,
+        within=Within(0.01, 10_000),
         default=5.0,
         metavar="M",
         help="default: %(default)s, and after each epoch",
@@ -94,7 +121,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "profile bounds it)",
     )
     machine.add_argument("--cache-exclusive", action="store_true", help="keep in it what belongs to this run's texts")
-    machine.add_argument("--checkpoint-steps", type=int, metavar="N", help="checkpoint every N steps instead")
+    machine.add_argument(
+        "--checkpoint-steps",
+        action=Number,
+        type=int,
+        within=AtLeast(1),
+        metavar="N",
+        help="checkpoint every N steps instead",
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -104,7 +138,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.device.run.settings import resolve_settings
     from edge_far.device.run.signals import StopRequest
 
-    _check_machine_options(options)
     bundle = open_bundle(options.bundle)
     profile = profile_for(options, bundle)
     settings = resolve_settings(bundle, _wishes(options, profile))
@@ -126,17 +159,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
         job = Job(options, console, bundle, profile, directory, wanted, known)
         return {"run": str(options.out), **train(job, stop)}
-
-
-def _check_machine_options(options: argparse.Namespace) -> None:
-    for name in ("micro_batch", "checkpoint_steps"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"must be at least 1, not {value}", where=f"--{name.replace('_', '-')}")
-    if not 0.01 <= options.checkpoint_minutes <= 10_000:
-        raise ConfigError(
-            f"must be from 0.01 to 10000, not {options.checkpoint_minutes:g}", where="--checkpoint-minutes"
-        )
 
 
 def _known_record(options: argparse.Namespace, directory: RunDirectory) -> RunRecord | None:

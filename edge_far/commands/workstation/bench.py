@@ -13,10 +13,12 @@ from typing import Any
 
 from edge_far.bench.cases import ENGINES, METHODS, PRECISIONS, method_named
 from edge_far.bench.work.geometries import GEOMETRIES
-from edge_far.commands.common import asked_threads
+from edge_far.commands.arguments import SEEDS, Number
+from edge_far.commands.common import add_threads_argument
 from edge_far.console import Console
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS
 from edge_far.errors import ConfigError, InputMissing, Unavailable, UsageError
+from edge_far.json_file import Within
 from edge_far.process.privacy import keep_caches_together
 from edge_far.storage import check_output
 
@@ -31,6 +33,7 @@ Bundles are compiled into the folder for temporary files (TMPDIR): about 0.6 GB 
 """
 
 LARGEST_OPTION = 4096
+COUNTS = Within(1, LARGEST_OPTION)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help=f"{', '.join(GEOMETRIES)}, a directory with a config.json, or a bundle (default: %(default)s)",
     )
-    parser.add_argument("--batch", type=int, default=16, metavar="N", help="examples a step (default: %(default)s)")
-    parser.add_argument("--micro-batch", type=int, metavar="N", help="examples at a time (default: the whole batch)")
-    parser.add_argument("--length", type=int, default=128, metavar="N", help="tokens (default: %(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: one a core, as far as a quota allows")
+    _add_number(parser, "batch", COUNTS, 16, "examples a step (default: %(default)s)")
+    _add_number(parser, "micro-batch", COUNTS, None, "examples at a time (default: the whole batch)")
+    _add_number(parser, "length", Within(8, LARGEST_OPTION), 128, "tokens, a multiple of 8 (default: %(default)s)")
+    add_threads_argument(parser, "default: one a core, as far as a quota allows")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--retention", type=float, default=0.1, help="share of learners of 'far' (default: %(default)s)")
     rows.add_argument(
@@ -88,10 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     rows.add_argument("--dropout", action="store_true", help="train with the model's dropout")
     measuring = parser.add_argument_group("measuring")
-    measuring.add_argument("--steps", type=int, default=5, metavar="N", help="measured steps (default: %(default)s)")
-    measuring.add_argument("--warmup", type=int, default=2, metavar="N", help="steps before (default: %(default)s)")
-    measuring.add_argument("--rounds", type=int, default=2, metavar="N", help="processes a row (default: %(default)s)")
-    measuring.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    _add_number(measuring, "steps", COUNTS, 5, "measured steps (default: %(default)s)")
+    _add_number(measuring, "warmup", Within(0, LARGEST_OPTION), 2, "steps before (default: %(default)s)")
+    _add_number(measuring, "rounds", COUNTS, 2, "processes a row (default: %(default)s)")
+    _add_number(measuring, "seed", SEEDS, 0, "default: %(default)s")
     measuring.add_argument(
         "--device-python",
         type=Path,
@@ -101,12 +104,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="new directory for bench.json, bench.md and bench.png")
 
 
+def _add_number(group: argparse._ActionsContainer, name: str, within: Within, default: int | None, help: str) -> None:
+    group.add_argument(
+        f"--{name}",
+        action=Number,
+        type=int,
+        within=within,
+        refusal=UsageError,
+        default=default,
+        metavar="N",
+        help=help,
+    )
+
+
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Measure; the document holds the set-up, `machine`, `rows`, `ratios` and `left_out`."""
+    _check(options)
     from edge_far.bench.pipeline import Settings, run_bench
     from edge_far.device.board.cpu import cpu_share
 
-    _check(options)
     keep_caches_together()
     retention = options.retention
     settings = Settings(
@@ -114,7 +130,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         batch=options.batch,
         micro_batch=min(options.micro_batch or options.batch, options.batch),
         length=options.length,
-        threads=asked_threads(options) or cpu_share().most_threads,
+        threads=options.threads or cpu_share().most_threads,
         methods=tuple(method_named(name, retention) for name in options.methods),
         engines=tuple(options.engines),
         precisions=tuple(options.precisions),
@@ -148,16 +164,8 @@ def render(document: dict[str, Any]) -> str:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what cannot be measured before minutes are spent."""
-    for name, least in (("batch", 1), ("micro_batch", 1), ("steps", 1), ("warmup", 0), ("rounds", 1)):
-        value = getattr(options, name)
-        if value is not None and not least <= value <= LARGEST_OPTION:
-            raise UsageError(
-                f"must be from {least} to {LARGEST_OPTION}, not {value}", where=f"--{name.replace('_', '-')}"
-            )
-    if not 8 <= options.length <= LARGEST_OPTION or options.length % 8:
-        raise UsageError(f"must be a multiple of 8 from 8 on, not {options.length}", where="--length")
-    if options.seed < 0:
-        raise UsageError(f"must not be negative, not {options.seed}", where="--seed")
+    if options.length % 8:
+        raise UsageError(f"must be a multiple of 8, not {options.length}", where="--length")
     if not 0 < options.retention < 1:
         raise ConfigError(
             f"must lie between 0 and 1, not {options.retention}",

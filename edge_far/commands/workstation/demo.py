@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_far.commands.arguments import SEEDS, Number
 from edge_far.console import Console
 from edge_far.demo.generate import INTENTS, generate
 from edge_far.errors import Unavailable
@@ -29,7 +30,15 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `edge-far demo`."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new or empty directory")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another data set (default: 0)")
+    parser.add_argument(
+        "--seed",
+        action=Number,
+        type=int,
+        within=SEEDS,
+        default=0,
+        metavar="N",
+        help="another seed, another data set (default: 0)",
+    )
     parser.add_argument("--baseline", action="store_true", help="train a bag-of-words classifier as well")
 
 

@@ -11,8 +11,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from edge_far.bundles.manifest import bounds_of
+from edge_far.commands.arguments import SEEDS, Number
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable
+from edge_far.json_file import Within
 from edge_far.process.privacy import keep_caches_together
 from edge_far.profile.run_sections import Compute
 from edge_far.profile.schema import settings_of
@@ -22,6 +25,8 @@ EXAMPLES = """examples:
   edge-far export --model ./all-MiniLM-L6-v2 --train train.jsonl --method top-2 --out bundle
   edge-far export --model distilbert-base-uncased --train train.csv --profile rpi4-2gb --retention 0.4 --out bundle
 """
+
+SHARE = Within(0, 1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     far = parser.add_argument_group("FAR")
     far.add_argument(
-        "--retention", type=float, help="share of FFN nodes that learn (default: 0.1, with --method full 1)"
+        "--retention",
+        action=Number,
+        type=float,
+        within=SHARE,
+        help="share of FFN nodes that learn (default: 0.1, with --method full 1)",
     )
     far.add_argument(
         "--attention",
@@ -61,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     far.add_argument(
         "--attention-retention",
+        action=Number,
         type=float,
+        within=SHARE,
         metavar="SHARE",
         help="share of attention heads that learn (default: as of FFN nodes, at least one head)",
     )
@@ -73,7 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     far.add_argument(
         "--priming",
+        action=Number,
         type=float,
+        within=SHARE,
         default=0.01,
         metavar="SHARE",
         help="share of the planned steps to prime for, at least 50 steps (default: %(default)s)",
@@ -92,22 +105,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="storage and products of the non-learners, as in `edge-far profiles sample` (default: the profile's)",
     )
     compiler.add_argument(
-        "--max-seq-len", type=int, metavar="N", help="longest text in tokens (default: the profile's)"
+        "--max-seq-len",
+        action=Number,
+        type=int,
+        within=bounds_of("max_seq_len"),
+        metavar="N",
+        help="longest text in tokens (default: the profile's)",
     )
     compiler.add_argument("--no-dropout", action="store_true", help="train without dropout")
     compiler.add_argument("--no-ort", action="store_true", help="leave out the onnxruntime-training artifacts")
     compiler.add_argument(
         "--reserve-labels",
+        action=Number,
         type=int,
+        within=Within(0, 10_000),
         default=0,
         metavar="N",
         help="output slots for labels unseen today (default: %(default)s)",
     )
     training = parser.add_argument_group("training settings that travel with the bundle")
-    training.add_argument("--learning-rate", type=float, help="default: 3e-4, or 1e-4 for models wider than 512")
-    training.add_argument("--epochs", type=int, default=4, help="default: %(default)s")
-    training.add_argument("--batch-size", type=int, help="examples a step (default: the profile's)")
-    training.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    training.add_argument(
+        "--learning-rate",
+        action=Number,
+        type=float,
+        within=bounds_of("learning_rate"),
+        help="default: 3e-4, or 1e-4 for models wider than 512",
+    )
+    training.add_argument(
+        "--epochs", action=Number, type=int, within=bounds_of("epochs"), default=4, help="default: %(default)s"
+    )
+    training.add_argument(
+        "--batch-size",
+        action=Number,
+        type=int,
+        within=bounds_of("batch_size"),
+        help="examples a step (default: the profile's)",
+    )
+    training.add_argument("--seed", action=Number, type=int, within=SEEDS, default=0, help="default: %(default)s")
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -128,8 +162,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             hint="pip install 'edge-far[host]'",
         ) from error
     full = options.method == "full"
-    if full and (options.retention not in (None, 1) or options.embeddings == "frozen"):
-        raise ConfigError("full trains everything", where="--method", hint="use --method far with these options")
     length = options.max_seq_len or profile.training.max_seq_len
     settings = ExportSettings(
         model=options.model,
@@ -159,19 +191,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    limits = (
-        ("retention", options.retention, 0, 1),
-        ("attention-retention", options.attention_retention, 0, 1),
-        ("priming", options.priming, 0, 1),
-        ("max-seq-len", options.max_seq_len, 8, 4096),
-        ("epochs", options.epochs, 1, 10_000),
-        ("batch-size", options.batch_size, 1, 65_536),
-        ("reserve-labels", options.reserve_labels, 0, 10_000),
-        ("learning-rate", options.learning_rate, 1e-8, 1),
-    )
-    for name, value, low, high in limits:
-        if value is not None and not low <= value <= high:
-            raise ConfigError(f"must be from {low} to {high}, not {value}", where=f"--{name}")
+    """Refuse options that contradict each other, and a name that no package can read."""
     try:
         options.model.encode()
     except UnicodeEncodeError as error:
@@ -179,6 +199,8 @@ def _check(options: argparse.Namespace) -> None:
         raise Unavailable(
             "the workstation's packages read names in UTF-8 only", where=options.model, hint=hint
         ) from error
+    if options.method == "full" and (options.retention not in (None, 1) or options.embeddings == "frozen"):
+        raise ConfigError("full trains everything", where="--method", hint="use --method far with these options")
     if options.attention_retention is not None and options.attention != "heads":
         raise ConfigError("attention learns whole", where="--attention-retention", hint="add --attention heads")
 

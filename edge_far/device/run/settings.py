@@ -8,28 +8,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import bounds_of
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER, OPTIMIZERS
 from edge_far.device.planning.plan import Choice, Plan
 from edge_far.errors import ConfigError, InputMissing
 from edge_far.json_file import Count, Damaged, Within, read_document
 from edge_far.storage import write_json
 
-__all__ = ["RunRecord", "TrainSettings", "load_record", "resolve_settings", "store_record"]
+__all__ = ["STEPS", "RunRecord", "TrainSettings", "load_record", "resolve_settings", "store_record"]
 
 LENGTH = re.compile(r"[1-9][0-9]{0,5}")  # a padded length, as the name of a key
 _SAME_COMMAND = "repeat the first command with --resume, or start a new run in another directory"
 
-_BOUNDS: dict[str, tuple[float, float]] = {
-    "epochs": (1, 10_000),
-    "batch_size": (1, 65_536),
-    "learning_rate": (1e-8, 1.0),
-    "warmup_fraction": (0.0, 1.0),
-    "weight_decay": (0.0, 1.0),
-    "clip_norm": (1e-6, 1e6),
-    "seed": (0, 2**63 - 1),
-    "max_seq_len": (8, 4096),
-    "max_steps": (1, 10**9),
-}
+STEPS = Within(1, 10**9)  # of --max-steps
+_NUMBERS = (
+    *("epochs", "batch_size", "learning_rate", "warmup_fraction", "weight_decay"),
+    *("clip_norm", "seed", "max_seq_len"),
+)
+_BOUNDS = {name: bounds_of(name) for name in _NUMBERS} | {"max_steps": STEPS}
 
 
 @dataclass(frozen=True)
@@ -118,10 +114,10 @@ def resolve_settings(bundle: Bundle, wishes: dict[str, Any]) -> TrainSettings:
         "optimizer": DEFAULT_OPTIMIZER,
     }
     values |= {name: value for name, value in wishes.items() if value is not None}
-    for name, (low, high) in _BOUNDS.items():
+    for name, bounds in _BOUNDS.items():
         value = values[name]
-        if value is not None and not low <= value <= high:
-            raise ConfigError(f"must be from {low:g} to {high:g}, not {value:g}", where=_option(name))
+        if value is not None and not bounds.low <= value <= bounds.high:
+            raise ConfigError(f"must be from {bounds.low:g} to {bounds.high:g}, not {value:g}", where=_option(name))
     if values["max_seq_len"] > defaults.max_seq_len:
         raise ConfigError(
             f"the bundle reads at most {defaults.max_seq_len} tokens, not {values['max_seq_len']}",

@@ -84,6 +84,7 @@ def test_without_torch_nothing_can_be_compiled(
         (["--length", "12"], 64, "multiple of 8"),
         (["--batch", "0"], 64, "--batch"),
         (["--rounds", "0"], 64, "--rounds"),
+        (["--seed", str(2**63)], 64, "--seed"),
         (["--methods", "half"], 64, "unknown method"),
         (["--model", "tiny", "--methods", "head", "--engines", "torch"], 64, "only edge-far has head"),
         (["--model", "tiny", "--only", "nothing"], 64, "no row is called 'nothing'"),
