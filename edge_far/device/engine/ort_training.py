@@ -26,6 +26,7 @@ __all__ = ["OrtTrainingBackend", "available"]
 
 FILES = ("ort/training_model.onnx", "ort/eval_model.onnx", "ort/checkpoint")
 HINT = "use --backend portable"
+ITS_OWN_WORDS = "[ONNXRuntimeError]"
 
 
 def available(bundle: Bundle) -> str | None:
@@ -126,7 +127,7 @@ def _load(paths: list[Path], threads: int) -> tuple[Any, Any]:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # patterns are kept for every shape
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and told in one line
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     training, evaluation, checkpoint = paths
     state = CheckpointState.load_checkpoint(checkpoint)
@@ -143,11 +144,14 @@ def _seed(key: DropoutKey) -> None:
 
 @contextmanager
 def _engine_errors(where: str) -> Iterator[None]:
+    """Turn what the engine raises into MemoryError, or BundleError where its graphs do not do."""
     try:
         yield
-    except EdgeFarError:
+    except (EdgeFarError, MemoryError):
         raise
     except Exception as error:  # the engine's exceptions share no useful base class
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
-        raise EdgeFarError(f"onnxruntime-training failed: {reason}", where=where, hint=HINT) from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason[max(reason.find(ITS_OWN_WORDS), 0) :]  # behind a place in its source
+        if "allocat" in reason:  # "Failed to allocate memory", "bad allocation"
+            raise MemoryError(reason) from error
+        raise BundleError(f"onnxruntime-training failed: {reason[:200]}", where=where, hint=HINT) from error

@@ -16,7 +16,7 @@ import torch
 from edge_far.device.engine import ort_training
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.ort_training import OrtTrainingBackend, available
-from edge_far.errors import BundleError, EdgeFarError, Unavailable
+from edge_far.errors import BundleError, Unavailable
 from edge_far.process.packages import training_package_missing
 from edge_far.texts.batches import Batch
 from tests.stock_runtime import run_on_stock_runtime
@@ -173,7 +173,9 @@ def test_says_why_it_cannot_run(compiled: TinyBundle, tmp_path: Path, monkeypatc
     assert "onnxruntime-training is not installed" in str(available(compiled.bundle))
 
 
-def test_wrong_parameters_and_damaged_graphs_are_errors_of_ours(compiled: TinyBundle, tmp_path: Path) -> None:
+def test_wrong_parameters_and_damaged_graphs_are_errors_of_ours(
+    compiled: TinyBundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     parameters = compiled.arrays()
     first = next(iter(parameters))
     with pytest.raises(BundleError, match=first):
@@ -181,5 +183,26 @@ def test_wrong_parameters_and_damaged_graphs_are_errors_of_ours(compiled: TinyBu
     (tmp_path / "ort").mkdir()
     for name in ort_training.FILES:
         (tmp_path / name).write_bytes(b"not a model")
-    with pytest.raises(EdgeFarError, match="onnxruntime-training failed"):
+    with pytest.raises(BundleError, match="onnxruntime-training failed"):
         OrtTrainingBackend(dataclasses.replace(compiled.bundle, root=tmp_path), parameters, 1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_step_that_fails_is_told_by_its_error_alone(
+    compiled: TinyBundle, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = OrtTrainingBackend(compiled.bundle, compiled.arrays(), 1)
+    batch = make_batch(rows=2, length=8)
+    beyond = dataclasses.replace(batch, input_ids=np.full_like(batch.input_ids, 10**6))
+    with pytest.raises(BundleError) as raised:
+        backend.accumulate(beyond, SCALE, None)
+    assert raised.value.message.startswith("onnxruntime-training failed: [ONNXRuntimeError] : ")
+    assert len(raised.value.message) < 250 and raised.value.message.isprintable()
+    assert capfd.readouterr() == ("", "")
+
+    def starved() -> None:
+        raise RuntimeError("bad allocation")
+
+    monkeypatch.setattr(backend._module, "lazy_reset_grad", starved)
+    with pytest.raises(MemoryError):
+        backend.accumulate(batch, SCALE, None)
