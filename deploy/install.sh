@@ -61,7 +61,7 @@ remove() {
     if [ "$(readlink "$command")" = "$program" ]; then rm -f "$command"; fi
     rm -rf "$units/edge-far.service" "$units/edge-far.timer" "$units/run-edgefar.mount" \
         "$units/edge-far.service.d/10-profile.conf" "$units/edge-far.service.d/20-jetson.conf" \
-        "$stage/etc/sysusers.d/edge-far.conf" "$stage/etc/tmpfiles.d/edge-far.conf" "$opt/venv"
+        "$stage/etc/sysusers.d/edge-far.conf" "$stage/etc/tmpfiles.d/edge-far.conf" "$opt/venv" "$opt/docs"
     rmdir "$units/edge-far.service.d" "$opt" 2>/dev/null || true
     if [ "$purge" = yes ]; then
         for place in "$opt" "$etc" "$spool" "$state" "$stage/var/cache/private/edge-far" \
@@ -118,6 +118,13 @@ put_command() {
     fi
 }
 
+# The pages that the unit names, for whoever has no checkout at hand. deploy/ may have been copied alone.
+put_pages() {
+    for page in start/service howto/look-after-the-service howto/state-on-ssd; do
+        if [ -f "$here/../docs/$page.md" ]; then put "$here/../docs/$page.md" "$opt/docs/$page.md" 644; fi
+    done
+}
+
 # The two settings that are ours; other lines of the file are its owner's and stay.
 put_settings() {
     {
@@ -159,6 +166,7 @@ setup() {
     put_limits "$found"
     put_settings "$name"
     put_command
+    put_pages
     for unit in edge-far.service edge-far.timer run-edgefar.mount; do put "$here/$unit" "$units/$unit" 644; done
     put "$here/edge-far.sysusers" "$stage/etc/sysusers.d/edge-far.conf" 644
     put "$here/edge-far.tmpfiles" "$stage/etc/tmpfiles.d/edge-far.conf" 644

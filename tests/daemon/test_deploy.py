@@ -89,9 +89,9 @@ def stage(tmp_path: Path) -> Path:
     return root
 
 
-def install(stage: Path, *arguments: str, code: int = 0) -> str:
+def install(stage: Path, *arguments: str, code: int = 0, script: Path = DEPLOY / "install.sh") -> str:
     done = subprocess.run(
-        ["sh", str(DEPLOY / "install.sh"), "--stage", str(stage), *arguments],
+        ["sh", str(script), "--stage", str(stage), *arguments],
         env={**os.environ, "LC_ALL": "C"},
         capture_output=True,
         text=True,
@@ -122,6 +122,9 @@ def test_install_twice_and_undo(stage: Path, tmp_path: Path) -> None:
         "etc/sysusers.d/edge-far.conf",
         "etc/tmpfiles.d/edge-far.conf",
         "opt/edge-far/bundle/manifest.json",
+        "opt/edge-far/docs/howto/look-after-the-service.md",
+        "opt/edge-far/docs/howto/state-on-ssd.md",
+        "opt/edge-far/docs/start/service.md",
     }
     assert b"MemoryMax=396M" in first["etc/systemd/system/edge-far.service.d/10-profile.conf"][1]
     assert install(stage, *options) == "" and tree(stage) == first
@@ -133,6 +136,22 @@ def test_install_twice_and_undo(stage: Path, tmp_path: Path) -> None:
     install(stage, "--uninstall")
     install(stage, "--uninstall", "--purge")
     assert tree(stage) == {}
+
+
+def test_the_documents_that_units_name_are_installed(stage: Path, tmp_path: Path) -> None:
+    install(stage, *options(tmp_path))
+    units = (stage / "etc/systemd/system").glob("*.*")
+    named = re.findall(r"^Documentation=(.*)$", "".join(p.read_text() for p in units if p.is_file()), re.MULTILINE)
+    targets = [target for words in named for target in words.split()]
+    assert targets and all(target.startswith("file:///") for target in targets)
+    for target in targets:
+        assert (stage / target.removeprefix("file:///")).is_file(), target
+
+
+def test_deploy_alone_is_enough(stage: Path, tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    install(stage, *options(tmp_path), script=tmp_path / "deploy" / "install.sh")
+    assert not (stage / "opt/edge-far/docs").exists()
 
 
 def test_changed_bundle_and_own_profile(stage: Path, tmp_path: Path) -> None:
