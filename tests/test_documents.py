@@ -94,6 +94,14 @@ def test_files_and_folders_that_are_named_exist(document: Path) -> None:
     assert not sorted(name for name in names if not exists(name))
 
 
+def test_the_map_has_every_wing() -> None:
+    table = (DOCS / "design.md").read_text().split("\n## Wings and rooms\n")[1].split("\n## ")[0]
+    rows = "\n".join(line for line in table.splitlines() if line.startswith("|"))
+    named = set(re.findall(r"`([\w/]+/)`", rows))
+    wings = {f"{path.parent.relative_to(ROOT / 'edge_far')}/" for path in (ROOT / "edge_far").rglob("*/__init__.py")}
+    assert named == wings
+
+
 def test_documents_that_the_code_names_exist() -> None:
     named = {
         (name_of(path), name)
