@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -104,7 +105,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     if text in builtin_names():
         return _load_file(builtin_path(text))
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") or "/" in text or path.is_file():
+    if path.suffix in (".yaml", ".yml") or "/" in text or os.path.isfile(path):  # noqa: PTH113 (too long a name is none)
         return _load_file(path)
     names = builtin_names()
     near = [name for name in names if text and name.startswith(text.lower())]

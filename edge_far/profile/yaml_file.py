@@ -44,7 +44,7 @@ def read_yaml(path: Path) -> object:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a name that no file can have: it holds a zero byte or half a character
         raise InputMissing(
             "no such profile file", where=str(path), hint="edge-far profiles list shows the built-in ones"
         ) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edge_far.errors import ConfigError, InputMissing, StorageError
+from edge_far.errors import ConfigError, EdgeFarError, InputMissing, StorageError
 from edge_far.profile.document import (
     SECTIONS,
     Profile,
@@ -263,6 +263,23 @@ def test_loading_needs_neither_numpy_nor_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("r" * 300, ConfigError),
+        ("r" * 300 + ".yaml", StorageError),
+        ("a\0b", ConfigError),
+        ("a\0b.yaml", InputMissing),
+        ("\ud800/b", InputMissing),
+        ("\ud800", ConfigError),
+    ],
+)
+def test_a_name_that_no_file_can_have(name: str, kind: type[EdgeFarError]) -> None:
+    """Of a profile that status.json names, for example: told as the profile's fault, whatever the system says."""
+    with pytest.raises(kind):
+        load_profile(name)
 
 
 @pytest.mark.parametrize("name", ["", "rpi9", "../../etc/profile.yaml", "/etc/hosts", "a\nb"])
