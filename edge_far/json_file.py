@@ -1,7 +1,8 @@
 """Reads JSON documents whose form a frozen dataclass declares; whatever is wrong with one is one exception.
 
 A field's annotation is its schema: bool, int, float, str, a Literal, another dataclass, `tuple[X, ...]`, `tuple[X, Y]`,
-`Mapping[str, X]`, unions of these, Any. `Annotated[int, Within(1, 64)]` bounds a number or a text's length. Numbers are
+`Mapping[str, X]`, unions of these, Any. `Annotated[int, Within(1, 64)]` bounds a number or a text's length,
+`Annotated[str, OneOf("a", "b")]` does as a Literal, for a field that is a plain str elsewhere. Numbers are
 finite and fit 64 bits, texts hold no half of a surrogate pair. Refuses to know files of edge-far and who reads them.
 """
 
@@ -18,7 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-__all__ = ["Count", "Damaged", "Name", "Size", "Within", "decode", "decode_keys", "parse_json", "read_document"]
+__all__ = [
+    "Count",
+    "Damaged",
+    "Name",
+    "OneOf",
+    "Size",
+    "Within",
+    "decode",
+    "decode_keys",
+    "parse_json",
+    "read_document",
+]
 
 MOST_BYTES = 64 << 20
 SHOWN_CHARACTERS = 60
@@ -35,6 +47,13 @@ class Within:
 
     low: float
     high: float
+
+
+class OneOf:
+    """The words of which a text must be one."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
 
 
 Count = Annotated[int, Within(0, 2**53)]
@@ -159,6 +178,8 @@ def _decode_union(kind: Any, value: Any, where: str) -> Any:
 def _bounded(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     found = decode(arguments[0], value, where)
     for bound in arguments[1:]:
+        if isinstance(bound, OneOf) and found not in bound.words:
+            raise Damaged(f"{_at(where)} is {_shown(found)}, not {' or '.join(bound.words)}")
         if isinstance(bound, Within):
             measured = found if isinstance(found, int | float) else len(found)
             if not bound.low <= measured <= bound.high:

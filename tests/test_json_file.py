@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from edge_far import json_file
-from edge_far.json_file import Count, Damaged, Name, Within, decode, decode_keys, parse_json, read_document
+from edge_far.json_file import Count, Damaged, Name, OneOf, Within, decode, decode_keys, parse_json, read_document
 from edge_far.storage import write_json
 
 
@@ -30,6 +30,7 @@ class Outer:
     shape: tuple[Count | str, ...]
     inner: Mapping[str, Inner | None]
     rest: Any = None
+    word: Annotated[str, OneOf("on", "off")] = "on"
 
 
 GOOD = {
@@ -69,6 +70,8 @@ def test_the_declared_form_is_taken() -> None:
         ({"inner": {"one": {"size": 1.0}}}, "not a whole number"),
         ({"inner": {"one": {}}}, "'top.inner['one'].size' is missing"),
         ({"inner": {"one": {"size": 1, "kind": "c"}}}, 'is "c", not a or b'),
+        ({"word": "onNone"}, "'top.word' is \"onNone\", not on or off"),
+        ({"word": None}, "'top.word' is null, not a text"),
         ({"inner": {"one": 3}}, "'top.inner['one']' is 3, not an object"),
     ],
 )

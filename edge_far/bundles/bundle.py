@@ -127,6 +127,10 @@ def _refuse_contradictions(manifest: Manifest) -> None:
             raise Damaged(f"'{what}' is empty or names one twice")
     if not portable.steps or portable.steps[0].name != "step":
         raise Damaged("'manifest.portable.steps' does not begin with 'step'")
+    graphs = (*portable.steps, portable.infer, *([portable.prefix.graph] if portable.prefix else ()))
+    probed = {operator.kernel for operator in portable.probe}
+    if unknown := {cost.kernel for graph in graphs for cost in graph.costs if cost.work} - probed:
+        raise Damaged(f"'manifest.portable.probe' has not the kernel {ascii(min(unknown))[:60]} of a graph")
 
 
 def _verify(root: Path, name: str, info: FileInfo) -> None:

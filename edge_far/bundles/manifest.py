@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from edge_far.json_file import Count, Name, Size, Within
+from edge_far.json_file import Count, Name, OneOf, Size, Within
 
 __all__ = [
     "ATTENTION",
@@ -35,6 +35,8 @@ __all__ = [
 FORMAT = 4
 ATTENTION = {"MultiHeadAttention", "Attention"}
 _END_OF_OPERATOR = re.compile(r"[\[(]")  # a kernel is written Operator[attributes](inputs)
+Share = Annotated[float, Within(0, 1)]
+Seed = Annotated[int, Within(0, 2**63 - 1)]
 DROPOUT_FACTOR = "dropout_factor"  # input of the ort/ graphs: 1 with dropout, 0 without
 
 
@@ -43,16 +45,16 @@ class FileInfo:
     """Hash and size of one file of the bundle."""
 
     sha256: str
-    bytes: int
+    bytes: Count
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The original model; `architecture` is bert, distilbert or roberta, `pooling` cls or mean (far/pooling.py)."""
+    """The original model; for `pooling` see far/pooling.py."""
 
-    architecture: str
+    architecture: Annotated[str, OneOf("bert", "distilbert", "roberta")]
     name: str
-    pooling: str
+    pooling: Annotated[str, OneOf("cls", "mean")]
     blocks: Size
     hidden: Size
     ffn: Size
@@ -69,20 +71,20 @@ class SelectionInfo:
     where attention learns whole, or heads; the last three fields are of its heads then, else None and empty.
     """
 
-    rung: str
+    rung: Name
     cut: Count
-    method: str
-    retention: float
-    learners_per_block: tuple[int, ...]
-    embeddings: str
-    start: str
-    priming_steps: int
-    split_half_overlap: float | None
-    seed: int
-    attention: str
-    attention_retention: float | None
-    heads_per_block: tuple[int, ...]
-    head_overlap: float | None
+    method: Name
+    retention: Share
+    learners_per_block: tuple[Count, ...]
+    embeddings: Annotated[str, OneOf("frozen", "train")]
+    start: Annotated[str, OneOf("continue", "reset")]
+    priming_steps: Count
+    split_half_overlap: Share | None
+    seed: Seed
+    attention: Annotated[str, OneOf("full", "heads")]
+    attention_retention: Share | None
+    heads_per_block: tuple[Count, ...]
+    head_overlap: Share | None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Defaults:
     warmup_fraction: Annotated[float, Within(0.0, 1.0)]
     weight_decay: Annotated[float, Within(0.0, 1.0)]
     clip_norm: Annotated[float, Within(1e-6, 1e6)]
-    seed: Annotated[int, Within(0, 2**63 - 1)]
+    seed: Seed
     max_seq_len: Annotated[int, Within(8, 4096)]
     dropout: bool
 
@@ -125,7 +127,7 @@ class Mask:
     """
 
     name: Name
-    shape: tuple[Size | str, ...]
+    shape: tuple[Size | Annotated[str, OneOf("batch", "sequence", "sequence/8", "batch*sequence")], ...]
     probability: Annotated[float, Within(0.0, 0.999)]
     factors: Name
 
@@ -188,7 +190,7 @@ class Prefix:
 
     graph: GraphInfo
     sha256: str
-    cache: str
+    cache: Annotated[str, OneOf("int8", "fp16", "fp32")]
     width: Size
     pooled: bool
     constant_bytes: Count
@@ -205,15 +207,15 @@ class Portable:
     """
 
     token_types: bool
-    frozen_precision: str
+    frozen_precision: Annotated[str, OneOf("int8", "int8-weights", "fp32-compact", "fp32")]
     parameters: tuple[Parameter, ...]
     masks: tuple[Mask, ...]
     steps: tuple[GraphInfo, ...]
     infer: GraphInfo
     probe: tuple[ProbedOperator, ...]
-    step_constant_bytes: int
-    infer_constant_bytes: int
-    embedding_bytes: int
+    step_constant_bytes: Count
+    infer_constant_bytes: Count
+    embedding_bytes: Count
     prefix: Prefix | None = None
 
 

@@ -81,4 +81,4 @@ class _Speed:
 
     def seconds(self, work: float, size: float) -> float:
         """Return the time of one operator."""
-        return work * math.exp(float(np.interp(math.log(size), self._sizes, self._per_work)))
+        return work * math.exp(float(np.interp(math.log(max(size, 1.0)), self._sizes, self._per_work)))
