@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_far.bundles.bundle import Bundle
-from edge_far.device.engine.options import load_session
+from edge_far.device.engine.options import bare_options, load_session
 from edge_far.errors import BundleError, DataError
 from edge_far.json_file import Count, Size, Within
 from edge_far.storage import staged_directory, storage_error, write_json
@@ -97,9 +97,7 @@ class ReleasedModel:
     def __init__(self, bundle: Bundle, learners: Mapping[str, np.ndarray], threads: int) -> None:
         """Compose the trained parameters in memory; the others stay mapped from the bundle."""
         self.token_types = bundle.manifest.portable.token_types
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # what fails is raised, and told in one line
+        options = bare_options(threads)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._arrays = compose(bundle, learners)  # the session reads these arrays in place
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._arrays.values()]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from edge_far import __version__
 from edge_far.errors import Deferred, EdgeFarError, Interrupted, StorageError
-from edge_far.process.limits import little_memory, out_of_files, out_of_memory
+from edge_far.process.limits import little_memory, no_threads, out_of_files, out_of_memory, threads_that_start
 from edge_far.process.packages import explain_import
 from edge_far.process.privacy import cache_directory
 
@@ -37,6 +37,8 @@ def as_error(error: BaseException, words: Sequence[str] = (), extra: str = "devi
     if isinstance(error, EdgeFarError):
         return error
     if isinstance(error, KeyboardInterrupt):
+        if not threads_that_start(1):  # then NumPy's OpenBLAS interrupts this process by itself
+            return no_threads("this process may have one thread only")
         return Interrupted("interrupted")
     if out_of_memory(error) and not isinstance(error, ImportError):
         hint = "free memory or give a smaller --budget-mib; a training run continues with --resume"

@@ -8,9 +8,21 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
-__all__ = ["few_files", "little_memory", "out_of_files", "out_of_memory"]
+from edge_far.errors import Unavailable
+
+__all__ = [
+    "few_files",
+    "little_memory",
+    "no_threads",
+    "out_of_files",
+    "out_of_memory",
+    "refuse_threads",
+    "threads_that_start",
+]
 
 FEW_FILES = 64
 MIB = 1 << 20
@@ -32,6 +44,37 @@ def few_files() -> str | None:
     if 0 <= limit < FEW_FILES:
         return f"this process may open {limit} files only: raise the limit (ulimit -n)"
     return None
+
+
+def threads_that_start(count: int) -> int:
+    """Return how many of `count` threads this process may have besides; they are started, for a moment."""
+    end = threading.Event()
+    started: list[threading.Thread] = []
+    with suppress(RuntimeError):
+        for _ in range(count):
+            thread = threading.Thread(target=end.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    end.set()
+    for thread in started:
+        thread.join()
+    return len(started)
+
+
+def refuse_threads(count: int) -> None:
+    """Raise Unavailable (69) where work on `count` threads cannot begin; the first of them is there already.
+
+    ONNX Runtime waits for ever for those of its threads that did not start.
+    """
+    found = 1 + threads_that_start(count - 1)
+    if found < count:
+        raise no_threads(f"this process may have {found} threads only, and {count} are needed", where="--threads")
+
+
+def no_threads(message: str, where: str | None = None) -> Unavailable:
+    """Return the error to tell where threads did not start."""
+    hint = little_memory() or "raise the limit: ulimit -u, TasksMax= of a unit, the pids of a container"
+    return Unavailable(message, where=where, hint=hint)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tokenizers import Encoding, Tokenizer
 
 from edge_far.errors import BundleError, InputMissing, StorageError
+from edge_far.process.limits import no_threads
 from edge_far.process.rust import RustFailure, calling_rust
 from edge_far.storage import hint_of
 
@@ -31,11 +32,13 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def tokenize(
     tokenizer: Tokenizer, inputs: Sequence[str | tuple[str, str]], *, special_tokens: bool = True
 ) -> list[Encoding]:
-    """Return the encoding of each text or pair; raises BundleError."""
+    """Return the encoding of each text or pair; raises BundleError, and Unavailable where no thread starts."""
     try:
         with calling_rust():
             return list(tokenizer.encode_batch_fast(inputs, add_special_tokens=special_tokens))
     except RustFailure as error:
+        if "ThreadPoolBuildError" in str(error):
+            raise no_threads("the tokenizer's threads do not start") from error
         raise BundleError(
             f"the tokenizer cannot encode a text: {error}", hint="export a bundle with a sound tokenizer.json"
         ) from error

@@ -17,6 +17,7 @@ import numpy as np
 from edge_far.bundles.bundle import Bundle
 from edge_far.bundles.manifest import DROPOUT_FACTOR
 from edge_far.device.engine.backend import DropoutKey
+from edge_far.device.engine.options import bare_options
 from edge_far.device.engine.prefix import PrefixRunner
 from edge_far.errors import BundleError, EdgeFarError, Unavailable
 from edge_far.process.packages import training_package_missing
@@ -118,16 +119,11 @@ class OrtTrainingBackend:
 
 
 def _load(paths: list[Path], threads: int) -> tuple[Any, Any]:
-    import onnxruntime as ort
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package imports deprecated parts of torch
         from onnxruntime.training.api import CheckpointState, Module
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
+    options = bare_options(threads)
     options.enable_mem_pattern = False  # patterns are kept for every shape
-    options.log_severity_level = 4  # what fails is raised, and told in one line
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     training, evaluation, checkpoint = paths
     state = CheckpointState.load_checkpoint(checkpoint)
