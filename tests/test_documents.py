@@ -102,6 +102,13 @@ def test_the_map_has_every_wing() -> None:
     assert named == wings
 
 
+def test_tests_that_the_tables_of_faults_name_exist() -> None:
+    named = set(re.findall(r"`([\w/]+\.py)`", prose(DOCS / "lab" / "faults.md")))
+    tests = {name for name in named if Path(name).name.startswith("test_")}
+    assert len(tests) > 40
+    assert not sorted(name for name in tests if not (ROOT / "tests" / name.removeprefix("tests/")).is_file())
+
+
 def test_documents_that_the_code_names_exist() -> None:
     named = {
         (name_of(path), name)

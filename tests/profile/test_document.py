@@ -196,6 +196,7 @@ def test_a_wrong_line(tmp_path: Path, line: str, problem: str) -> None:
         (b"memory: &m {budget_mib: 300}\npower: *m\n", 2, "an alias (*name) is not allowed here"),
         (b"memory: !!python/object/apply:os.getpid []\n", 1, "could not determine a constructor"),
         (b"? [a]\n: b\n", 1, "found unhashable key"),
+        (b"memory: !!map x\n", 1, "expected a mapping node, but found scalar"),
         (b"a: 1\n---\nb: 2\n", 2, "expected a single document"),
         (b"memory: {budget_mib: 2001-99-99}\n", None, "is not valid YAML: month must be in 1..12"),
         (b"memory: {budget_mib: " + b"9" * 5000 + b"}\n", None, "is not valid YAML"),
