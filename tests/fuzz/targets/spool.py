@@ -9,6 +9,7 @@ from typing import Any
 
 from edge_far.daemon.intake.ingest import Ingestion, IngestReport
 from edge_far.daemon.store.examples import Store
+from edge_far.daemon.store.identity import example_key
 from tests.fuzz.judge import call, problem_of
 from tests.fuzz.mutate import mutate_json, mutate_lines
 from tests.fuzz.targets.base import Case, Target
@@ -61,8 +62,8 @@ class SpoolFiles(Target):
             Ingestion(self.work / "spool", store, labels=LABELS).run()
 
     def _difference(self, case: Case) -> str | None:
-        expected: dict[tuple[str, str | None], str] = {}
-        predicted: set[str] = set()  # a label for the prediction's id may be a later one for the same text
+        expected: dict[bytes, str] = {}  # texts that differ in blanks or case alone are one example
+        predicted: set[bytes] = set()  # a label for the prediction's id may be a later one for the same text
         bad = other = 0
         for content in (case.files[name] for name in sorted(case.files)):
             for line in content.split(b"\n"):
@@ -70,15 +71,15 @@ class SpoolFiles(Target):
                 bad += kind == "bad"
                 other += kind == "other"
                 if kind == "good":
-                    expected[record["text"], record.get("text_pair")] = record["label"]
+                    expected[example_key(record["text"])] = record["label"]
                 elif isinstance(record, dict) and isinstance(record.get("text"), str):
-                    predicted.add(record["text"])
+                    predicted.add(example_key(record["text"].encode("utf-8", "replace").decode()))
         with Store(self.work / "store.sqlite3") as store:
             stored = [*store.examples(held_out=False), *store.examples(held_out=True)]
             quarantined = store.counts().quarantined
-        found = {(each.example.text, each.example.text_pair): each.example.label for each in stored}
-        wrong = {text for text, label in expected.items() if found.get(text) != label}
-        if missing := [text for text in wrong if text not in found or text[0] not in predicted]:
+        found = {example_key(each.example.text, each.example.text_pair): each.example.label for each in stored}
+        wrong = {key for key, label in expected.items() if found.get(key) != label}
+        if missing := [key for key in wrong if key not in found or key not in predicted]:
             return f"{len(missing)} of {len(expected)} good examples are missing or have another label"
         if not bad <= quarantined <= bad + other:
             return f"{quarantined} lines in quarantine; {bad} are bad, {other} more may be"
