@@ -92,6 +92,11 @@ class JsonlFile(_DataFile):
         return sum(bool(line.decode("utf-8-sig").strip()) for line in content.split(b"\n"))
 
 
+def _lines(content: bytes) -> list[str]:
+    """Return the lines of a file, each without a byte order mark: files that were joined have more than one."""
+    return [line.decode("utf-8-sig") for line in content.split(b"\n")]
+
+
 class CsvFile(_DataFile):
     """A CSV file, quoted as in RFC 4180."""
 
@@ -116,7 +121,7 @@ class CsvFile(_DataFile):
 
     def count(self, content: bytes) -> int:
         """Count the rows that hold anything, less the header."""
-        rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        rows = csv.reader(io.StringIO("\n".join(_lines(content)), newline=""), strict=True)
         return sum(any(cell.strip() for cell in row) for row in rows) - 1
 
 
@@ -136,8 +141,7 @@ class TsvFile(CsvFile):
 
     def count(self, content: bytes) -> int:
         """Count the lines that hold anything, less the header."""
-        lines = content.decode("utf-8-sig").split("\n")
-        return sum(any(cell.strip() for cell in line.split("\t")) for line in lines) - 1
+        return sum(any(cell.strip() for cell in line.split("\t")) for line in _lines(content)) - 1
 
 
 class StandardInput(Target):
