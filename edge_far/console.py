@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
-from edge_far.quoting import harmless
+from edge_far.quoting import harmless, one_line
 
 __all__ = ["Console", "Progress", "say"]
 
@@ -34,7 +34,7 @@ class Progress(Protocol):
 
 
 class Console:
-    """Messages for people; `quiet` hides all but warnings, `verbose` adds detail."""
+    """Messages for people, each one line whatever it quotes; `quiet` hides all but warnings, `verbose` adds detail."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet = quiet
@@ -43,16 +43,16 @@ class Console:
     def info(self, message: str) -> None:
         """Print a message unless quiet."""
         if not self.quiet:
-            say(message)
+            say(one_line(message))
 
     def detail(self, message: str) -> None:
         """Print a message only with `--verbose`."""
         if self.verbose:
-            say(message)
+            say(one_line(message))
 
     def warn(self, message: str) -> None:
         """Print a warning, also when quiet."""
-        say(f"warning: {message}")
+        say(f"warning: {one_line(message)}")
 
     @contextmanager
     def progress(self, total: int, label: str, *, done: int = 0) -> Iterator[Progress]:

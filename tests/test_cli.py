@@ -233,3 +233,11 @@ def test_a_changed_byte_ends_training_before_it_begins(
     assert done.returncode == 65 and "portable/weights.bin" in done.stderr
     assert_one_line(done.stderr)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_message_is_one_line_whatever_it_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(verbose=True)
+    for tell in (console.info, console.detail, console.warn):
+        tell("weights that are not used: a\r\nb\x1b[31m")
+    ours = r"weights that are not used: a\r\nb\x1b[31m"
+    assert capsys.readouterr().err.splitlines() == [ours, ours, f"warning: {ours}"]
