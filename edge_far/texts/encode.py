@@ -24,6 +24,8 @@ __all__ = ["Encoded", "Encoder"]
 
 EXAMPLES_AT_ONCE = 256
 BYTES_AT_ONCE = 1 << 16
+MOST_TOKENS = 2**31  # ids are int32 here
+MOST_SEGMENTS = 127  # and segments int8; no model has so many
 PAD_TOKENS = ("[PAD]", "<pad>")
 
 
@@ -113,7 +115,8 @@ class Encoder:
         their numbers from 0.
         """
         numbers = {label: number for number, label in enumerate(labels or ())}
-        tokens, types, ends, targets = array("i"), array("b"), array("q", [0]), array("q")  # int32, int8, int64, int64
+        # uint32, for a tokenizer.json may hold any; then int8, int64, int64
+        tokens, types, ends, targets = array("I"), array("b"), array("q", [0]), array("q")
         truncated = 0
         for part in self._batches(examples):
             inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in part]
@@ -123,10 +126,10 @@ class Encoder:
                 tokens.extend(ids)
                 ends.append(len(tokens))
                 if self.token_types:
-                    types.extend(encoding.type_ids)
+                    types.extend(_segments(encoding.type_ids))
             targets.extend(-1 if labels is None else _number(example, numbers) for example in part)
         encoded = Encoded(
-            tokens=np.asarray(tokens),
+            tokens=np.asarray(tokens).view(np.int32),
             starts=np.asarray(ends),
             type_ids=np.asarray(types) if self.token_types else None,
             labels=np.asarray(targets),
@@ -139,7 +142,7 @@ class Encoder:
             return encoded
         if left_out is None:
             number, reason = next(iter(unreadable.items()))
-            text = self.tokenizer.decode(encoded.ids[number].tolist(), skip_special_tokens=False)
+            text = self.tokenizer.decode(encoded.ids[number].view(np.uint32).tolist(), skip_special_tokens=False)
             raise DataError(f"the text of example {number + 1} {reason}: {text[:60]!r}", hint="remove the example")
         left_out.update(unreadable)
         return encoded.without(unreadable)
@@ -147,12 +150,12 @@ class Encoder:
     def _unreadable(self, encoded: Encoded) -> dict[int, str]:
         """Return the examples, by number from 0, that a graph would fail on without a word why, and what they have."""
         wrong = dict.fromkeys(np.flatnonzero(encoded.lengths == 0).tolist(), "gives no token")
-        if self.vocabulary is not None:
-            places = np.flatnonzero(encoded.tokens >= self.vocabulary)
-            examples = np.searchsorted(encoded.starts, places, side="right") - 1
-            for example, number in zip(examples.tolist(), encoded.tokens[places].tolist(), strict=True):
-                token = self.tokenizer.id_to_token(number)
-                wrong[example] = f"has the token {token!r} (id {number}), and the model knows {self.vocabulary} tokens"
+        tokens, known = encoded.tokens.view(np.uint32), MOST_TOKENS if self.vocabulary is None else self.vocabulary
+        places = np.flatnonzero(tokens >= known)
+        examples = np.searchsorted(encoded.starts, places, side="right") - 1
+        for example, number in zip(examples.tolist(), tokens[places].tolist(), strict=True):
+            token = self.tokenizer.id_to_token(number)
+            wrong[example] = f"has the token {token!r} (id {number}), and the model knows {known} tokens"
         return dict(sorted(wrong.items()))
 
     def _batches(self, examples: Iterable[Example]) -> Iterator[list[Example]]:
@@ -167,6 +170,13 @@ class Encoder:
                 part, size = [], 0
         if part:
             yield part
+
+
+def _segments(found: list[int]) -> array[int]:
+    try:
+        return array("b", found)
+    except OverflowError:
+        return array("b", [min(segment, MOST_SEGMENTS) for segment in found])
 
 
 def _number(example: Example, numbers: dict[str, int]) -> int:

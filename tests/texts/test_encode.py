@@ -1,5 +1,6 @@
 """Encoding with a small tokenizer whose ids can be told by hand."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,32 @@ def test_texts_that_the_model_cannot_read(tokenizer_json: Path, tmp_path: Path) 
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
     assert len(encoder.encode([texts[1]], None, {})) == 0
     assert len(Encoder(tmp_path / "t.json", 16).encode(texts, ["a", "b"])) == 5  # a caller that cannot know
+
+
+@pytest.mark.parametrize("vocabulary", [None, 9])
+@pytest.mark.parametrize("number", [2**31, 2**32 - 1])
+def test_ids_beyond_32_bits_are_told_like_others(
+    number: int, vocabulary: int | None, tokenizer_json: Path, tmp_path: Path
+) -> None:
+    document = json.loads(tokenizer_json.read_bytes())
+    document["model"]["vocab"]["light"] = number
+    (tmp_path / "t.json").write_text(json.dumps(document))
+    encoder = Encoder(tmp_path / "t.json", 16, vocabulary=vocabulary)
+    known = vocabulary or 2**31
+    with pytest.raises(DataError, match=rf"example 2 has the token 'light' \(id {number}\), and .* {known} tokens"):
+        encoder.encode([Example("on"), Example("light on")], None)
+    left_out: dict[int, str] = {}
+    assert len(encoder.encode([Example("on"), Example("light on")], None, left_out)) == 1 and list(left_out) == [1]
+
+
+@pytest.mark.parametrize("segment", [128, 2**32 - 1])
+def test_segments_beyond_8_bits_are_the_last_that_fits(segment: int, tokenizer_json: Path, tmp_path: Path) -> None:
+    """No model knows so many: export names them, and a graph refuses them."""
+    document = json.loads(tokenizer_json.read_bytes())
+    document["post_processor"]["single"][1]["Sequence"]["type_id"] = segment
+    (tmp_path / "t.json").write_text(json.dumps(document))
+    encoded = Encoder(tmp_path / "t.json", 16).encode([Example("on")], None)
+    assert encoded.type_ids is not None and encoded.type_ids.tolist() == [0, 127, 0]
 
 
 def test_padding_that_the_model_does_not_have(tokenizer_json: Path) -> None:
