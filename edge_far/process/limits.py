@@ -68,13 +68,17 @@ def refuse_threads(count: int) -> None:
     """
     found = 1 + threads_that_start(count - 1)
     if found < count:
-        raise no_threads(f"this process may have {found} threads only, and {count} are needed", where="--threads")
+        message = f"this process may have {found} threads only, and {count} are needed"
+        raise Unavailable(message, where="--threads", hint=f"name fewer; {_more_threads()}")
 
 
-def no_threads(message: str, where: str | None = None) -> Unavailable:
-    """Return the error to tell where threads did not start."""
-    hint = little_memory() or "raise the limit: ulimit -u, TasksMax= of a unit, the pids of a container"
-    return Unavailable(message, where=where, hint=hint)
+def no_threads(message: str) -> Unavailable:
+    """Return the error to tell where not even few threads start."""
+    return Unavailable(message, hint=_more_threads())
+
+
+def _more_threads() -> str:
+    return little_memory() or "raise the limit: ulimit -u, TasksMax= of a unit, the pids of a container"
 
 
 def out_of_memory(error: BaseException) -> bool:

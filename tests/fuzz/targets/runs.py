@@ -61,7 +61,7 @@ class InterruptedRun(Target):
     """A run that ended before its end: resumed from checkpoints that are damaged or of another tool."""
 
     name = "interrupted run"
-    codes = frozenset({0, 65, 78})
+    codes = frozenset({0, 65, 69, 78})  # 69: more threads than its limit of addresses allows
     outputs = ("run",)
 
     def prepare(self, good: Path) -> None:
