@@ -211,7 +211,7 @@ def run_edge_far(job: Job, options: argparse.Namespace) -> dict[str, Any]:
         shutil.rmtree(run, ignore_errors=True)
         export = [
             *(options.host_python, *edge_far, "export", "--model", options.model, "--train", train),
-            *("--pooling", "cls"),
+            *("--method", "far", "--pooling", "cls"),
             *("--profile", options.profile, *EXPORT_OPTIONS[job.method], "--learning-rate", f"{job.learning_rate:g}"),
             *("--epochs", options.epochs, "--batch-size", options.batch_size, "--max-seq-len", options.max_seq_len),
             *("--seed", job.seed, "--no-ort", "--out", bundle, "--json"),

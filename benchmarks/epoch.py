@@ -98,6 +98,8 @@ def export(files: dict[str, Path], folder: Path, options: argparse.Namespace) ->
     words = [
         *EDGE_FAR,
         "export",
+        "--method",
+        "far",
         "--model",
         options.model,
         "--pooling",

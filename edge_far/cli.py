@@ -28,6 +28,7 @@ __all__ = ["main"]
 # Sub-command -> (module of edge_far.commands, one line of help). The order is that of a user's day.
 COMMANDS = {
     "export": ("workstation.export", "workstation: apply FAR to a model and compile a bundle"),
+    "choose": ("workstation.choose", "workstation: try the ladder's rungs on training data and say which to export"),
     "plan": ("device.plan", "will this bundle train inside a memory budget, and how"),
     "train": ("device.train", "train a bundle on this machine, inside the budget of a profile"),
     "eval": ("device.evaluate", "measure a bundle, or a bundle plus a run, on labelled data"),

@@ -126,6 +126,8 @@ def make_bundle(out: Path, seed: int) -> None:
     edge_far(
         HOST,
         "export",
+        "--method",
+        "far",
         "--pooling",
         "cls",
         "--model",

@@ -68,7 +68,8 @@ class SelectionInfo:
     """What trains and how the learners were chosen; the overlap is that of priming's halves, chance is the retention.
 
     `rung` is the ladder's: head, top-K, far or full; nothing of the first `cut` blocks trains. `attention` is full
-    where attention learns whole, or heads; the last three fields are of its heads then, else None and empty.
+    where attention learns whole, or heads; the next three fields are of its heads then, else None and empty. `reason`
+    says why this rung was chosen, or is empty where the user named it.
     """
 
     rung: Name
@@ -85,6 +86,7 @@ class SelectionInfo:
     attention_retention: Share | None
     heads_per_block: tuple[Count, ...]
     head_overlap: Share | None
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,12 @@ class ExportSettings:
     reserve_labels: int = 0
     with_ort: bool = True
     first_token_only: bool = True
-    method: str = "far"
+    method: str = "far"  # a rung of far/method.py, or auto
     pooling: str = "cls"
     attention: str = "full"  # or heads
     attention_retention: float | None = None  # None: the FFN's share, at least one head
+    head_start: str = "auto"  # or fitted, random; auto: fitted where the head alone learns
+    choose_minutes: float | None = None  # of method auto; None: the work of three full fine-tunings
 
     def defaults(self, learning_rate: float) -> Defaults:
         """Return the training settings that travel with the bundle."""

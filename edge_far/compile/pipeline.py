@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from safetensors.numpy import save
 from edge_far import __version__
 from edge_far.bundles.bundle import Bundle, describe_files, open_bundle
 from edge_far.bundles.manifest import FORMAT, Manifest, ModelInfo, SelectionInfo
+from edge_far.choice.outcome import Choice
 from edge_far.compile.emit.ort_artifacts import write_ort_artifacts
 from edge_far.compile.emit.portable import emit_portable
 from edge_far.compile.export_settings import ExportSettings, learning_rate_of
 from edge_far.compile.forward.trace import takes_token_types
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs, build_release_graph
+from edge_far.compile.ladder import FEWEST_EXAMPLES, choose_rung, fit_head, pool, with_choice
 from edge_far.compile.learners import choose_learners, sample_batches
 from edge_far.console import Console
-from edge_far.errors import ConfigError, Unavailable
+from edge_far.errors import ConfigError, DataError, Unavailable
 from edge_far.far.method import cut_of, is_method, learning_modules
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.pooling import MeanPooledClassifier, pooling_of
@@ -38,37 +41,36 @@ from edge_far.texts.batches import Batch
 from edge_far.texts.data import Example, label_names, look_alikes, read_examples
 from edge_far.texts.encode import Encoded, Encoder
 
-__all__ = ["compile_bundle", "export_bundle"]
+__all__ = ["AUTO", "choose_only", "compile_bundle", "export_bundle"]
+
+AUTO = "auto"
 
 MOSTLY_UNKNOWN = 0.2
 
 
+@dataclass
+class _Prepared:
+    """What comes before any rung: the model as loaded, its usual pooling, the data, and settings that fit the model."""
+
+    source: SourceModel
+    labels: list[str]
+    encoded: Encoded
+    settings: ExportSettings
+    pooling: str
+
+
 def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
-    """Prime, select, reconfigure, compile and write a bundle; return a summary for the command line."""
+    """Choose, prime, select, reconfigure, compile and write a bundle; return a summary for the command line."""
     started = time.monotonic()
-    examples = read_examples(settings.train, labels=None)
-    labels = label_names(examples) + [f"reserved-{number}" for number in range(settings.reserve_labels)]
-    for names in look_alikes(labels):
-        console.warn(
-            f"{settings.train}: the labels {' and '.join(map(quoted, names))} differ in blanks, case or the form of "
-            "characters alone: if they mean the same, write them alike"
-        )
-    if len(labels) < 2:
-        raise ConfigError("the training data has fewer than two labels", where=str(settings.train))
-    pooling = pooling_of(settings.model, settings.pooling)
-    if not is_method(settings.method):
-        cut_of(settings.method, 1)  # says what is wrong with it, before minutes of work
-    source = load_source(settings.model, labels, settings.seed, examples=examples, dropout=settings.dropout)
-    for warning in source.warnings:
-        console.warn(warning)
-    if not source.head.lost:
-        console.info(f"head: {source.head.kind}, {source.head.why}")
-    if pooling == "mean" and (source.head.kind == "new" or settings.pooling == "mean"):
-        source.model = MeanPooledClassifier(source.model, settings.seed)
-    settings = _within_positions(settings, source, console)
-    encoded = _encode(source, examples, labels, settings, console)
+    prepared = _prepare(settings, console)
+    source, labels, encoded = prepared.source, prepared.labels, prepared.encoded
+    choice = _choice(prepared, console) if settings.method == AUTO else None
+    settings = prepared.settings if choice is None else with_choice(prepared.settings, choice)
+    pool(source, settings, prepared.pooling if choice is None else choice.chosen.trial.pooling)
+    fitted = fit_head(source, encoded, settings, console)
     selection, priming = choose_learners(source, encoded, settings, console)
-    bundle = compile_bundle(source, labels, selection, priming, settings, console, sample_batches(encoded, settings))
+    sample = sample_batches(encoded, settings)
+    bundle = compile_bundle(source, labels, selection, priming, settings, console, sample, choice)
     manifest = bundle.manifest
     return {
         "bundle": str(settings.out),
@@ -77,7 +79,8 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
         "pooling": manifest.model.pooling,
         "method": manifest.selection.rung,
         "labels": len(labels),
-        "head": source.head.kind,
+        "head": "fitted" if fitted else source.head.kind,
+        "choice": choice.to_json() if choice is not None else None,
         "retention": selection.retention,
         "selection": selection.method,
         "attention": manifest.selection.attention,
@@ -93,6 +96,54 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
     }
 
 
+def choose_only(settings: ExportSettings, console: Console) -> dict[str, Any]:
+    """Choose a rung without compiling anything; return the choice as a document, and what it is of."""
+    prepared = _prepare(settings, console)
+    if len(prepared.encoded) < FEWEST_EXAMPLES:
+        raise DataError(
+            f"{len(prepared.encoded)} examples are too few to choose by",
+            where=str(settings.train),
+            hint=f"give at least {FEWEST_EXAMPLES}, or take --method far",
+        )
+    choice = choose_rung(prepared.source, prepared.encoded, prepared.settings, prepared.pooling, console)
+    return {"model": prepared.source.name, "labels": len(prepared.labels), **choice.to_json()}
+
+
+def _choice(prepared: _Prepared, console: Console) -> Choice | None:
+    """Choose a rung; with too few examples to choose by, take far and say so."""
+    settings = prepared.settings
+    if len(prepared.encoded) >= FEWEST_EXAMPLES:
+        return choose_rung(prepared.source, prepared.encoded, settings, prepared.pooling, console)
+    console.warn(f"{settings.train}: {len(prepared.encoded)} examples are too few to choose a method by: far is taken")
+    prepared.settings = replace(settings, method="far")
+    return None
+
+
+def _prepare(settings: ExportSettings, console: Console) -> _Prepared:
+    """Read data and model; say what does not fit together before minutes of work."""
+    examples = read_examples(settings.train, labels=None)
+    labels = label_names(examples) + [f"reserved-{number}" for number in range(settings.reserve_labels)]
+    for names in look_alikes(labels):
+        console.warn(
+            f"{settings.train}: the labels {' and '.join(map(quoted, names))} differ in blanks, case or the form of "
+            "characters alone: if they mean the same, write them alike"
+        )
+    if len(labels) < 2:
+        raise ConfigError("the training data has fewer than two labels", where=str(settings.train))
+    pooling = pooling_of(settings.model, settings.pooling)
+    if settings.method != AUTO and not is_method(settings.method):
+        cut_of(settings.method, 1)  # says what is wrong with it, before minutes of work
+    source = load_source(settings.model, labels, settings.seed, examples=examples, dropout=settings.dropout)
+    for warning in source.warnings:
+        console.warn(warning)
+    if not source.head.lost:
+        console.info(f"head: {source.head.kind}, {source.head.why}")
+    if source.head.kind != "new" and settings.pooling == "auto":
+        pooling = "cls"  # what its head was trained on
+    settings = _within_positions(settings, source, console)
+    return _Prepared(source, labels, _encode(source, examples, labels, settings, console), settings, pooling)
+
+
 def compile_bundle(
     source: SourceModel,
     labels: list[str],
@@ -101,6 +152,7 @@ def compile_bundle(
     settings: ExportSettings,
     console: Console,
     sample: Iterable[Batch] = (),
+    choice: Choice | None = None,
 ) -> Bundle:
     """Reconfigure `source.model` (in place) by `selection`, compile it, and publish the bundle at settings.out.
 
@@ -148,6 +200,8 @@ def compile_bundle(
         write_atomically(staging / "learners.safetensors", stored)
         (staging / "tokenizer.json").write_bytes(source.tokenizer.read_bytes())
         write_selection_report(staging / "selection.json", selection, priming)
+        if choice is not None:
+            write_json(staging / "choice.json", choice.to_json())
         manifest = Manifest(
             format=FORMAT,
             created_by=f"edge-far {__version__}",
@@ -164,7 +218,7 @@ def compile_bundle(
                 parameters=total,
             ),
             labels=tuple(labels),
-            selection=_describe(selection, priming, settings),
+            selection=_describe(selection, priming, settings, choice.reason if choice is not None else ""),
             defaults=settings.defaults(learning_rate_of(settings, source)),
             portable=portable,
             released_weights="trained learners and original fp32 non-learners",
@@ -211,7 +265,9 @@ def _within_positions(settings: ExportSettings, source: SourceModel, console: Co
     return ExportSettings(**values)
 
 
-def _describe(selection: Selection, priming: PrimingResult | None, settings: ExportSettings) -> SelectionInfo:
+def _describe(
+    selection: Selection, priming: PrimingResult | None, settings: ExportSettings, reason: str
+) -> SelectionInfo:
     return SelectionInfo(
         rung=settings.method,
         cut=cut_of(settings.method, len(selection.learners)),
@@ -227,6 +283,7 @@ def _describe(selection: Selection, priming: PrimingResult | None, settings: Exp
         attention_retention=None if selection.heads is None else selection.heads.retention,
         heads_per_block=() if selection.heads is None else tuple(len(heads) for heads in selection.heads.learners),
         head_overlap=priming.heads.overlap if priming is not None and priming.heads is not None else None,
+        reason=reason,
     )
 
 

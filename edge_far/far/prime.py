@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from edge_far.console import Console, Progress
-from edge_far.errors import ConfigError, DataError, UsageError
+from edge_far.errors import ConfigError, DataError
+from edge_far.far.above_cut import logits_of
 from edge_far.far.heads import find_attention_blocks
 from edge_far.far.nodes import Units, find_ffn_blocks
 from edge_far.far.reconfigure import trained_parameters
@@ -32,6 +33,7 @@ __all__ = [
     "Measured",
     "PrimingResult",
     "PrimingSettings",
+    "adamw",
     "prime",
     "priming_steps",
     "top_overlap",
@@ -118,19 +120,20 @@ def top_overlap(a: Sequence[np.ndarray], b: Sequence[np.ndarray], retention: flo
     return float(np.mean(shares))
 
 
-def prime(model: nn.Module, batches: Iterable[Batch], settings: PrimingSettings, console: Console) -> PrimingResult:
+def prime(
+    model: nn.Module, batches: Iterable[Batch], settings: PrimingSettings, console: Console, *, halves: bool = True
+) -> PrimingResult:
     """Fine-tune `model` in place for `settings.steps` steps and measure how far every FFN node moved.
 
-    A batch is a mapping with `input_ids` [B, S], `attention_mask` [B, S], `labels` [B] and, where the model
-    has them, `token_type_ids` [B, S] (or None), as NumPy arrays or tensors; `batches` must yield
-    `settings.steps` of them.
+    A batch is a mapping with `labels` [B] and what above_cut.logits_of reads, as NumPy arrays or tensors; `batches`
+    must yield `settings.steps` of them.
 
     The split-half overlap says how much of the choice is signal. Nodes are measured by the first half of the
     steps, and again by as many steps from the same start, with a new optimiser, on the batches of the second
     half; the overlap is the share of top nodes in common. The two share no batch, no moment of Adam and no
     dropout mask. This costs half the priming again, and understates the whole priming, which has twice the
     steps. (To cut one run in two would cost nothing, but those halves share Adam's moments and say little
-    about the data: see docs/lab/priming-overlap.md.)
+    about the data: see docs/lab/priming-overlap.md.) Without `halves` it is not measured.
 
     Raises UsageError for a model without a classification head, DataError for too few batches or a label the
     model has no output for, ConfigError for wrong settings or a loss that is no longer finite.
@@ -143,7 +146,7 @@ def prime(model: nn.Module, batches: Iterable[Batch], settings: PrimingSettings,
     if len(drawn) < settings.steps:
         raise DataError(f"priming needs {settings.steps} batches, the data gave {len(drawn)}")
     half = settings.steps // 2
-    control = drawn[-half:] if any(kind.chance is not None for kind in kinds) else []
+    control = drawn[-half:] if halves and any(kind.chance is not None for kind in kinds) else []
     with (
         _restored_flags(model),
         torch.random.fork_rng(devices=[]),
@@ -164,7 +167,7 @@ def prime(model: nn.Module, batches: Iterable[Batch], settings: PrimingSettings,
     measured: list[Measured] = []
     for number, kind in enumerate(kinds):
         part = slice(number * len(kind.blocks), (number + 1) * len(kind.blocks))
-        overlap = None if kind.chance is None else top_overlap(first[part], second[part], kind.retention)
+        overlap = None if kind.chance is None or not control else top_overlap(first[part], second[part], kind.retention)
         measured.append(Measured(tuple(whole[part]), overlap, kind.chance))
         _report_overlap(kind.name, measured[-1], settings.steps, console)
     return PrimingResult(
@@ -221,7 +224,7 @@ class _Run:
         """Train one step a batch with a new optimiser; return the losses."""
         torch.manual_seed(seed)
         settings = self.settings
-        optimizer = _optimizer(self.model, self.parameters, settings)
+        optimizer = adamw(self.model, self.parameters, settings.learning_rate, settings.weight_decay)
         total = max(settings.planned_steps, settings.steps)
         schedule = WarmupLinear(settings.learning_rate, round(settings.warmup * total), total)
         losses: list[float] = []
@@ -248,33 +251,25 @@ class _Run:
 
 
 def _loss(model: nn.Module, batch: Batch) -> torch.Tensor:
-    device = next(model.parameters()).device
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    inputs = {n: torch.as_tensor(batch[n]).long().to(device) for n in names if batch.get(n) is not None}
-    labels = torch.as_tensor(batch["labels"]).long().to(device)
-    logits = getattr(model(**inputs), "logits", None)
-    if logits is None:
-        raise UsageError(f"{type(model).__name__} has no classification head to prime with")
+    logits = logits_of(model, batch)
+    labels = torch.as_tensor(batch["labels"]).long().to(logits.device)
     if labels.min() < 0 or labels.max() >= logits.shape[-1]:
         raise DataError(f"a label is not within 0 to {logits.shape[-1] - 1}, the model's outputs")
     return nn.functional.cross_entropy(logits, labels)
 
 
-def _optimizer(
-    model: nn.Module, parameters: dict[str, nn.Parameter], settings: PrimingSettings
+def adamw(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     """Return AdamW without decay on biases and LayerNorms."""
     norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
     plain = {n for n, p in parameters.items() if n.endswith("bias") or id(p) in norms}
     return torch.optim.AdamW(
         [
-            {
-                "params": [p for n, p in parameters.items() if n not in plain],
-                "weight_decay": settings.weight_decay,
-            },
+            {"params": [p for n, p in parameters.items() if n not in plain], "weight_decay": weight_decay},
             {"params": [p for n, p in parameters.items() if n in plain], "weight_decay": 0.0},
         ],
-        lr=settings.learning_rate,
+        lr=learning_rate,
     )
 
 

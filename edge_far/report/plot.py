@@ -15,7 +15,7 @@ from edge_far.errors import Unavailable
 from edge_far.report.runlog import RunLog
 from edge_far.storage import write_atomically
 
-__all__ = ["draw_run", "smoothed"]
+__all__ = ["draw_run", "drawing", "smoothed"]
 
 BLUE, ORANGE, RED, GREEN, INK, GRID = "#2b6cb0", "#c05621", "#c53030", "#2f855a", "#2d3748", "#e2e8f0"
 SIZE_INCHES = (10.0, 4.2)
@@ -37,11 +37,8 @@ STYLE = {
 }
 
 
-def draw_run(log: RunLog, out: Path, *, title: str) -> None:
-    """Draw one PNG of 1500 x 630 pixels and write it atomically to `out`.
-
-    Raises Unavailable (69) without matplotlib, StorageError (74).
-    """
+def drawing() -> tuple[Any, Any, Any]:
+    """Return matplotlib, a canvas and a figure's type; raises Unavailable (69) where it is not installed."""
     try:
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -51,9 +48,18 @@ def draw_run(log: RunLog, out: Path, *, title: str) -> None:
             "drawing needs matplotlib, which is not installed here",
             hint="run this on the workstation: pip install 'edge-far[host]'",
         ) from error
+    return matplotlib, FigureCanvasAgg, Figure
+
+
+def draw_run(log: RunLog, out: Path, *, title: str) -> None:
+    """Draw one PNG of 1500 x 630 pixels and write it atomically to `out`.
+
+    Raises Unavailable (69) without matplotlib, StorageError (74).
+    """
+    matplotlib, canvas, figure_type = drawing()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = figure_type(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+        canvas(figure)
         left, right = figure.subplots(1, 2)
         figure.suptitle(title, fontsize=12, color=INK)
         _draw_loss(left, log)

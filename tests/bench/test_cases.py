@@ -127,7 +127,7 @@ def test_a_row_that_is_not_there_is_refused_with_those_that_are() -> None:
 )
 def test_a_bundle_is_named_by_what_trains_in_it(rung: str, retention: float, attention: str, name: str) -> None:
     selection = SelectionInfo(
-        rung, 0, "random", retention, (), "frozen", "reset", 0, None, 0, attention, None, (), None
+        rung, 0, "random", retention, (), "frozen", "reset", 0, None, 0, attention, None, (), None, ""
     )
     method = method_of(selection)
     assert method.name == name and method == method_named(name, retention)

@@ -156,7 +156,7 @@ def test_an_export_stays_at_home(tracer: Tracer, tmp_path: Path) -> None:
     make_tokenizer("bert").save(str(model / "tokenizer.json"))
     data.write_text("".join(json.dumps(example) + "\n" for example in make_examples(20)))
     out.mkdir()
-    unprimed = ("--selection", "first", "--start", "reset", "--no-ort")
+    unprimed = ("--method", "far", "--selection", "first", "--start", "reset", "--no-ort")
     tracer.run(cli("export", "--model", model, "--train", data, "--out", out / "bundle", *unprimed))
     assert tracer.seen.written and tracer.seen.outside(out, tracer.cache, tracer.temporary) == []
 

@@ -1,6 +1,7 @@
-"""Apply FAR to a model and compile a bundle that a device can train (workstation: needs torch and onnx).
+"""Choose how much trains, apply FAR to it and compile a bundle for a device (workstation: needs torch and onnx).
 
-A short priming run on the training data finds the FFN nodes (and, with --attention heads, the attention heads) that
+With --method auto the rungs of the ladder are tried on the training data (`edge-far choose`), and the cheapest good one
+is exported. A short priming run finds the FFN nodes (and, with --attention heads, the attention heads) that
 learn; those stay trainable, the rest is frozen, split off and compiled away. The bundle is a directory to copy to
 the device.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_far.bundles.manifest import bounds_of
 from edge_far.commands.arguments import SEEDS, Number
@@ -20,53 +21,52 @@ from edge_far.process.privacy import keep_caches_together
 from edge_far.profile.run_sections import Compute
 from edge_far.profile.schema import settings_of
 
+if TYPE_CHECKING:
+    from edge_far.compile.export_settings import ExportSettings
+    from edge_far.profile.document import Profile
+
 EXAMPLES = """examples:
   edge-far export --model ./all-MiniLM-L6-v2 --train train.jsonl --profile rpi-zero2w-512 --out bundle
-  edge-far export --model ./all-MiniLM-L6-v2 --train train.jsonl --method top-2 --out bundle
-  edge-far export --model distilbert-base-uncased --train train.csv --profile rpi4-2gb --retention 0.4 --out bundle
+  edge-far export --model ./all-MiniLM-L6-v2 --train train.jsonl --method top-2 --attention heads --out bundle
+  edge-far export --model distilbert-base-uncased --train train.csv --method far --retention 0.4 --out bundle
 """
 
 SHARE = Within(0, 1)
+CHOOSE_MINUTES: dict[str, Any] = {
+    "action": Number,
+    "type": float,
+    "within": Within(0.1, 10_000.0),
+    "metavar": "N",
+    "help": "about how long --method auto may take (default: the work of three full fine-tunings of the same data)",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far export`."""
-    parser.add_argument("--model", required=True, help="directory of a transformers model, or its name on the hub")
-    parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data: .jsonl, .csv or .tsv")
+    add_source_arguments(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="directory to create")
-    parser.add_argument(
-        "--profile",
-        default="workstation",
-        help="device profile: a name or a YAML file (default: %(default)s)",
-    )
     parser.add_argument(
         "--method",
         default="far",
         metavar="METHOD",
-        help="what trains: head; top-K, the last K blocks (top-2); far, all blocks; full, everything. What lies below "
-        "is computed once a text on the device (default: %(default)s)",
+        help="what trains: head; top-K, the last K blocks (top-2); far, all blocks; full, everything; auto, the "
+        "cheapest of these that is not measurably worse than the best on the training data. What lies below is "
+        "computed once a text on the device (default: %(default)s)",
     )
+    parser.add_argument("--choose-minutes", **CHOOSE_MINUTES)
     parser.add_argument(
-        "--pooling",
-        choices=("auto", "cls", "mean"),
+        "--head-start",
+        choices=("auto", "fitted", "random"),
         default="auto",
-        help="what the head reads: cls, the first token, with the architecture's own head; mean, the mean over all "
-        "tokens, with a new linear head; auto, as a sentence-transformers directory says, else cls "
-        "(default: %(default)s)",
+        help="how a new head begins: fitted, as a regularised linear fit on the frozen model's outputs; random; auto, "
+        "fitted where the head alone learns (default: %(default)s)",
     )
     far = parser.add_argument_group("FAR")
-    far.add_argument(
-        "--retention",
-        action=Number,
-        type=float,
-        within=SHARE,
-        help="share of FFN nodes that learn (default: 0.1, with --method full 1)",
-    )
+    add_far_arguments(far)
     far.add_argument(
         "--attention",
         choices=("full", "heads"),
-        default="full",
-        help="attention learns whole, or by heads (default: %(default)s)",
+        help="attention learns whole, or by heads (default: full; --method auto tries both)",
     )
     far.add_argument(
         "--attention-retention",
@@ -75,6 +75,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         within=SHARE,
         metavar="SHARE",
         help="share of attention heads that learn (default: as of FFN nodes, at least one head)",
+    )
+    far.add_argument(
+        "--start",
+        choices=("continue", "reset"),
+        default="continue",
+        help="after priming: keep the primed weights or go back (default: %(default)s)",
+    )
+    far.add_argument("--embeddings", choices=("frozen", "train"), help="default: frozen, with --method full train")
+    compiler = parser.add_argument_group("compiler")
+    compiler.add_argument(
+        "--frozen-precision",
+        choices=settings_of(Compute)["frozen_precision"][1].choices,
+        help="storage and products of the non-learners, as in `edge-far profiles sample` (default: the profile's)",
+    )
+    compiler.add_argument("--no-ort", action="store_true", help="leave out the onnxruntime-training artifacts")
+    compiler.add_argument(
+        "--reserve-labels",
+        action=Number,
+        type=int,
+        within=Within(0, 10_000),
+        default=0,
+        metavar="N",
+        help="output slots for labels unseen today (default: %(default)s)",
+    )
+    add_training_arguments(parser.add_argument_group("training settings that travel with the bundle"))
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare model, data and profile, which `edge-far choose` has too."""
+    parser.add_argument("--model", required=True, help="directory of a transformers model, or its name on the hub")
+    parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data: .jsonl, .csv or .tsv")
+    parser.add_argument(
+        "--profile",
+        default="workstation",
+        help="device profile: a name or a YAML file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pooling",
+        choices=("auto", "cls", "mean"),
+        default="auto",
+        help="what the head reads: cls, the first token, with the architecture's own head; mean, the mean over all "
+        "tokens, with a new linear head; auto, as a sentence-transformers directory says, else cls; with --method auto "
+        "both are tried (default: %(default)s)",
+    )
+
+
+def add_far_arguments(far: Any) -> None:
+    """Declare how learners are chosen."""
+    far.add_argument(
+        "--retention",
+        action=Number,
+        type=float,
+        within=SHARE,
+        help="share of FFN nodes that learn (default: 0.1, with --method full 1)",
     )
     far.add_argument(
         "--selection",
@@ -91,20 +145,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the planned steps to prime for, at least 50 steps (default: %(default)s)",
     )
-    far.add_argument(
-        "--start",
-        choices=("continue", "reset"),
-        default="continue",
-        help="after priming: keep the primed weights or go back (default: %(default)s)",
-    )
-    far.add_argument("--embeddings", choices=("frozen", "train"), help="default: frozen, with --method full train")
-    compiler = parser.add_argument_group("compiler")
-    compiler.add_argument(
-        "--frozen-precision",
-        choices=settings_of(Compute)["frozen_precision"][1].choices,
-        help="storage and products of the non-learners, as in `edge-far profiles sample` (default: the profile's)",
-    )
-    compiler.add_argument(
+
+
+def add_training_arguments(training: Any) -> None:
+    """Declare how a bundle is trained where a device is not told otherwise."""
+    training.add_argument("--no-dropout", action="store_true", help="train without dropout")
+    training.add_argument(
         "--max-seq-len",
         action=Number,
         type=int,
@@ -112,18 +158,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="longest text in tokens (default: the profile's)",
     )
-    compiler.add_argument("--no-dropout", action="store_true", help="train without dropout")
-    compiler.add_argument("--no-ort", action="store_true", help="leave out the onnxruntime-training artifacts")
-    compiler.add_argument(
-        "--reserve-labels",
-        action=Number,
-        type=int,
-        within=Within(0, 10_000),
-        default=0,
-        metavar="N",
-        help="output slots for labels unseen today (default: %(default)s)",
-    )
-    training = parser.add_argument_group("training settings that travel with the bundle")
     training.add_argument(
         "--learning-rate",
         action=Number,
@@ -154,16 +188,21 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     keep_caches_together()
     check_output(options.out)
     try:
-        from edge_far.compile.export_settings import ExportSettings
         from edge_far.compile.pipeline import export_bundle
     except ImportError as error:
-        raise Unavailable(
-            f"export needs the workstation's packages, and {error.name} is missing",
-            hint="pip install 'edge-far[host]'",
-        ) from error
+        raise _packages_missing(error) from error
+    return export_bundle(settings_from(options, profile), console)
+
+
+def settings_from(options: argparse.Namespace, profile: Profile) -> ExportSettings:
+    """Return what the command line asks for; what it leaves out is the profile's, or by the method."""
+    try:
+        from edge_far.compile.export_settings import ExportSettings
+    except ImportError as error:
+        raise _packages_missing(error) from error
     full = options.method == "full"
     length = options.max_seq_len or profile.training.max_seq_len
-    settings = ExportSettings(
+    return ExportSettings(
         model=options.model,
         train=options.train,
         out=options.out,
@@ -184,21 +223,37 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         seed=options.seed,
         reserve_labels=options.reserve_labels,
         with_ort=not options.no_ort,
-        attention=options.attention,
+        attention=options.attention or "full",
         attention_retention=options.attention_retention,
+        head_start=options.head_start,
+        choose_minutes=options.choose_minutes,
     )
-    return export_bundle(settings, console)
+
+
+def _packages_missing(error: ImportError) -> Unavailable:
+    return Unavailable(
+        f"export needs the workstation's packages, and {error.name} is missing", hint="pip install 'edge-far[host]'"
+    )
+
+
+def check_model(model: str) -> None:
+    """Refuse a name that no package can read."""
+    try:
+        model.encode()
+    except UnicodeEncodeError as error:
+        hint = "rename it, or set a locale in UTF-8"
+        raise Unavailable("the workstation's packages read names in UTF-8 only", where=model, hint=hint) from error
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that contradict each other, and a name that no package can read."""
-    try:
-        options.model.encode()
-    except UnicodeEncodeError as error:
-        hint = "rename it, or set a locale in UTF-8"
-        raise Unavailable(
-            "the workstation's packages read names in UTF-8 only", where=options.model, hint=hint
-        ) from error
+    check_model(options.model)
+    if options.method == "auto" and options.embeddings == "train":
+        raise ConfigError("embeddings train with far alone", where="--embeddings", hint="add --method far")
+    if options.method == "auto" and options.attention is not None:
+        raise ConfigError("auto tries both", where="--attention", hint="leave it out, or name a method")
+    if options.method != "auto" and options.choose_minutes is not None:
+        raise ConfigError("there is nothing to choose", where="--choose-minutes", hint="add --method auto")
     if options.method == "full" and (options.retention not in (None, 1) or options.embeddings == "frozen"):
         raise ConfigError("full trains everything", where="--method", hint="use --method far with these options")
     if options.attention_retention is not None and options.attention != "heads":
@@ -219,7 +274,8 @@ def render(document: dict[str, Any]) -> str:
             f"bundle      {document['bundle']} ({document['bundle_mib']} MiB, {document['seconds']} s)",
             f"model       {document['model']} ({document['architecture']}, {document['pooling']} pooling), "
             f"{document['labels']} labels, head {document['head']}",
-            f"method      {document['method']}",
+            f"method      {document['method']}"
+            + (f": {document['choice']['reason']}" if document["choice"] is not None else ""),
             f"selection   {document['selection']}, retention {document['retention']:g}, {attention}; priming {primed}",
             f"trained     {document['trained_parameters']:,} of {document['model_parameters']:,} parameters",
             f"frozen      {document['frozen_precision']}; onnxruntime-training artifacts: {artifacts}",

@@ -67,7 +67,8 @@ class _Model(Target):
 
     def export(self, name: str) -> tuple[str, ...]:
         """Return the command line for one architecture."""
-        return ("export", "--model", f"{{work}}/{name}", "--train", "{work}/data.jsonl", "--out", "{work}/out")
+        model = ("--model", f"{{work}}/{name}", "--method", "far")
+        return ("export", *model, "--train", "{work}/data.jsonl", "--out", "{work}/out")
 
     def problem(self, case: Case) -> str | None:
         """Export until the learners would be chosen."""

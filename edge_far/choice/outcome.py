@@ -1,0 +1,97 @@
+"""What came of a choice: the rung, its reason, and a row for every rung that was tried on all examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edge_far.choice.trials import Trial
+from edge_far.choice.verdict import Answers, Compared
+
+__all__ = ["Choice", "Row", "as_table"]
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One rung on all examples: what it says of the held-out ones, and how it compares with the best."""
+
+    trial: Trial
+    answers: Answers
+    trained: int
+    seconds: float
+    step_work: float
+    job_work: float
+    compared: Compared
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row for people and programs; work is relative to full fine-tuning."""
+        trial = self.trial
+        return {
+            "rung": trial.rung.name,
+            "method": trial.rung.method,
+            "attention": trial.rung.attention,
+            "pooling": trial.pooling,
+            "learning_rate": trial.learning_rate,
+            "epochs": trial.epochs,
+            "matthews": round(self.answers.score, 4),
+            "accuracy": round(self.answers.accuracy, 4),
+            "accuracy_error": round(self.answers.accuracy_error, 4),
+            "below_best": round(self.compared.below, 4),
+            "below_best_error": round(self.compared.error, 4),
+            "trained_parameters": self.trained,
+            "step_work": round(self.step_work, 4),
+            "job_work": round(self.job_work, 4),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What was chosen, every rung that was tried on all examples from the cheapest up, and what was looked at."""
+
+    chosen: Row
+    best: Row
+    rows: tuple[Row, ...]
+    left_out: tuple[str, ...]
+    examples: int
+    held_out: int
+    seconds: float
+
+    @property
+    def reason(self) -> str:
+        """Return why, in one sentence."""
+        name, chosen = self.chosen.trial.rung.name, self.chosen
+        if chosen is self.best:
+            return f"{name} is the best, and no cheaper rung comes within one standard error of it"
+        return (
+            f"{name} is the cheapest rung that is not measurably worse than the best ({self.best.trial.rung.name}): "
+            f"Matthews' correlation is {chosen.compared.below:.3f} lower, and one standard error of that is "
+            f"{chosen.compared.error:.3f}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that travels with a bundle."""
+        return {
+            "chosen": self.chosen.to_json(),
+            "reason": self.reason,
+            "rows": [row.to_json() for row in self.rows],
+            "left_out": list(self.left_out),
+            "examples": self.examples,
+            "held_out": self.held_out,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def as_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> str:
+    """Return rows as a table for people, the chosen one marked; work is relative to full fine-tuning."""
+    names = f"  {'rung':<14} {'pooling':<7} {'MCC':>6} {'accuracy':>8} {'below best':>15} "
+    lines = [f"{names}{'work':>6} {'a step':>6} {'trained':>11}"]
+    for row in rows:
+        mark = "*" if row == chosen else " "
+        below = f"{row['below_best']:.3f} +- {row['below_best_error']:.3f}"
+        lines.append(
+            f"{mark} {row['rung']:<14} {row['pooling']:<7} {row['matthews']:>6.3f} {row['accuracy']:>8.2%} {below:>15} "
+            f"{row['job_work']:>6.3f} {row['step_work']:>6.3f} {row['trained_parameters']:>11,}"
+        )
+    return "\n".join(lines)

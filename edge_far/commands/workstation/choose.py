@@ -1,0 +1,79 @@
+"""Try the ladder's rungs on training data and say which one to export (workstation: needs torch).
+
+Every rung (the head alone, the last blocks, all blocks) trains on a part of the data as a device would train it, and is
+measured on the rest. Taken is the cheapest that is not measurably worse than the best. `edge-far export --method auto`
+does the same; this command shows the table without compiling anything, and can draw it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edge_far.commands.workstation import export
+from edge_far.console import Console
+from edge_far.errors import Unavailable
+from edge_far.process.privacy import keep_caches_together
+
+EXAMPLES = """examples:
+  edge-far choose --model ./all-MiniLM-L6-v2 --train train.jsonl
+  edge-far choose --model ./all-MiniLM-L6-v2 --train train.jsonl --choose-minutes 10 --picture choice.png
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edge-far choose`: those of `edge-far export` that matter here."""
+    export.add_source_arguments(parser)
+    parser.add_argument("--choose-minutes", **export.CHOOSE_MINUTES)
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw quality against work, a PNG")
+    export.add_far_arguments(parser.add_argument_group("FAR"))
+    export.add_training_arguments(parser.add_argument_group("training"))
+    parser.set_defaults(
+        method="auto",
+        out=Path(),
+        frozen_precision="fp32",
+        no_ort=True,
+        reserve_labels=0,
+        attention=None,
+        attention_retention=None,
+        embeddings=None,
+        start="continue",
+        head_start="auto",
+    )
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Choose; the document is the choice."""
+    from edge_far.profile.document import load_profile
+
+    profile = load_profile(options.profile)
+    export.check_model(options.model)
+    keep_caches_together()
+    settings = export.settings_from(options, profile)
+    try:
+        from edge_far.compile.pipeline import choose_only
+    except ImportError as error:
+        raise Unavailable(
+            f"choose needs the workstation's packages, and {error.name} is missing", hint="pip install 'edge-far[host]'"
+        ) from error
+    document = choose_only(settings, Console(quiet=console.quiet, verbose=console.verbose))
+    if options.picture is not None:
+        from edge_far.report.ladder import draw_ladder
+
+        draw_ladder(document, options.picture)
+    return document
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return the table and the reason."""
+    from edge_far.choice.outcome import as_table
+
+    chosen = document["chosen"]
+    lines = [as_table(document["rows"], chosen), "", f"* {document['reason']}"]
+    if document["left_out"]:
+        lines.append(f"  not tried on all examples: {', '.join(document['left_out'])}")
+    method = f"--method {chosen['method']} --pooling {chosen['pooling']} --learning-rate {chosen['learning_rate']:g}"
+    by_heads = " --attention heads" if chosen["attention"] == "heads" else ""
+    lines.append(f"next    edge-far export --model MODEL --train FILE {method}{by_heads} --out BUNDLE")
+    return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""`--method auto`: the rung is chosen by measurement; and how a new head begins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from edge_far.choice.frozen import frozen_outputs
+from edge_far.choice.linear_fit import choose_strength
+from edge_far.choice.outcome import Choice, as_table
+from edge_far.choice.search import ChoiceSettings, choose
+from edge_far.compile.export_settings import ExportSettings, learning_rate_of
+from edge_far.console import Console
+from edge_far.far.above_cut import last_linear
+from edge_far.far.pooling import MeanPooledClassifier
+from edge_far.models.source import SourceModel
+from edge_far.texts.encode import Encoded
+
+__all__ = ["FEWEST_EXAMPLES", "choose_rung", "fit_head", "pool", "with_choice"]
+
+# The usual learning rate and one above it; a head that begins fitted is near its end.
+RATES, HEAD_RATES = (1.0, 10 / 3), (1.0, 10.0)
+FEWEST_EXAMPLES = 20
+MOST_FITTED = 20_000
+
+
+def choose_rung(
+    source: SourceModel, encoded: Encoded, settings: ExportSettings, pooling: str, console: Console
+) -> Choice:
+    """Try the ladder's rungs on the training data; `pooling` is the model's usual one. See choice/search.py."""
+    usual = learning_rate_of(settings, source)
+    own_head = source.head.kind != "new"
+    poolings = (pooling, *({"cls", "mean"} - {pooling})) if settings.pooling == "auto" and not own_head else (pooling,)
+    fixed = settings.learning_rate is not None
+    choice = choose(
+        source.model,
+        encoded,
+        ChoiceSettings(
+            poolings=poolings,
+            rates=(usual,) if fixed else tuple(usual * factor for factor in RATES),
+            head_rates=(usual,) if fixed else tuple(usual * factor for factor in HEAD_RATES),
+            retention=settings.retention,
+            selection=settings.selection,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            dropout=settings.dropout,
+            priming=settings.priming,
+            own_head=own_head,
+            minutes=settings.choose_minutes,
+        ),
+        console,
+    )
+    document = choice.to_json()
+    console.info(as_table(document["rows"], document["chosen"]))
+    console.info(f"method: {choice.reason}")
+    return choice
+
+
+def with_choice(settings: ExportSettings, choice: Choice) -> ExportSettings:
+    """Return settings that export what was chosen."""
+    trial = choice.chosen.trial
+    by_heads = trial.rung.attention == "heads"
+    return replace(
+        settings,
+        method=trial.rung.method,
+        pooling=trial.pooling,
+        attention=trial.rung.attention,
+        attention_retention=trial.rung.attention_retention if by_heads else None,
+        learning_rate=trial.learning_rate,
+        epochs=trial.epochs,
+    )
+
+
+def fit_head(source: SourceModel, encoded: Encoded, settings: ExportSettings, console: Console) -> bool:
+    """Begin a new head as a regularised linear fit on the frozen model's outputs where that is asked for; say whether.
+
+    By default the head of the rung `head` is fitted: where more learns, a random one ended higher (docs/lab/ladder.md).
+    """
+    wanted = settings.head_start == "fitted" or (settings.head_start == "auto" and settings.method == "head")
+    if not wanted or source.head.kind != "new":
+        return False
+    rows = np.arange(len(encoded))
+    if len(rows) > MOST_FITTED:
+        rows = np.sort(np.random.default_rng(settings.seed).permutation(rows)[:MOST_FITTED])
+    vectors = frozen_outputs(source.model, encoded, (), console, rows).head_input[rows]
+    linear = last_linear(source.model)
+    fit = choose_strength(vectors, encoded.labels[rows], linear.out_features, settings.seed)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(fit.weight))
+        linear.bias.copy_(torch.from_numpy(fit.bias))
+    console.info(f"head: begins as a linear fit on {len(rows)} texts (C {fit.strength:g})")
+    return True
+
+
+def pool(source: SourceModel, settings: ExportSettings, pooling: str) -> None:
+    """Put a new head on the mean of all tokens where that is the pooling; a kept head stays unless mean was asked."""
+    if pooling == "mean" and (source.head.kind == "new" or settings.pooling == "mean"):
+        source.model = MeanPooledClassifier(source.model, settings.seed)

@@ -1,0 +1,82 @@
+"""The part of a model above a cut, in torch: it reads hidden states that were computed once, as a device does.
+
+A copy of the last blocks and the head, in which the embeddings are replaced by the states of the batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from edge_far.errors import UsageError
+from edge_far.far.nodes import block_paths, embeddings_of
+
+__all__ = ["above_cut", "device_of", "last_linear", "logits_of"]
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class StoredStates(nn.Module):
+    """Stands where the embeddings stood and hands out what logits_of laid down, float32 [B, S, width]."""
+
+    states: torch.Tensor | None = None
+
+    def forward(self, *_: Any, **__: Any) -> torch.Tensor:
+        """Return the states of the batch, whatever the ids are."""
+        if self.states is None:
+            raise UsageError("a batch for blocks above a cut has no hidden states")
+        return self.states
+
+
+def above_cut(model: nn.Module, cut: int) -> nn.Module:
+    """Return a copy of the blocks from `cut` on and the head; batches then need `hidden` (logits_of).
+
+    With cut 0 nothing is below, and the copy is whole. With as many as there are blocks the head alone is left, and
+    `hidden` holds one row a text: [B, 1, width]. What is below is not copied.
+    """
+    if cut == 0:
+        return copy.deepcopy(model)
+    paths = block_paths(model)
+    embeddings, module = embeddings_of(model)
+    left_out = [module, *(model.get_submodule(path) for path in paths[:cut])]
+    upper: nn.Module = copy.deepcopy(model, {id(one): StoredStates() for one in left_out})
+    layers = paths[0].rpartition(".")[0]
+    upper.set_submodule(layers, nn.ModuleList([upper.get_submodule(path) for path in paths[cut:]]))
+    upper.set_submodule(embeddings, StoredStates())
+    return upper
+
+
+def logits_of(model: nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
+    """Return a classifier's logits [B, labels] for a batch of arrays or tensors.
+
+    A batch holds `input_ids` and `attention_mask` [B, S], `token_type_ids` where the model reads them, and `hidden`
+    [B, S, width] where it begins above a cut. Raises UsageError for a model without a classification head.
+    """
+    device = device_of(model)
+    inputs = {n: torch.as_tensor(batch[n]).long().to(device) for n in _INPUTS if batch.get(n) is not None}
+    if batch.get("hidden") is not None:
+        module = embeddings_of(model)[1]
+        if not isinstance(module, StoredStates):
+            raise UsageError("hidden states are for the blocks above a cut alone")
+        module.states = torch.as_tensor(batch["hidden"]).to(device).float()
+    logits: torch.Tensor | None = getattr(model(**inputs), "logits", None)
+    if logits is None:
+        raise UsageError(f"{type(model).__name__} has no classification head")
+    return logits
+
+
+def last_linear(model: nn.Module) -> nn.Linear:
+    """Return the linear layer that makes the logits: the last one of the head."""
+    linears = [module for name, module in model.named_modules() if isinstance(module, nn.Linear) and "classif" in name]
+    if not linears or linears[-1].out_features != int(model.config.num_labels):
+        raise UsageError(f"{type(model).__name__} has no classification head")
+    return linears[-1]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's parameters are."""
+    return next(model.parameters()).device

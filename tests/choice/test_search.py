@@ -1,0 +1,87 @@
+"""Blocks above a cut compute what the whole model does; a choice and an export by it, on tiny models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import torch
+
+from edge_far.bundles.bundle import open_bundle
+from edge_far.choice.frozen import as_mapping, frozen_outputs
+from edge_far.cli import main
+from edge_far.console import Console
+from edge_far.far.above_cut import above_cut, logits_of
+from edge_far.texts.batches import collate
+from edge_far.texts.data import Example
+from edge_far.texts.encode import Encoder
+from tests.tiny_models import ARCHITECTURES, make_examples, make_pooled, make_tiny, make_tokenizer
+
+pytestmark = pytest.mark.host
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_above_a_cut_is_the_whole_model(architecture: str, pooling: str, tmp_path: Path) -> None:
+    model = make_pooled(architecture, pooling)
+    make_tokenizer(architecture).save(str(tmp_path / "tokenizer.json"))
+    records = make_examples(12)
+    labels = sorted({record["label"] for record in records})
+    encoded = Encoder(tmp_path / "tokenizer.json", 32).encode([Example(r["text"], r["label"]) for r in records], labels)
+    frozen = frozen_outputs(model, encoded, (1,), Console(quiet=True))
+    rows = np.array([3, 0, 7])
+    with torch.no_grad():
+        whole = logits_of(model, as_mapping(collate(encoded, rows)))
+        for cut in (0, 1, 2):
+            found = logits_of(above_cut(model, cut), frozen.batch(encoded, rows, cut, 2, pooling))
+            # States are kept in 16 bits: their rounding is 5e-4 of each.
+            torch.testing.assert_close(found, whole, atol=5e-3 if cut == 1 else 1e-5, rtol=0)
+
+
+def test_a_choice_and_an_export_by_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, train, picture = tmp_path / "model", tmp_path / "train.jsonl", tmp_path / "choice.png"
+    make_tiny("bert").save_pretrained(model)
+    make_tokenizer("bert").save(str(model / "tokenizer.json"))
+    train.write_text("".join(json.dumps(example) + "\n" for example in make_examples(60)), encoding="utf-8")
+    common = ["--model", str(model), "--train", str(train), "--epochs", "1", "--pooling", "mean", "--json", "-q"]
+    capsys.readouterr()
+    assert main(["choose", *common, "--learning-rate", "0.001", "--picture", str(picture)]) == 0
+    choice = json.loads(capsys.readouterr().out)
+    assert choice["chosen"] in choice["rows"] and choice["chosen"]["pooling"] == "mean"
+    assert {"head", "top-1", "far"} <= {row["rung"] for row in choice["rows"]}
+    assert choice["held_out"] == 60 and picture.read_bytes().startswith(b"\x89PNG")
+    auto = ["--method", "auto", "--choose-minutes", "0.2", "--no-ort", "--out", str(tmp_path / "bundle")]
+    assert main(["export", *common, *auto]) == 0
+    exported = json.loads(capsys.readouterr().out)
+    bundle = open_bundle(tmp_path / "bundle")
+    selection = bundle.manifest.selection
+    stored = json.loads(bundle.path("choice.json").read_bytes())
+    assert exported["choice"] == stored and selection.reason == stored["reason"]
+    assert (selection.rung, selection.attention) == (stored["chosen"]["method"], stored["chosen"]["attention"])
+    assert bundle.manifest.defaults.learning_rate == stored["chosen"]["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        (["--method", "auto", "--attention", "heads"], "--attention"),
+        (["--method", "auto", "--embeddings", "train"], "--embeddings"),
+        (["--choose-minutes", "3"], "--choose-minutes"),
+    ],
+)
+def test_options_that_contradict_a_choice(options: list[str], where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--model", "m", "--train", "t", "--out", "o", *options]) == 78
+    assert where in capsys.readouterr().err
+
+
+def test_too_few_examples_to_choose_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tiny("bert").save_pretrained(tmp_path / "model")
+    make_tokenizer("bert").save(str(tmp_path / "model" / "tokenizer.json"))
+    train = tmp_path / "train.jsonl"
+    train.write_text("".join(json.dumps(example) + "\n" for example in make_examples(10)), encoding="utf-8")
+    assert main(["choose", "--model", str(tmp_path / "model"), "--train", str(train)]) == 65
+    assert "10 examples are too few to choose by" in capsys.readouterr().err
