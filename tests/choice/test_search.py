@@ -53,7 +53,7 @@ def test_a_choice_and_an_export_by_it(tmp_path: Path, capsys: pytest.CaptureFixt
     choice = json.loads(capsys.readouterr().out)
     assert choice["chosen"] in choice["rows"] and choice["chosen"]["pooling"] == "mean"
     assert {"head", "top-1", "far"} <= {row["rung"] for row in choice["rows"]}
-    assert choice["held_out"] == 60 and picture.read_bytes().startswith(b"\x89PNG")
+    assert 12 <= choice["held_out"] <= 60 and picture.read_bytes().startswith(b"\x89PNG")
     auto = ["--method", "auto", "--choose-minutes", "0.2", "--no-ort", "--out", str(tmp_path / "bundle")]
     assert main(["export", *common, *auto]) == 0
     exported = json.loads(capsys.readouterr().out)
