@@ -31,6 +31,7 @@ from edge_far.choice.linear_fit import LinearFit, choose_strength
 from edge_far.choice.rungs import Rung
 from edge_far.choice.search import ChoiceSettings, choose
 from edge_far.choice.trials import Trial, Trials
+from edge_far.choice.verdict import Answers
 from edge_far.console import Console
 from edge_far.models.source import load_source
 from edge_far.texts.data import Example, label_names, read_examples
@@ -149,19 +150,10 @@ class Bench:
             "rate": rate,
             "valid": float((said[self.valid] == truth[self.valid]).mean()),
             "accuracy": float((said[self.test] == truth[self.test]).mean()),
-            "matthews": matthews(truth[self.test], said[self.test], self.classes),
+            "matthews": Answers(truth[self.test], said[self.test]).score,
             "counts": True,
             "seconds": time.monotonic() - started,
         }
-
-
-def matthews(truth: np.ndarray, said: np.ndarray, classes: int) -> float:
-    """Return Matthews' correlation for any number of classes (Gorodkin 2004)."""
-    counts = np.zeros((classes, classes))
-    np.add.at(counts, (truth, said), 1)
-    support, predicted, correct, total = counts.sum(1), counts.sum(0), np.trace(counts), counts.sum()
-    spread = (total**2 - (support**2).sum()) * (total**2 - (predicted**2).sum())
-    return float((correct * total - support @ predicted) / spread**0.5) if spread > 0 else 0.0
 
 
 def main() -> int:

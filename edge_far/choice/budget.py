@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_far.choice.frozen import as_mapping
+from edge_far.choice.frozen import STATE_BYTES
 from edge_far.choice.held_out import Fold
 from edge_far.choice.rungs import FULL, Geometry, Rung, forward_flops, step_flops
 from edge_far.choice.trials import Trial
-from edge_far.far.above_cut import logits_of
+from edge_far.far.above_cut import as_mapping, logits_of
 from edge_far.far.method import cut_of
 from edge_far.texts.batches import collate
 from edge_far.texts.encode import Encoded
@@ -28,7 +28,7 @@ __all__ = ["Budget", "plan_budget"]
 FULL_RUNS = 3.0  # full fine-tunings of the same data
 SCREENED = 4  # the first round sees a quarter
 FEWEST = 400
-STATES_BYTES = 2 << 30
+MOST_STATES = 2 << 30  # bytes of memory
 # Examples of a timed forward pass, and how often it runs; a training step takes longer than its operations alone.
 TIMED, TIMES = 64, 3
 OVERHEAD = 1.3
@@ -89,7 +89,7 @@ def plan_budget(
         folds -= 1
     fitting = int(max(left, 0.0) / (first / SCREENED + folds * second))
     kept = sum(0 < cut_of(rung.method, shape.blocks) < shape.blocks for rung in trials)
-    stored = int(STATES_BYTES / max(1.0, shape.tokens * shape.width * 2 * kept))
+    stored = int(MOST_STATES / max(1.0, shape.tokens * shape.width * STATE_BYTES * kept))
     examples = max(min(most, fitting, stored), min(most, FEWEST))
     screened = max(min(examples, FEWEST), examples // SCREENED)
     spent = first * screened + len(encoded) * forward

@@ -16,15 +16,16 @@ import torch
 from torch import nn
 
 from edge_far.console import Console
-from edge_far.far.above_cut import last_linear, logits_of
+from edge_far.far.above_cut import as_mapping, last_linear, logits_of
 from edge_far.far.nodes import block_paths
-from edge_far.texts.batches import Batch, collate
+from edge_far.texts.batches import collate
 from edge_far.texts.encode import Encoded
 
-__all__ = ["FrozenOutputs", "as_mapping", "bytes_of_states", "frozen_outputs"]
+__all__ = ["STATE_BYTES", "FrozenOutputs", "frozen_outputs"]
 
 TOKENS_AT_ONCE = 4096
 STATE_TYPE = np.float16
+STATE_BYTES = np.dtype(STATE_TYPE).itemsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def frozen_outputs(
     """
     wanted = np.arange(len(encoded)) if rows is None else rows
     blocks, count = block_paths(model), len(encoded)
-    width = int(last_hidden_size(model))
+    width: int = model.config.hidden_size
     states = {cut: np.zeros((len(encoded.tokens), width), STATE_TYPE) for cut in cuts if 0 < cut < len(blocks)}
     mean, first = np.zeros((count, width), np.float32), np.zeros((count, width), np.float32)
     head_input = np.zeros((count, last_linear(model).in_features), np.float32)
@@ -93,22 +94,6 @@ def frozen_outputs(
             progress.update(done)
     model.train(training)
     return FrozenOutputs(states, mean, first, head_input, encoded.starts)
-
-
-def bytes_of_states(encoded: Encoded, width: int, cuts: int) -> int:
-    """Return what the states of that many cuts take."""
-    return len(encoded.tokens) * width * cuts * np.dtype(STATE_TYPE).itemsize
-
-
-def last_hidden_size(model: nn.Module) -> int:
-    """Return the width of the hidden states."""
-    config: Any = model.config
-    return int(config.hidden_size)
-
-
-def as_mapping(batch: Batch) -> dict[str, Any]:
-    """Return a batch as torch's side reads it."""
-    return {**batch.model_inputs(token_types=batch.token_type_ids is not None), "labels": batch.labels}
 
 
 def _batches(lengths: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 __all__ = ["STRENGTHS", "LinearFit", "choose_strength", "fit_linear"]
@@ -34,6 +35,12 @@ class LinearFit:
         """Return the label of each vector, int64 [N]."""
         best: np.ndarray = (vectors @ self.weight.T + self.bias).argmax(axis=1)
         return best
+
+    def put_into(self, linear: nn.Linear) -> None:
+        """Let a layer of this shape begin with the fit."""
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(self.weight))
+            linear.bias.copy_(torch.from_numpy(self.bias))
 
 
 def fit_linear(

@@ -1,7 +1,7 @@
 """The whole of a choice, top to bottom: compute once, try every rung on a part, the good ones on all, decide.
 
 Two rounds of successive halving: every rung with every pooling and learning rate on a quarter of the examples, then the
-best of each rung on all of them. The time is bounded (budget.py); what no longer fits is left out, and said.
+best of each rung on all of them. The work is bounded (budget.py); what no longer fits is left out, and said.
 """
 
 from __future__ import annotations
@@ -59,34 +59,35 @@ def choose(model: nn.Module, encoded: Encoded, settings: ChoiceSettings, console
     `model` is a classifier as it was loaded, and stays as it is; `encoded` has a label for every text.
     """
     started = time.monotonic()
-    shape = geometry_of(model, encoded)
+    shape = _geometry_of(model, encoded)
     rungs = default_rungs(shape.blocks, settings.retention, settings.selection)
     parts = folds(encoded.labels, settings.seed)
     trials = {rung: _trials_of(rung, settings) for rung in rungs}
     budget = plan_budget(model, encoded, shape, parts, trials, settings.minutes)
     console.info(f"choosing among {len(rungs)} rungs: {budget.told}")
     parts = [replace(part, train=part_of(part.train, encoded.labels, budget.examples, settings.seed)) for part in parts]
-    rows = np.unique(np.concatenate([np.concatenate((part.train, part.held_out)) for part in parts[: budget.folds]]))
+    parts = parts[: budget.folds]
+    read = np.unique(np.concatenate([indices for part in parts for indices in (part.train, part.held_out)]))
     cuts = sorted({cut_of(rung.method, shape.blocks) for rung in rungs})
-    frozen = frozen_outputs(model, encoded, cuts, console, rows)
-    search = _Search(model, encoded, frozen, settings, shape, parts[: budget.folds], budget)
+    frozen = frozen_outputs(model, encoded, cuts, console, read)
+    search = _Search(model, encoded, frozen, settings, shape, parts, budget)
     screened = search.screen([trial for rung in rungs[1:] for trial in trials[rung]], console)
     found, left_out = search.confirm([*trials[rungs[0]], *screened], console)
-    decided = search.decide(found)
-    by_heads = search.by_heads(decided, console)
-    if by_heads is not None:
-        decided = search.decide([*found, by_heads])
-    order = sorted(decided.rows, key=lambda row: row.job_work)
-    return replace(
-        decided,
-        rows=tuple(order),
+    rows = [*found, *search.by_heads(found[cheapest_good(*_scored(found))[0]].trial, console)]
+    chosen, best, compared = cheapest_good(*_scored(rows))
+    told = [replace(row, compared=one) for row, one in zip(rows, compared, strict=True)]
+    return Choice(
+        chosen=told[chosen],
+        best=told[best],
+        rows=tuple(sorted(told, key=lambda row: row.job_work)),
         left_out=left_out,
         examples=len(parts[0].train),
+        held_out=len(told[0].answers.truth),
         seconds=time.monotonic() - started,
     )
 
 
-def geometry_of(model: nn.Module, encoded: Encoded) -> Geometry:
+def _geometry_of(model: nn.Module, encoded: Encoded) -> Geometry:
     """Return the shape by which work is counted; `tokens` is the mean length of a text."""
     block = find_ffn_blocks(model)[0]
     config: Any = model.config
@@ -128,7 +129,7 @@ class _Search:
         budget: Budget,
     ) -> None:
         self.encoded, self.settings, self.shape = encoded, settings, shape
-        self.parts, self.budget, self.frozen = parts, budget, frozen
+        self.parts, self.budget = parts, budget
         classes = int(model.config.num_labels)
         fitted = [] if settings.own_head else settings.poolings
         self.trials = [
@@ -195,26 +196,15 @@ class _Search:
         ]
         return best, tuple(left_out)
 
-    def by_heads(self, decided: Choice, console: Console) -> Row | None:
-        """Try the chosen rung with a part of its attention heads alone; None where there is nothing to try."""
-        trial = decided.chosen.trial
-        if trial.rung.method == "head":
-            return None
+    def by_heads(self, trial: Trial, console: Console) -> list[Row]:
+        """Try the chosen rung with a part of its attention heads alone; no row where there is nothing to try."""
         heads = int(self.trials[0].model.config.num_attention_heads)
         share = attention_share(None, self.settings.retention, heads)
-        if not 0 < share < 1:
-            return None
         smaller = replace(trial, rung=trial.rung.by_heads(share))
-        if not self.budget.allows(smaller):
-            return None
+        if trial.rung.method == "head" or not 0 < share < 1 or not self.budget.allows(smaller):
+            return []
         with console.progress(self._steps(smaller), "the same with a part of the heads") as progress:
-            return self._row(smaller, _Steps(progress))
-
-    def decide(self, rows: Sequence[Row]) -> Choice:
-        """Apply the rule."""
-        chosen, best, compared = cheapest_good([row.answers for row in rows], [row.job_work for row in rows])
-        told = tuple(replace(row, compared=one) for row, one in zip(rows, compared, strict=True))
-        return Choice(told[chosen], told[best], told, (), 0, len(told[0].answers.truth), 0.0)
+            return [self._row(smaller, _Steps(progress))]
 
     def _steps(self, trial: Trial) -> int:
         return sum(one.steps(trial, len(part.train)) for one, part in zip(self.trials, self.parts, strict=True))
@@ -237,6 +227,11 @@ class _Search:
             job_work(trial.rung, self.shape, trial.pooling, trial.epochs, self.settings.epochs),
             Compared(0.0, 0.0),
         )
+
+
+def _scored(rows: Sequence[Row]) -> tuple[list[Answers], list[float]]:
+    """Return what cheapest_good compares."""
+    return [row.answers for row in rows], [row.job_work for row in rows]
 
 
 def _usual(trials: Sequence[Trial], found: Mapping[Trial, Answers]) -> Trial:

@@ -18,13 +18,13 @@ from edge_far.choice.rungs import Rung
 from edge_far.console import Console
 from edge_far.errors import ConfigError
 from edge_far.far.above_cut import above_cut, last_linear, logits_of
-from edge_far.far.method import cut_of, select_above_cut
+from edge_far.far.method import choose_learners, cut_of
 from edge_far.far.nodes import block_paths
 from edge_far.far.pooling import MeanPooledClassifier
-from edge_far.far.prime import PrimingSettings, adamw, prime, priming_steps
+from edge_far.far.prime import CLIP_NORM, WARMUP, WEIGHT_DECAY, PrimingSettings, adamw, priming_steps
 from edge_far.far.reconfigure import reconfigure, trained_parameters
 from edge_far.learning_rate import WarmupLinear
-from edge_far.texts.batches import plan_epoch
+from edge_far.texts.batches import first_batches
 from edge_far.texts.encode import Encoded
 
 __all__ = ["Trial", "TrialResult", "Trials"]
@@ -48,7 +48,6 @@ class Trial:
 class TrialResult:
     """What a trial said of each held-out example, int64 [H] (-1 where it diverged), what trained, and what it took."""
 
-    trial: Trial
     predictions: np.ndarray
     trained: int
     seconds: float
@@ -58,8 +57,7 @@ class TrialResult:
 class Trials:
     """Trains rungs of one model on one data set; `model` is as it was loaded and is never changed.
 
-    `heads` holds a fitted head by pooling. `keep_head` says that the model's own head stays. The warm-up, decay and
-    clipping are those that travel with a bundle.
+    `heads` holds a fitted head by pooling. The warm-up, decay and clipping are those that travel with a bundle.
     """
 
     model: nn.Module
@@ -70,75 +68,53 @@ class Trials:
     dropout: bool
     priming: float
     heads: dict[str, LinearFit]
-    embeddings: str = "frozen"
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
 
     def run(self, trial: Trial, train: np.ndarray, held_out: np.ndarray, tell: Callable[[int], None]) -> TrialResult:
         """Train on some examples, predict others; `tell` hears of each step."""
         started = time.monotonic()
-        model, cut = self._start(trial), cut_of(trial.rung.method, len(block_paths(self.model)))
+        cut = cut_of(trial.rung.method, self._blocks)
+        model = self._start(trial, cut)
         full = trial.rung.method == "full"
         with torch.random.fork_rng(devices=[]):
             try:
                 if not full:
                     self._reconfigure(model, trial, train, cut)
-                trained = trained_parameters(model, "train" if full else self.embeddings)
+                trained = trained_parameters(model, "train" if full else "frozen")
                 self._train(model, trained, trial, train, cut, tell)
                 predictions = self._predict(model, held_out, cut, trial.pooling)
             except ConfigError:  # the loss is no longer finite: what this rate is good for is known
                 trained, predictions = {}, np.full(len(held_out), NO_ANSWER)
         size = sum(parameter.numel() for parameter in trained.values())
-        return TrialResult(trial, predictions, size, time.monotonic() - started)
+        return TrialResult(predictions, size, time.monotonic() - started)
 
     def steps(self, trial: Trial, examples: int) -> int:
         """Return how many steps a trial takes."""
         return trial.epochs * math.ceil(examples / self.batch_size)
 
-    def _start(self, trial: Trial) -> nn.Module:
+    def _start(self, trial: Trial, cut: int) -> nn.Module:
         """Return what lies above the cut, with the head that the trial begins with."""
-        model = above_cut(self.model, cut_of(trial.rung.method, len(block_paths(self.model))))
+        model = above_cut(self.model, cut)
         if trial.pooling == "mean" and not isinstance(model, MeanPooledClassifier):
             model = MeanPooledClassifier(model, self.seed)
         model.to(next(self.model.parameters()).device)
         if trial.fitted:
-            with torch.no_grad():
-                linear, fit = last_linear(model), self.heads[trial.pooling]
-                linear.weight.copy_(torch.from_numpy(fit.weight))
-                linear.bias.copy_(torch.from_numpy(fit.bias))
+            self.heads[trial.pooling].put_into(last_linear(model))
         return model
 
     def _reconfigure(self, model: nn.Module, trial: Trial, train: np.ndarray, cut: int) -> None:
-        """Prime where learners are to be chosen, choose them and freeze the others, as `edge-far export` does."""
-        rung = trial.rung
-        share = rung.attention_retention if rung.attention == "heads" else None
-        to_choose = any(0 < part < 1 for part in (rung.retention, share) if part is not None)
-        result = None
-        if rung.selection == "far" and to_choose and len(block_paths(model)):
-            planned = self.steps(trial, len(train))
-            steps = priming_steps(planned, self.priming)
-            settings = PrimingSettings(
-                steps=steps,
-                planned_steps=max(planned, steps),
-                learning_rate=trial.learning_rate,
-                retention=rung.retention,
-                seed=self.seed,
-                embeddings=self.embeddings,
-                attention_retention=share,
-            )
-            batches = self._batches(train, steps, cut, trial.pooling)
-            result = prime(model, batches, settings, Console(quiet=True), halves=False)
-        selection = select_above_cut(
-            model,
-            rung.selection,
-            rung.retention,
-            share,
-            0,
-            metrics=result.metrics if result is not None else None,
-            head_metrics=result.heads.metrics if result is not None and result.heads is not None else None,
+        """Choose the learners and freeze the others, as `edge-far export` does; nothing is below the cut any more."""
+        rung, planned = trial.rung, self.steps(trial, len(train))
+        steps = priming_steps(planned, self.priming)
+        settings = PrimingSettings(
+            steps=steps,
+            planned_steps=max(planned, steps),
+            learning_rate=trial.learning_rate,
+            retention=rung.retention,
             seed=self.seed,
+            attention_retention=rung.attention_retention if rung.attention == "heads" else None,
         )
+        batches = self._batches(train, steps, cut, trial.pooling)
+        selection, _ = choose_learners(model, rung.selection, batches, settings, Console(quiet=True), halves=False)
         reconfigure(model, selection)
 
     def _train(
@@ -152,9 +128,9 @@ class Trials:
     ) -> None:
         torch.manual_seed(self.seed)
         model.train(self.dropout)
-        optimizer = adamw(model, trained, trial.learning_rate, self.weight_decay)
+        optimizer = adamw(model, trained, trial.learning_rate, WEIGHT_DECAY)
         planned = self.steps(trial, len(train))
-        schedule = WarmupLinear(trial.learning_rate, round(self.warmup * planned), planned)
+        schedule = WarmupLinear(trial.learning_rate, round(WARMUP * planned), planned)
         for step, batch in enumerate(self._batches(train, planned, cut, trial.pooling)):
             for group in optimizer.param_groups:
                 group["lr"] = schedule(step)
@@ -162,7 +138,7 @@ class Trials:
             loss = nn.functional.cross_entropy(logits, torch.as_tensor(batch["labels"]).to(logits.device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(trained.values(), self.clip_norm)
+            norm = nn.utils.clip_grad_norm_(trained.values(), CLIP_NORM)
             if not bool(torch.isfinite(norm)):
                 raise ConfigError(f"diverged at step {step + 1}", where="--learning-rate")
             optimizer.step()
@@ -175,15 +151,15 @@ class Trials:
         with torch.no_grad():
             for start in range(0, len(order), EVALUATION_BATCH):
                 rows = order[start : start + EVALUATION_BATCH]
-                batch = self.frozen.batch(self.encoded, rows, cut, len(block_paths(self.model)), pooling)
+                batch = self.frozen.batch(self.encoded, rows, cut, self._blocks, pooling)
                 found[rows] = logits_of(model, batch).argmax(dim=1).cpu().numpy()
         return found[held_out]
 
     def _batches(self, examples: np.ndarray, count: int, cut: int, pooling: str) -> Iterator[dict[str, Any]]:
         """Yield batches of epoch after epoch, those that a device would train on were these its data."""
-        epoch, blocks = 0, len(block_paths(self.model))
-        while count > 0:
-            for chosen in plan_epoch(self.encoded.lengths[examples], self.batch_size, self.seed, epoch)[:count]:
-                yield self.frozen.batch(self.encoded, examples[chosen], cut, blocks, pooling)
-                count -= 1
-            epoch += 1
+        for chosen in first_batches(self.encoded.lengths[examples], self.batch_size, self.seed, count):
+            yield self.frozen.batch(self.encoded, examples[chosen], cut, self._blocks, pooling)
+
+    @property
+    def _blocks(self) -> int:
+        return len(block_paths(self.model))

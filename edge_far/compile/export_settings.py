@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_far.bundles.manifest import Defaults
+from edge_far.far.prime import CLIP_NORM, WARMUP, WEIGHT_DECAY
 from edge_far.models.source import SourceModel
 from edge_far.profile.document import Profile
 
@@ -52,9 +53,9 @@ class ExportSettings:
             learning_rate=learning_rate,
             epochs=self.epochs,
             batch_size=self.batch_size,
-            warmup_fraction=0.1,
-            weight_decay=0.01,
-            clip_norm=1.0,
+            warmup_fraction=WARMUP,
+            weight_decay=WEIGHT_DECAY,
+            clip_norm=CLIP_NORM,
             seed=self.seed,
             max_seq_len=self.max_seq_len,
             dropout=self.dropout,

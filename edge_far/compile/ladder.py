@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from edge_far.choice.frozen import frozen_outputs
 from edge_far.choice.linear_fit import choose_strength
-from edge_far.choice.outcome import Choice, as_table
+from edge_far.choice.outcome import Choice
 from edge_far.choice.search import ChoiceSettings, choose
 from edge_far.compile.export_settings import ExportSettings, learning_rate_of
 from edge_far.console import Console
@@ -34,7 +33,7 @@ def choose_rung(
     own_head = source.head.kind != "new"
     poolings = (pooling, *({"cls", "mean"} - {pooling})) if settings.pooling == "auto" and not own_head else (pooling,)
     fixed = settings.learning_rate is not None
-    choice = choose(
+    return choose(
         source.model,
         encoded,
         ChoiceSettings(
@@ -53,10 +52,6 @@ def choose_rung(
         ),
         console,
     )
-    document = choice.to_json()
-    console.info(as_table(document["rows"], document["chosen"]))
-    console.info(f"method: {choice.reason}")
-    return choice
 
 
 def with_choice(settings: ExportSettings, choice: Choice) -> ExportSettings:
@@ -88,9 +83,7 @@ def fit_head(source: SourceModel, encoded: Encoded, settings: ExportSettings, co
     vectors = frozen_outputs(source.model, encoded, (), console, rows).head_input[rows]
     linear = last_linear(source.model)
     fit = choose_strength(vectors, encoded.labels[rows], linear.out_features, settings.seed)
-    with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(fit.weight))
-        linear.bias.copy_(torch.from_numpy(fit.bias))
+    fit.put_into(linear)
     console.info(f"head: begins as a linear fit on {len(rows)} texts (C {fit.strength:g})")
     return True
 

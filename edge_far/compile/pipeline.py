@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from edge_far import __version__
 from edge_far.bundles.bundle import Bundle, describe_files, open_bundle
 from edge_far.bundles.manifest import FORMAT, Manifest, ModelInfo, SelectionInfo
-from edge_far.choice.outcome import Choice
+from edge_far.choice.outcome import Choice, as_table
 from edge_far.compile.emit.ort_artifacts import write_ort_artifacts
 from edge_far.compile.emit.portable import emit_portable
 from edge_far.compile.export_settings import ExportSettings, learning_rate_of
@@ -113,7 +113,11 @@ def _choice(prepared: _Prepared, console: Console) -> Choice | None:
     """Choose a rung; with too few examples to choose by, take far and say so."""
     settings = prepared.settings
     if len(prepared.encoded) >= FEWEST_EXAMPLES:
-        return choose_rung(prepared.source, prepared.encoded, settings, prepared.pooling, console)
+        choice = choose_rung(prepared.source, prepared.encoded, settings, prepared.pooling, console)
+        document = choice.to_json()
+        for line in as_table(document["rows"], document["chosen"]).splitlines():
+            console.info(line)
+        return choice
     console.warn(f"{settings.train}: {len(prepared.encoded)} examples are too few to choose a method by: far is taken")
     prepared.settings = replace(settings, method="far")
     return None

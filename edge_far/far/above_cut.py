@@ -14,8 +14,9 @@ from torch import nn
 
 from edge_far.errors import UsageError
 from edge_far.far.nodes import block_paths, embeddings_of
+from edge_far.texts.batches import Batch
 
-__all__ = ["above_cut", "device_of", "last_linear", "logits_of"]
+__all__ = ["above_cut", "as_mapping", "last_linear", "logits_of"]
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -50,13 +51,18 @@ def above_cut(model: nn.Module, cut: int) -> nn.Module:
     return upper
 
 
+def as_mapping(batch: Batch) -> dict[str, Any]:
+    """Return a batch as logits_of and priming read it."""
+    return {**batch.model_inputs(token_types=batch.token_type_ids is not None), "labels": batch.labels}
+
+
 def logits_of(model: nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
     """Return a classifier's logits [B, labels] for a batch of arrays or tensors.
 
     A batch holds `input_ids` and `attention_mask` [B, S], `token_type_ids` where the model reads them, and `hidden`
     [B, S, width] where it begins above a cut. Raises UsageError for a model without a classification head.
     """
-    device = device_of(model)
+    device = next(model.parameters()).device
     inputs = {n: torch.as_tensor(batch[n]).long().to(device) for n in _INPUTS if batch.get(n) is not None}
     if batch.get("hidden") is not None:
         module = embeddings_of(model)[1]
@@ -75,8 +81,3 @@ def last_linear(model: nn.Module) -> nn.Linear:
     if not linears or linears[-1].out_features != int(model.config.num_labels):
         raise UsageError(f"{type(model).__name__} has no classification head")
     return linears[-1]
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where a model's parameters are."""
-    return next(model.parameters()).device

@@ -9,18 +9,20 @@ full    everything, embeddings too
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from torch import nn
 
+from edge_far.console import Console
 from edge_far.errors import ConfigError
 from edge_far.far.heads import find_attention_blocks
 from edge_far.far.nodes import Units, block_paths, find_ffn_blocks
+from edge_far.far.prime import Batch, PrimingResult, PrimingSettings, prime
 from edge_far.far.select import Selection, select_learners
 
-__all__ = ["cut_of", "is_method", "learning_modules", "select_above_cut"]
+__all__ = ["choose_learners", "cut_of", "is_method", "learning_modules", "select_above_cut"]
 
 _TOP = re.compile(r"top-([1-9][0-9]{0,3})")
 
@@ -45,6 +47,36 @@ def cut_of(method: str, blocks: int) -> int:
     if int(match[1]) > blocks:
         raise ConfigError(f"the model has {blocks} blocks, not {match[1]}", where="--method", hint="use --method far")
     return blocks - int(match[1])
+
+
+def choose_learners(
+    model: nn.Module,
+    how: str,
+    batches: Iterable[Batch],
+    settings: PrimingSettings,
+    console: Console,
+    *,
+    halves: bool = True,
+) -> tuple[Selection, PrimingResult | None]:
+    """Choose the learners above `settings.cut`; prime where the choice needs it, which leaves the model as it says.
+
+    `batches` and `halves` are prime's; without priming no batch is drawn, and there is no result.
+    """
+    shares = [share for share in (settings.retention, settings.attention_retention) if share is not None]
+    result = None
+    if how == "far" and any(0 < share < 1 for share in shares) and settings.cut < len(block_paths(model)):
+        result = prime(model, batches, settings, console, halves=halves)
+    selection = select_above_cut(
+        model,
+        how,
+        settings.retention,
+        settings.attention_retention,
+        settings.cut,
+        metrics=result.metrics if result is not None else None,
+        head_metrics=result.heads.metrics if result is not None and result.heads is not None else None,
+        seed=settings.seed,
+    )
+    return selection, result
 
 
 def select_above_cut(

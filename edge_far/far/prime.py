@@ -28,8 +28,12 @@ from edge_far.far.select import learner_count, top_nodes
 from edge_far.learning_rate import WarmupLinear
 
 __all__ = [
+    "CLIP_NORM",
     "LOW_AGREEMENT",
     "MIN_PRIMING_STEPS",
+    "WARMUP",
+    "WEIGHT_DECAY",
+    "Batch",
     "Measured",
     "PrimingResult",
     "PrimingSettings",
@@ -40,6 +44,8 @@ __all__ = [
 ]
 
 MIN_PRIMING_STEPS = 50
+# What travels with a bundle, and what priming and trials do too.
+WARMUP, WEIGHT_DECAY, CLIP_NORM = 0.1, 0.01, 1.0
 LOW_AGREEMENT = 0.1
 
 Batch = Mapping[str, Any]
@@ -61,9 +67,9 @@ class PrimingSettings:
     planned_steps: int
     learning_rate: float
     retention: float = 0.1
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    clip_norm: float = 1.0
+    weight_decay: float = WEIGHT_DECAY
+    warmup: float = WARMUP
+    clip_norm: float = CLIP_NORM
     seed: int = 0
     embeddings: str = "frozen"
     start: str = "continue"

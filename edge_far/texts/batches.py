@@ -7,14 +7,14 @@ resumed run sees the examples of the run it continues.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_far.texts.encode import Encoded
 
-__all__ = ["Batch", "collate", "padded_length", "plan_epoch", "split_batch"]
+__all__ = ["Batch", "collate", "first_batches", "padded_length", "plan_epoch", "split_batch"]
 
 BATCHES_PER_WINDOW = 32
 
@@ -65,6 +65,16 @@ def plan_epoch(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> l
         window = window[np.argsort(lengths[window], kind="stable")]
         batches += [window[cut : cut + batch_size] for cut in range(0, len(window), batch_size)]
     return [batches[index] for index in _permutation(random, len(batches))]
+
+
+def first_batches(lengths: np.ndarray, batch_size: int, seed: int, count: int) -> Iterator[np.ndarray]:
+    """Yield the first `count` batches of a run, epoch after epoch, as plan_epoch's arrays of example indices."""
+    epoch = 0
+    while count > 0:
+        for indices in plan_epoch(lengths, batch_size, seed, epoch)[:count]:
+            yield indices
+            count -= 1
+        epoch += 1
 
 
 def split_batch(lengths: np.ndarray, indices: np.ndarray, rows_for_length: Callable[[int], int]) -> list[np.ndarray]:

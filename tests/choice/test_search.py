@@ -12,10 +12,10 @@ pytest.importorskip("torch")
 import torch
 
 from edge_far.bundles.bundle import open_bundle
-from edge_far.choice.frozen import as_mapping, frozen_outputs
+from edge_far.choice.frozen import frozen_outputs
 from edge_far.cli import main
 from edge_far.console import Console
-from edge_far.far.above_cut import above_cut, logits_of
+from edge_far.far.above_cut import above_cut, as_mapping, logits_of
 from edge_far.texts.batches import collate
 from edge_far.texts.data import Example
 from edge_far.texts.encode import Encoder

@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 from edge_far.choice.held_out import folds, part_of
 from edge_far.choice.rungs import Geometry, Rung, default_rungs, job_work, step_flops
 from edge_far.choice.verdict import Answers, cheapest_good, compare
+from edge_far.device.metrics import Evaluation
 
 pytestmark = pytest.mark.host
 
@@ -22,6 +23,14 @@ def test_the_score_is_matthews_correlation() -> None:
     # By hand: 7 right of 10; supports 4, 4, 2; named 4, 4, 1 and one unanswered.
     expected = (7 * 10 - (4 * 4 + 4 * 4 + 2 * 1)) / ((100 - 36) * (100 - 34)) ** 0.5
     assert Answers(TRUTH, said).score == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_score_is_that_of_the_device_s_evaluation() -> None:
+    random = np.random.default_rng(2)
+    truth, logits = random.integers(4, size=300), random.normal(size=(300, 4)).astype(np.float32)
+    evaluation = Evaluation(4)
+    evaluation.add(logits, truth)
+    assert Answers(truth, logits.argmax(axis=1)).score == pytest.approx(evaluation.result().matthews, abs=1e-12)
 
 
 def test_the_error_of_a_difference_is_paired() -> None:

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise Unavailable(
             f"choose needs the workstation's packages, and {error.name} is missing", hint="pip install 'edge-far[host]'"
         ) from error
-    document = choose_only(settings, Console(quiet=console.quiet, verbose=console.verbose))
+    document = choose_only(settings, console)
     if options.picture is not None:
         from edge_far.report.ladder import draw_ladder
 
