@@ -10,7 +10,7 @@ from edge_far.bundles.manifest import bounds_of
 from edge_far.errors import ConfigError, DataError, EdgeFarError
 from edge_far.json_file import Within
 
-__all__ = ["LARGEST", "SEEDS", "AtLeast", "Number", "text_argument"]
+__all__ = ["LARGEST", "SEEDS", "AtLeast", "Number", "add_setting", "text_argument"]
 
 LARGEST = 2**63 - 1
 SHOWN_CHARACTERS = 40
@@ -52,6 +52,15 @@ class Number(argparse.Action):
         if isinstance(self.within, AtLeast):
             return f"at most {high}" if value > high else f"at least {low}"
         return f"from {_shown(low)} to {_shown(high)}{self.unit}"
+
+
+def add_setting(parser: Any, option: str, **words: Any) -> None:
+    """Declare a number that overrides the bundle's training setting of the same name, within that one's bounds.
+
+    `parser` is a parser or a group of one; `words` are further arguments of add_argument.
+    """
+    within = bounds_of(option.removeprefix("--").replace("-", "_"))
+    parser.add_argument(option, action=Number, type=type(within.low), within=within, **words)
 
 
 def text_argument(word: str) -> str:

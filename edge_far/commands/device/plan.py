@@ -9,8 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edge_far.bundles.manifest import bounds_of
-from edge_far.commands.arguments import Number
+from edge_far.commands.arguments import add_setting
 from edge_far.commands.common import (
     add_budget_argument,
     add_optimizer_argument,
@@ -35,22 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far plan`."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
     parser.add_argument("--train", type=Path, metavar="FILE", help="plan for the lengths of this data")
-    parser.add_argument(
-        "--batch-size",
-        action=Number,
-        type=int,
-        within=bounds_of("batch_size"),
-        metavar="N",
-        help="examples an optimiser step (default: the bundle's)",
-    )
-    parser.add_argument(
-        "--max-seq-len",
-        action=Number,
-        type=int,
-        within=bounds_of("max_seq_len"),
-        metavar="N",
-        help="cut texts to N tokens",
-    )
+    add_setting(parser, "--batch-size", metavar="N", help="examples an optimiser step (default: the bundle's)")
+    add_setting(parser, "--max-seq-len", metavar="N", help="cut texts to N tokens")
     add_optimizer_argument(parser)
     add_probe_argument(parser)
     add_profile_arguments(parser)

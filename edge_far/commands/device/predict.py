@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_far.bundles.manifest import bounds_of
-from edge_far.commands.arguments import AtLeast, Number, text_argument
+from edge_far.commands.arguments import AtLeast, Number, add_setting, text_argument
 from edge_far.commands.common import (
     add_profile_arguments,
     encoder_for,
@@ -67,11 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the N likeliest labels (default: %(default)s)",
     )
-    parser.add_argument(
+    add_setting(
+        parser,
         "--max-seq-len",
-        action=Number,
-        type=int,
-        within=bounds_of("max_seq_len"),
         refusal=UsageError,
         metavar="N",
         help="cut texts to N tokens (default: what the model was trained on)",

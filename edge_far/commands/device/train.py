@@ -11,8 +11,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_far.bundles.manifest import bounds_of
-from edge_far.commands.arguments import SEEDS, AtLeast, Number
+from edge_far.commands.arguments import AtLeast, Number, add_setting
 from edge_far.commands.common import (
     add_budget_argument,
     add_optimizer_argument,
@@ -67,28 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile_arguments(parser)
     add_budget_argument(parser)
     settings = parser.add_argument_group("training (defaults travel with the bundle)")
-    settings.add_argument("--epochs", action=Number, type=int, within=bounds_of("epochs"), metavar="N")
-    settings.add_argument(
-        "--batch-size",
-        action=Number,
-        type=int,
-        within=bounds_of("batch_size"),
-        metavar="N",
-        help="examples an optimiser step",
-    )
-    settings.add_argument(
-        "--learning-rate", action=Number, type=float, within=bounds_of("learning_rate"), metavar="RATE"
-    )
+    add_setting(settings, "--epochs", metavar="N")
+    add_setting(settings, "--batch-size", metavar="N", help="examples an optimiser step")
+    add_setting(settings, "--learning-rate", metavar="RATE")
     add_optimizer_argument(settings)
-    settings.add_argument("--seed", action=Number, type=int, within=SEEDS, metavar="N")
-    settings.add_argument(
-        "--max-seq-len",
-        action=Number,
-        type=int,
-        within=bounds_of("max_seq_len"),
-        metavar="N",
-        help="cut texts to N tokens: less memory",
-    )
+    add_setting(settings, "--seed", metavar="N")
+    add_setting(settings, "--max-seq-len", metavar="N", help="cut texts to N tokens: less memory")
     settings.add_argument(
         "--max-steps", action=Number, type=int, within=STEPS, metavar="N", help="stop after N optimiser steps"
     )

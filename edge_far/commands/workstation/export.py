@@ -12,8 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_far.bundles.manifest import bounds_of
-from edge_far.commands.arguments import SEEDS, Number
+from edge_far.commands.arguments import Number, add_setting
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable
 from edge_far.json_file import Within
@@ -150,32 +149,11 @@ def add_far_arguments(far: Any) -> None:
 def add_training_arguments(training: Any) -> None:
     """Declare how a bundle is trained where a device is not told otherwise."""
     training.add_argument("--no-dropout", action="store_true", help="train without dropout")
-    training.add_argument(
-        "--max-seq-len",
-        action=Number,
-        type=int,
-        within=bounds_of("max_seq_len"),
-        metavar="N",
-        help="longest text in tokens (default: the profile's)",
-    )
-    training.add_argument(
-        "--learning-rate",
-        action=Number,
-        type=float,
-        within=bounds_of("learning_rate"),
-        help="default: 3e-4, or 1e-4 for models wider than 512",
-    )
-    training.add_argument(
-        "--epochs", action=Number, type=int, within=bounds_of("epochs"), default=4, help="default: %(default)s"
-    )
-    training.add_argument(
-        "--batch-size",
-        action=Number,
-        type=int,
-        within=bounds_of("batch_size"),
-        help="examples a step (default: the profile's)",
-    )
-    training.add_argument("--seed", action=Number, type=int, within=SEEDS, default=0, help="default: %(default)s")
+    add_setting(training, "--max-seq-len", metavar="N", help="longest text in tokens (default: the profile's)")
+    add_setting(training, "--learning-rate", help="default: 3e-4, or 1e-4 for models wider than 512")
+    add_setting(training, "--epochs", default=4, help="default: %(default)s")
+    add_setting(training, "--batch-size", help="examples a step (default: the profile's)")
+    add_setting(training, "--seed", default=0, help="default: %(default)s")
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
