@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # The whole product once, on real weights: `make demo` runs this after it has set up both environments.
 #
-# Workstation (.venv): generate data, export all-MiniLM-L6-v2 with FAR for a Raspberry Pi Zero 2 W, draw the run.
+# Workstation (.venv): generate data, choose how much of all-MiniLM-L6-v2 must train, export it for a Raspberry Pi Zero 2 W,
+# draw the run.
 # Device (.venv-device, no torch): evaluate, train inside the profile's budget, evaluate, merge, predict.
 # Leaves everything in build/demo. Exits non-zero when a step fails, the budget is exceeded, or training did not
-# beat a bag of words by 5 points (scripts/demo_table.py). Settings: EPOCHS, PROFILE, SEED.
+# beat a bag of words by 5 points (scripts/demo_table.py). Settings: EPOCHS, PROFILE, SEED, MINUTES (of the choice).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 EPOCHS=${EPOCHS:-4}
 PROFILE=${PROFILE:-rpi-zero2w-512}
 SEED=${SEED:-0}
+MINUTES=${MINUTES:-0.7}
 OUT=build/demo
 HOST=.venv/bin/edge-far
 DEVICE=.venv-device/bin/edge-far
@@ -53,9 +55,9 @@ mkdir "$OUT"
 say "1/7  Workstation: smart-home sentences, and what a bag-of-words classifier reaches on them"
 step data "$HOST" demo --out "$OUT/data" --seed "$SEED" --baseline
 
-say "2/7  Workstation: FAR (10 % of the FFN nodes stay trainable) and compilation to a bundle"
+say "2/7  Workstation: how much must train? Each rung of the ladder is tried; the cheapest good one becomes a bundle"
 step export "$HOST" export --model "$MODEL" --train "$OUT/data/train.jsonl" --profile "$PROFILE" \
-  --retention 0.1 --epochs "$EPOCHS" --seed "$SEED" --out "$OUT/bundle"
+  --choose-minutes "$MINUTES" --epochs "$EPOCHS" --seed "$SEED" --out "$OUT/bundle"
 
 say "3/7  Device: will it fit? Accuracy as exported"
 step plan "$DEVICE" plan "$OUT/bundle" --train "$OUT/data/train.jsonl"
@@ -73,7 +75,7 @@ step predict "$DEVICE" predict "$OUT/bundle" --run "$OUT/run" \
   "it is far too bright in here" "wake me at half past six tomorow" "is the front door locked"
 
 say "7/7  Workstation: the picture"
-step report "$HOST" report "$OUT/run" --out "$OUT/training.png" --title "FAR_10 of all-MiniLM-L6-v2, budget of $PROFILE"
+step report "$HOST" report "$OUT/run" --out "$OUT/training.png" --title "all-MiniLM-L6-v2, budget of $PROFILE"
 
 say "Result"
 .venv-device/bin/python scripts/demo_table.py "$OUT"

@@ -45,8 +45,11 @@ def table_rows(documents: dict[str, Any], seconds: float) -> list[tuple[str, str
     """Return (what, value, remark) of each row."""
     data, export, before, train, after = (documents[name] for name in ("data", "export", "before", "train", "after"))
     trained, total = train["trained_parameters"], export["model_parameters"]
-    plan, tested = train["plan"], f"released model; {after['examples']} test sentences throughout"
+    chosen, plan, tested = export["choice"]["chosen"], train["plan"], f"released model; {after['examples']} test sentences throughout"
+    compared = f"{chosen['pooling']} pooling; {chosen['below_best']:.3f} +- {chosen['below_best_error']:.3f} below the best"
     return [
+        ("rung of the ladder", chosen["rung"], compared),
+        ("work of a run", f"{chosen['job_work']:.3f}", "full fine-tuning = 1, counted"),
         ("trained parameters", f"{trained:,}", f"{trained / total:.1%} of {total:,}"),
         ("step time", f"{seconds:.3f} s", f"median of {train['steps']} steps of {plan['batch_size']} sentences"),
         ("peak memory", f"{train['peak_rss_mib']:.0f} MiB", f"VmHWM of training; budget {train['budget_mib']:.0f} MiB"),

@@ -18,8 +18,10 @@ from edge_far.choice.frozen import STATE_BYTES
 from edge_far.choice.held_out import Fold
 from edge_far.choice.rungs import FULL, Geometry, Rung, forward_flops, step_flops
 from edge_far.choice.trials import Trial
-from edge_far.far.above_cut import as_mapping, logits_of
+from edge_far.far.above_cut import above_cut, as_mapping, logits_of
 from edge_far.far.method import cut_of
+from edge_far.far.prime import adamw
+from edge_far.far.reconfigure import trained_parameters
 from edge_far.texts.batches import collate
 from edge_far.texts.encode import Encoded
 
@@ -29,9 +31,7 @@ FULL_RUNS = 3.0  # full fine-tunings of the same data
 SCREENED = 4  # the first round sees a quarter
 FEWEST = 400
 MOST_STATES = 2 << 30  # bytes of memory
-# Examples of a timed forward pass, and how often it runs; a training step takes longer than its operations alone.
-TIMED, TIMES = 64, 3
-OVERHEAD = 1.3
+TIMED_STEPS = 3  # of full training, the first of which warms up
 ROUNDING = 1e-9  # of sums in another order
 
 
@@ -74,9 +74,10 @@ def plan_budget(
     parts: Sequence[Fold],
     trials: Mapping[Rung, Sequence[Trial]],
     minutes: float | None,
+    batch_size: int,
 ) -> Budget:
     """Return what three full fine-tunings of the same data allow, or so many minutes here if that is less."""
-    pace = OVERHEAD * _seconds_per_flop(model, encoded, shape)
+    pace = _seconds_per_flop(model, encoded, shape, batch_size)
     tops = [own for rung, own in trials.items() if rung.method != "head"]
     epochs = max(trial.epochs for own in tops for trial in own)
     forward = forward_flops(shape, shape.blocks)
@@ -100,17 +101,27 @@ def plan_budget(
     return Budget(shape, max(flops, planned), examples, screened, folds, told, spent)
 
 
-def _seconds_per_flop(model: nn.Module, encoded: Encoded, shape: Geometry) -> float:
-    """Time texts of usual length, forwards; the quickest of a few runs counts."""
-    middle = np.argsort(np.abs(encoded.lengths - shape.tokens), kind="stable")[:TIMED]
+def _seconds_per_flop(model: nn.Module, encoded: Encoded, shape: Geometry, batch_size: int) -> float:
+    """Time training steps of all blocks on texts of usual length; the quickest counts.
+
+    A step of a small batch takes longer than its operations alone, so it is steps that are timed.
+    """
+    copied = above_cut(model, 0)
+    trained = trained_parameters(copied, "frozen")
+    optimizer = adamw(copied, trained, 0.0, 0.0)
+    middle = np.argsort(np.abs(encoded.lengths - shape.tokens), kind="stable")[:batch_size]
     batch = as_mapping(collate(encoded, middle))
+    labels = torch.as_tensor(batch["labels"]).to(next(copied.parameters()).device)
     times = []
-    with torch.no_grad():
-        for _ in range(TIMES):
-            started = time.perf_counter()
-            logits_of(model, batch).sum().item()
-            times.append(time.perf_counter() - started)
-    return min(times) / (len(middle) * forward_flops(shape, shape.blocks))
+    for _ in range(TIMED_STEPS):
+        started = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        loss = nn.functional.cross_entropy(logits_of(copied, batch), labels)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        times.append(time.perf_counter() - started)
+    return min(times) / (len(middle) * step_flops(Rung("full"), shape, "mean"))
 
 
 def _clock(seconds: float) -> str:

@@ -63,7 +63,7 @@ def choose(model: nn.Module, encoded: Encoded, settings: ChoiceSettings, console
     rungs = default_rungs(shape.blocks, settings.retention, settings.selection)
     parts = folds(encoded.labels, settings.seed)
     trials = {rung: _trials_of(rung, settings) for rung in rungs}
-    budget = plan_budget(model, encoded, shape, parts, trials, settings.minutes)
+    budget = plan_budget(model, encoded, shape, parts, trials, settings.minutes, settings.batch_size)
     console.info(f"choosing among {len(rungs)} rungs: {budget.told}")
     parts = [replace(part, train=part_of(part.train, encoded.labels, budget.examples, settings.seed)) for part in parts]
     parts = parts[: budget.folds]

@@ -28,7 +28,7 @@ from edge_far.console import Console
 from edge_far.errors import ConfigError, DataError, Unavailable
 from edge_far.far.method import cut_of, is_method, learning_modules
 from edge_far.far.nodes import find_ffn_blocks
-from edge_far.far.pooling import MeanPooledClassifier, pooling_of
+from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.far.prime import PrimingResult
 from edge_far.far.reconfigure import merge, original_layout, reconfigure, trained_parameters
 from edge_far.far.report import write_selection_report
@@ -50,13 +50,12 @@ MOSTLY_UNKNOWN = 0.2
 
 @dataclass
 class _Prepared:
-    """What comes before any rung: the model as loaded, its usual pooling, the data, and settings that fit the model."""
+    """What comes before any rung: the model as loaded, the data, and settings that fit the model."""
 
     source: SourceModel
     labels: list[str]
     encoded: Encoded
     settings: ExportSettings
-    pooling: str
 
 
 def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
     source, labels, encoded = prepared.source, prepared.labels, prepared.encoded
     choice = _choice(prepared, console) if settings.method == AUTO else None
     settings = prepared.settings if choice is None else with_choice(prepared.settings, choice)
-    pool(source, settings, prepared.pooling if choice is None else choice.chosen.trial.pooling)
+    pool(source, settings, prepared.source.pooling if choice is None else choice.chosen.trial.pooling)
     fitted = fit_head(source, encoded, settings, console)
     selection, priming = choose_learners(source, encoded, settings, console)
     sample = sample_batches(encoded, settings)
@@ -105,7 +104,7 @@ def choose_only(settings: ExportSettings, console: Console) -> dict[str, Any]:
             where=str(settings.train),
             hint=f"give at least {FEWEST_EXAMPLES}, or take --method far",
         )
-    choice = choose_rung(prepared.source, prepared.encoded, prepared.settings, prepared.pooling, console)
+    choice = choose_rung(prepared.source, prepared.encoded, prepared.settings, prepared.source.pooling, console)
     return {"model": prepared.source.name, "labels": len(prepared.labels), **choice.to_json()}
 
 
@@ -113,7 +112,7 @@ def _choice(prepared: _Prepared, console: Console) -> Choice | None:
     """Choose a rung; with too few examples to choose by, take far and say so."""
     settings = prepared.settings
     if len(prepared.encoded) >= FEWEST_EXAMPLES:
-        choice = choose_rung(prepared.source, prepared.encoded, settings, prepared.pooling, console)
+        choice = choose_rung(prepared.source, prepared.encoded, settings, prepared.source.pooling, console)
         document = choice.to_json()
         for line in as_table(document["rows"], document["chosen"]).splitlines():
             console.info(line)
@@ -134,18 +133,17 @@ def _prepare(settings: ExportSettings, console: Console) -> _Prepared:
         )
     if len(labels) < 2:
         raise ConfigError("the training data has fewer than two labels", where=str(settings.train))
-    pooling = pooling_of(settings.model, settings.pooling)
     if settings.method != AUTO and not is_method(settings.method):
         cut_of(settings.method, 1)  # says what is wrong with it, before minutes of work
-    source = load_source(settings.model, labels, settings.seed, examples=examples, dropout=settings.dropout)
+    source = load_source(
+        settings.model, labels, settings.seed, examples=examples, dropout=settings.dropout, pooling=settings.pooling
+    )
     for warning in source.warnings:
         console.warn(warning)
     if not source.head.lost:
         console.info(f"head: {source.head.kind}, {source.head.why}")
-    if source.head.kind != "new" and settings.pooling == "auto":
-        pooling = "cls"  # what its head was trained on
     settings = _within_positions(settings, source, console)
-    return _Prepared(source, labels, _encode(source, examples, labels, settings, console), settings, pooling)
+    return _Prepared(source, labels, _encode(source, examples, labels, settings, console), settings)
 
 
 def compile_bundle(

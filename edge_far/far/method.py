@@ -43,7 +43,9 @@ def cut_of(method: str, blocks: int) -> int:
         return blocks
     match = _TOP.fullmatch(method)
     if match is None:
-        raise ConfigError(f"'{method}' is not a method", where="--method", hint="one of head, top-K, far, full")
+        raise ConfigError(
+            f"'{method}' is not a method", where="--method", hint="one of auto, head, top-K (top-2), far, full"
+        )
     if int(match[1]) > blocks:
         raise ConfigError(f"the model has {blocks} blocks, not {match[1]}", where="--method", hint="use --method far")
     return blocks - int(match[1])

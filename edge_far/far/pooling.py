@@ -77,14 +77,14 @@ class MeanPooledClassifier(nn.Module):
         return _Output(self.classifier(self.dropout(pooled)))
 
 
-def pooling_of(model: str, asked: str) -> str:
+def pooling_of(directory: Path, asked: str) -> str:
     """Return 'cls' or 'mean' for `--pooling`: auto follows a sentence-transformers directory, else it is cls.
 
     Raises ConfigError for another word, Unavailable where the directory pools in a way that is not supported.
     """
     if asked not in POOLINGS:
         raise ConfigError(f"pooling is '{asked}'", where="--pooling", hint=f"one of {', '.join(POOLINGS)}")
-    path = Path(model) / _POOLING_FILE
+    path = directory / _POOLING_FILE
     if asked != "auto" or not path.is_file():
         return "cls" if asked == "auto" else asked
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.errors import EdgeFarError, InputMissing, Unavailable
-from edge_far.models.files import is_named_here, read_object
+from edge_far.models.files import is_named_here, read_json, read_object
 from edge_far.models.guard import guarded, transformers_package
 
 __all__ = ["CONFIG", "Place", "find_place"]
@@ -16,6 +16,7 @@ CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
 _SMALL_FILES = ("*.json", "*.txt", "*.model")
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # the second only where the hub has none of the first
+_MODULES = "modules.json"  # of a sentence-transformers directory: which of its folders is what
 _OTHER_FORMATS = {
     ".gguf": "a GGUF file",
     ".onnx": "an ONNX model",
@@ -27,17 +28,22 @@ _SAVE = "save it from PyTorch with model.save_pretrained(DIRECTORY) and tokenize
 
 @dataclass(frozen=True)
 class Place:
-    """The directory of a model; `hub_name` is None where it is the user's own."""
+    """The directory of a model; `hub_name` is None where it is the user's own.
+
+    `whole` is the sentence-transformers directory that it is a part of, or the same directory.
+    """
 
     directory: Path
+    whole: Path
     hub_name: str | None = None
 
     def fetch_weights(self) -> None:
         """Download a hub model's weights; does nothing for a directory of the user's. Raises Unavailable."""
         if self.hub_name is None:
             return
+        part = self.directory.relative_to(self.whole)
         for pattern in _WEIGHTS:
-            _download(self.hub_name, (pattern,))
+            _download(self.hub_name, (str(part / pattern),))
             if any(self.directory.glob(pattern)):
                 return
 
@@ -53,9 +59,10 @@ def find_place(model: str) -> Place:
         raise InputMissing("is a file, not a directory", where=model, hint=f"name its directory: {directory.parent}")
     looks_local = model.startswith((".", "/", "~")) or ("/" in model and directory.parent.is_dir())
     if not directory.is_dir() and not looks_local:
-        place = Place(_download(model, _SMALL_FILES), model)
+        whole = _download(model, _SMALL_FILES)
+        place = Place(_transformer_of(whole), whole, model)
     else:
-        place = Place(directory)
+        place = Place(_transformer_of(directory), directory)
     if not is_named_here(place.directory / CONFIG):
         message, hint = _instead(place.directory)
         raise InputMissing(f"no model here: {message}", where=model, hint=hint)
@@ -91,6 +98,20 @@ def _instead(directory: Path) -> tuple[str, str]:
     if any(directory.glob("*.safetensors")) or any(directory.glob("*.bin")):
         return f"{missing} beside the weights", "copy it from the model these weights were trained from"
     return missing, "name a directory saved by transformers"
+
+
+def _transformer_of(directory: Path) -> Path:
+    """Return the folder of the encoder where an old sentence-transformers directory names one, else the directory."""
+    if is_named_here(directory / CONFIG) or not is_named_here(directory / _MODULES):
+        return directory
+    modules = read_json(directory / _MODULES)
+    for module in modules if isinstance(modules, list) else ():
+        kind, path = (module.get("type"), module.get("path")) if isinstance(module, dict) else (None, None)
+        if isinstance(kind, str) and kind.endswith(".Transformer") and isinstance(path, str):
+            inside = directory / path
+            if inside.resolve().is_relative_to(directory.resolve()) and is_named_here(inside / CONFIG):
+                return inside
+    return directory
 
 
 def _age(directory: Path) -> tuple[int, str]:

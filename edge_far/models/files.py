@@ -9,9 +9,10 @@ from typing import Any
 
 from edge_far.errors import InputMissing, StorageError, Unavailable
 
-__all__ = ["check_file", "is_named_here", "read_object"]
+__all__ = ["check_file", "is_named_here", "read_json", "read_object"]
 
 POINTER = b"version https://git-lfs"
+_AGAIN = "download or save the model again"
 MAX_JSON_BYTES = 256 << 20  # tokenizer.json of a large vocabulary has some tens of MiB
 
 
@@ -31,7 +32,7 @@ def check_file(path: Path) -> int:
             "is a link to a file that is not here", where=str(path), hint="copy the directory with cp -rL"
         )
     if path.is_dir():
-        raise Unavailable("is a directory, not a file", where=str(path), hint="download or save the model again")
+        raise Unavailable("is a directory, not a file", where=str(path), hint=_AGAIN)
     try:
         with path.open("rb") as file:
             beginning = file.read(len(POINTER))
@@ -45,25 +46,30 @@ def check_file(path: Path) -> int:
             "is a Git LFS pointer, not the file itself", where=str(path), hint="run git lfs pull in its repository"
         )
     if not beginning:
-        raise Unavailable("the file is empty", where=str(path), hint="download or save the model again")
+        raise Unavailable("the file is empty", where=str(path), hint=_AGAIN)
     return size
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the object of a JSON file; raises what `check_file` raises, and Unavailable for any other content."""
-    hint = "download or save the model again"
+    """Return the object of a JSON file; raises what `read_json` raises, and Unavailable for any other content."""
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise Unavailable("holds no JSON object", where=str(path), hint=_AGAIN)
+    return document
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; raises what `check_file` raises, and Unavailable for what is no JSON."""
     if check_file(path) > MAX_JSON_BYTES:
-        raise Unavailable(f"is larger than {MAX_JSON_BYTES >> 20} MiB", where=str(path), hint=hint)
+        raise Unavailable(f"is larger than {MAX_JSON_BYTES >> 20} MiB", where=str(path), hint=_AGAIN)
     try:
         document = json.loads(path.read_bytes().decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise Unavailable(
-            f"broken JSON at line {error.lineno}, column {error.colno}: {error.msg}", where=str(path), hint=hint
+            f"broken JSON at line {error.lineno}, column {error.colno}: {error.msg}", where=str(path), hint=_AGAIN
         ) from error
     except UnicodeDecodeError as error:
-        raise Unavailable(f"not UTF-8: byte {error.start + 1}", where=str(path), hint=hint) from error
+        raise Unavailable(f"not UTF-8: byte {error.start + 1}", where=str(path), hint=_AGAIN) from error
     except (ValueError, RecursionError) as error:
-        raise Unavailable("broken JSON: number too long or nested too deeply", where=str(path), hint=hint) from error
-    if not isinstance(document, dict):
-        raise Unavailable("holds no JSON object", where=str(path), hint=hint)
+        raise Unavailable("broken JSON: number too long or nested too deeply", where=str(path), hint=_AGAIN) from error
     return document

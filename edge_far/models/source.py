@@ -14,6 +14,7 @@ import torch
 
 from edge_far.errors import Unavailable
 from edge_far.far.nodes import architecture_of
+from edge_far.far.pooling import pooling_of
 from edge_far.models.config import ModelConfig, read_config
 from edge_far.models.directory import find_place
 from edge_far.models.guard import guarded, transformers_package
@@ -43,19 +44,27 @@ class SourceModel:
     max_positions: int
     head: Head = _GIVEN_HEAD
     warnings: tuple[str, ...] = ()
+    pooling: str = "cls"  # the model's usual one, or what was asked for
     tokenizer_file: TokenizerFile | None = None  # keeps a file that was made for this model alive
 
 
 def load_source(
-    model: str, labels: Sequence[str], seed: int, *, examples: Sequence[Example] = (), dropout: bool = False
+    model: str,
+    labels: Sequence[str],
+    seed: int,
+    *,
+    examples: Sequence[Example] = (),
+    dropout: bool = False,
+    pooling: str = "auto",
 ) -> SourceModel:
     """Load a model with a head for `labels`; a new head is initialised from `seed`.
 
     `model` is a directory or, where a hub is reachable, a model's name. `examples` are some that it will read; with
-    `dropout` its sizes must allow dropout masks. Raises InputMissing, Unavailable or StorageError.
+    `dropout` its sizes must allow dropout masks; `pooling` is auto, cls or mean (far/pooling.py). Raises InputMissing, Unavailable or StorageError.
     """
     transformers_package()
     place = find_place(model)
+    usual = pooling_of(place.whole, pooling)
     config = read_config(place.directory, dropout=dropout)
     saved_labels(config)
     place.fetch_weights()
@@ -66,13 +75,15 @@ def load_source(
     _refuse_random_encoder(loading, model)
     _refuse_not_finite(loaded, model)
     head = fit_head(loaded, config, labels, loading, seed)
-    name = place.hub_name or _name_of(place.directory.resolve(), architecture, loaded.config)
+    name = place.hub_name or _name_of(place.whole.resolve(), architecture, loaded.config)
     warnings = [f"a new head: {head.why}"] if head.lost else []
     warnings += tokenizer.warnings
     if unused := unused_weights(loading["unexpected_keys"]):
         warnings.append(unused)
+    if head.kind != "new" and pooling == "auto":
+        usual = "cls"  # what its head was trained on
     return SourceModel(
-        loaded, architecture, name, tokenizer.path, config.max_positions, head, tuple(warnings), tokenizer
+        loaded, architecture, name, tokenizer.path, config.max_positions, head, tuple(warnings), usual, tokenizer
     )
 
 

@@ -46,6 +46,8 @@ class RunLog:
     evals: list[EvalPoint] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)  # (seconds, MiB), repeated steps included
     profile: str | None = None
+    method: str | None = None  # the rung that trained, and why it was chosen where that was measured
+    reason: str | None = None
     budget_mib: float | None = None
     planned_steps: int | None = None
     peak_rss_mib: float | None = None  # the largest of all sessions
@@ -118,8 +120,8 @@ class _Builder:
             self.log.evals.append(EvalPoint(step, accuracy))
 
     def _start(self, record: dict[str, Any], where: str) -> None:
-        profile = record.get("profile")
-        self.log.profile = None if profile is None else str(profile)
+        self.log.profile = _text(record, "profile")
+        self.log.method, self.log.reason = _text(record, "method"), _text(record, "reason") or None
         self.log.budget_mib = _optional(record, "budget_mib", where)
         steps = _optional(record, "steps", where)
         self.log.planned_steps = None if steps is None else int(steps)
@@ -160,6 +162,10 @@ def _whole(record: dict[str, Any], key: str, where: str) -> int:
     if value != int(value) or value < 0:
         raise DataError(f"'{key}' is {value:g}, not a step number", where=where, hint="the log is damaged")
     return int(value)
+
+
+def _text(record: dict[str, Any], key: str) -> str | None:
+    return None if record.get(key) is None else str(record[key])
 
 
 def _optional(record: dict[str, Any], key: str, where: str) -> float | None:

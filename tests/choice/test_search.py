@@ -70,7 +70,8 @@ def test_a_choice_and_an_export_by_it(tmp_path: Path, capsys: pytest.CaptureFixt
     [
         (["--method", "auto", "--attention", "heads"], "--attention"),
         (["--method", "auto", "--embeddings", "train"], "--embeddings"),
-        (["--choose-minutes", "3"], "--choose-minutes"),
+        (["--method", "far", "--choose-minutes", "3"], "--choose-minutes"),
+        (["--attention-retention", "0.2"], "--attention-retention"),
     ],
 )
 def test_options_that_contradict_a_choice(options: list[str], where: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,6 +170,6 @@ def test_heads_are_primed_chosen_and_told(tmp_path: Path) -> None:
 
 
 def test_the_share_of_heads_needs_heads(capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = ["export", "--model", "m", "--train", "t", "--out", "o", "--attention-retention", "0.2"]
+    wrong = ["export", "--method", "far", "--model", "m", "--train", "t", "--out", "o", "--attention-retention", "0.2"]
     assert main(wrong) == 78
     assert "--attention-retention: attention learns whole (add --attention heads)" in capsys.readouterr().err

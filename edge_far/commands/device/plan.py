@@ -94,6 +94,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "bundle": str(options.bundle),
         "profile": profile.name,
         "fits": True,
+        "method": bundle.manifest.selection.rung,
+        "reason": bundle.manifest.selection.reason or None,
         "trained_parameters": bundle.manifest.trained_parameters,
         **plan.to_json(),
         "cache_mib": None if cache_mib is None else round(cache_mib, 3),
@@ -107,6 +109,7 @@ def render(document: dict[str, Any]) -> str:
     """Return the plan as a table for people."""
     lines = [
         f"fits        {document['predicted_peak_mib']:.0f} of {document['budget_mib']:.0f} MiB ({document['profile']})",
+        f"method      {document['method']}" + (f": {document['reason']}" if document["reason"] else ""),
         f"plan        batch {document['batch_size']} as {document['accumulation']} x {document['micro_batch']} "
         f"at {document['longest']} tokens",
     ]

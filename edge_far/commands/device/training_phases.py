@@ -221,6 +221,8 @@ def _log_start(job: Job, trainer: Trainer, outlook: _Outlook, log: RunLog) -> No
         backend=job.wanted.backend,
         optimizer=job.wanted.settings.optimizer,
         onnxruntime=job.wanted.onnxruntime,
+        method=job.bundle.manifest.selection.rung,
+        reason=job.bundle.manifest.selection.reason,
         plan=outlook.plan.to_json(),
     )
 

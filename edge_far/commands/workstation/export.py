@@ -1,7 +1,7 @@
 """Choose how much trains, apply FAR to it and compile a bundle for a device (workstation: needs torch and onnx).
 
-With --method auto the rungs of the ladder are tried on the training data (`edge-far choose`), and the cheapest good one
-is exported. A short priming run finds the FFN nodes (and, with --attention heads, the attention heads) that
+The rungs of the ladder are tried on the training data (`edge-far choose`), and the cheapest good one is exported; --method
+names one instead. A short priming run finds the FFN nodes (and, with --attention heads, the attention heads) that
 learn; those stay trainable, the rest is frozen, split off and compiled away. The bundle is a directory to copy to
 the device.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   edge-far export --model ./all-MiniLM-L6-v2 --train train.jsonl --profile rpi-zero2w-512 --out bundle
+  edge-far export --model ./all-MiniLM-L6-v2 --train train.jsonl --choose-minutes 5 --out bundle
   edge-far export --model ./all-MiniLM-L6-v2 --train train.jsonl --method top-2 --attention heads --out bundle
   edge-far export --model distilbert-base-uncased --train train.csv --method far --retention 0.4 --out bundle
 """
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="directory to create")
     parser.add_argument(
         "--method",
-        default="far",
+        default="auto",
         metavar="METHOD",
         help="what trains: head; top-K, the last K blocks (top-2); far, all blocks; full, everything; auto, the "
         "cheapest of these that is not measurably worse than the best on the training data. What lies below is "
@@ -234,6 +235,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError("there is nothing to choose", where="--choose-minutes", hint="add --method auto")
     if options.method == "full" and (options.retention not in (None, 1) or options.embeddings == "frozen"):
         raise ConfigError("full trains everything", where="--method", hint="use --method far with these options")
+    if options.method == "auto" and options.attention_retention is not None:
+        raise ConfigError("auto tries its own share", where="--attention-retention", hint="name a method")
     if options.attention_retention is not None and options.attention != "heads":
         raise ConfigError("attention learns whole", where="--attention-retention", hint="add --attention heads")
 

@@ -41,6 +41,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     return {
         "picture": str(options.out),
         "profile": log.profile,
+        "method": log.method,
+        "reason": log.reason,
         "steps": log.steps[-1].step,
         "planned_steps": log.planned_steps,
         "final_loss": log.steps[-1].loss,
@@ -59,4 +61,7 @@ def render(document: dict[str, Any]) -> str:
     if document["peak_rss_mib"] is not None:
         budget = "" if document["budget_mib"] is None else f" of {document['budget_mib']:.0f}"
         parts.append(f"peak memory {document['peak_rss_mib']:.0f}{budget} MiB")
-    return f"{document['picture']}: " + ", ".join(parts)
+    line = f"{document['picture']}: " + ", ".join(parts)
+    if document["reason"] is None:
+        return line
+    return f"{line}\nmethod {document['method']}: {document['reason']}"
