@@ -39,10 +39,13 @@ help:
 demo: env-host env-device
 	bash scripts/demo.sh
 
-# Host tests first: they write the bundles that tests in the device's environment train.
+# Host tests first: they write the bundles that tests in the device's environment train. A worker a core, two at most: a
+# worker with torch takes a GiB. JOBS=0 runs everything in one process.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 2 ? n : 2)))
+PYTEST = -m pytest -n $(JOBS) --dist loadfile
 test: lint env-device
-	$(HOST) -m pytest -m "not device"
-	$(DEVICE) -m pytest -m "not host"
+	$(HOST) $(PYTEST) -m "not device"
+	$(DEVICE) $(PYTEST) -m "not host"
 
 # Findings are kept in build/fuzz. The tiny bundle is that of the tests.
 MINUTES ?= 60
@@ -79,7 +82,7 @@ $(DEVICE_STAMP): pyproject.toml constraints.txt
 	@echo "setting up .venv-device (device)"
 	@rm -rf .venv-device
 	@$(PYTHON) -m venv .venv-device
-	@$(DEVICE) $(PIP_INSTALL) -e '.[device]' pytest hypothesis
+	@$(DEVICE) $(PIP_INSTALL) -e '.[device]' pytest pytest-xdist hypothesis
 	@touch $@
 
 clean:

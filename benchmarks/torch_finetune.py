@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from edge_far.choice.verdict import Answers
 from edge_far.console import Console
 from edge_far.device.board.memory import resident_set
 from edge_far.learning_rate import WarmupLinear
@@ -106,6 +107,7 @@ def fine_tune(
         "best_step": best[1],
         "steps": step,
         "test": accuracy(model, test),
+        "test_matthews": Answers(test.labels, predicted(model, test)).score,
         "test_last_epoch": last_test,
         "final_loss": round(loss.item(), 6),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -134,18 +136,23 @@ def tensors(encoded: Encoded, indices: np.ndarray) -> tuple[dict[str, torch.Tens
     return {name: torch.from_numpy(array) for name, array in inputs.items()}, torch.from_numpy(batch.labels)
 
 
-@torch.no_grad()
 def accuracy(model: torch.nn.Module, encoded: Encoded) -> float:
     """Return the share of examples whose largest logit is their label's."""
+    return Answers(encoded.labels, predicted(model, encoded)).accuracy
+
+
+@torch.no_grad()
+def predicted(model: torch.nn.Module, encoded: Encoded) -> np.ndarray:
+    """Return the label of each example's largest logit, int64 [N]."""
     training = model.training
     model.eval()
     order = np.argsort(encoded.lengths, kind="stable")
-    right = 0
+    found = np.zeros(len(encoded), np.int64)
     for start in range(0, len(order), EVALUATION_BATCH):
-        inputs, targets = tensors(encoded, order[start : start + EVALUATION_BATCH])
-        right += int((model(**inputs).logits.argmax(dim=-1) == targets).sum())
+        rows = order[start : start + EVALUATION_BATCH]
+        found[rows] = model(**tensors(encoded, rows)[0]).logits.argmax(dim=-1).numpy()
     model.train(training)
-    return right / len(encoded)
+    return found
 
 
 if __name__ == "__main__":

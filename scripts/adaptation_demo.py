@@ -1,6 +1,6 @@
 """Periodic adaptation end to end on real data: HWU64 intents, all-MiniLM-L6-v2, five batches, five cycles, three seeds.
 
-    .venv/bin/python scripts/adaptation_demo.py --data HWU64 [--seeds 0 1 2] [--out build/adaptation]
+    .venv/bin/python scripts/adaptation_demo.py --data HWU64 [--seeds 0] [--export '--method auto'] [--out DIR]
     .venv/bin/python scripts/adaptation_report.py build/adaptation        table, significance, picture
 
 HWU64 holds train/, valid/ and test/, each with seq.in and label, a line an example. The first half of each
@@ -8,7 +8,8 @@ intent's training examples trains the factory bundle. The second half arrives th
 shuffled by the seed, and after each one the command of deploy/edge-far.service runs, in the device's environment.
 REPLAY examples of the first half go along to train on (EDGE_FAR_REPLAY); `valid`, which nothing trains on, is the base
 set on which the gate measures forgetting (EDGE_FAR_BASE). `test` is seen by nobody but the report. For comparison, the
-exported bundle is also trained in one go on all that the device may train on.
+exported bundle is also trained in one go on all that the device may train on. A cycle's processor seconds are those of
+the service's command and all that it starts.
 
 With --choose, a share of each half of `train` plays `valid` and `test`: settings are chosen there, and the
 files `valid` and `test` stay unread. Takes up again where it was interrupted or deferred.
@@ -22,6 +23,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import shlex
 import shutil
 import string
@@ -63,6 +65,13 @@ def main() -> int:
         metavar="'KEY: VALUE, ...'",
         help="settings of the profile (default: %(default)s)",
     )
+    parser.add_argument(
+        "--export",
+        default="--method far --pooling cls",
+        metavar="'OPTIONS'",
+        help="of edge-far export (default: %(default)s)",
+    )
+    parser.add_argument("--without-at-once", action="store_true", help="leave out training at once")
     parser.add_argument("--bundles", type=Path, metavar="DIR", help="take the bundles from this earlier --out")
     options = parser.parse_args()
     for seed in options.seeds:
@@ -71,9 +80,10 @@ def main() -> int:
         write_data(options, out, seed)
         if options.bundles is not None:
             link_bundles(options.bundles / f"seed-{seed}", out)
-        make_bundle(out, seed)
+        make_bundle(out, seed, shlex.split(options.export))
         run_cycles(out)
-        train_at_once(out)
+        if not options.without_at_once:
+            train_at_once(out)
     return 0
 
 
@@ -110,7 +120,7 @@ def link_bundles(source: Path, out: Path) -> None:
             (out / name).symlink_to((source / name).resolve())
 
 
-def make_bundle(out: Path, seed: int) -> None:
+def make_bundle(out: Path, seed: int, words: list[str]) -> None:
     """Export a bundle, train it on the host's half, and put the result into the bundle."""
     if (out / "bundle").is_dir():
         return
@@ -126,10 +136,7 @@ def make_bundle(out: Path, seed: int) -> None:
     edge_far(
         HOST,
         "export",
-        "--method",
-        "far",
-        "--pooling",
-        "cls",
+        *words,
         "--model",
         REPOSITORY / model,
         "--train",
@@ -166,10 +173,12 @@ def run_cycles(out: Path) -> None:
         target = spool / f"batch-{number}.jsonl"  # known examples, where this batch had been fed before
         shutil.copyfile(out / f"batch-{number}.jsonl", target.with_suffix(".tmp"))
         target.with_suffix(".tmp").rename(target)
+        before = processor_seconds()
         if service(out) == 75:
             raise SystemExit(f"adaptation_demo: deferred; 'edge-far status --state {out}/state' says why; run it again")
         cycle = edge_far(DEVICE, "status", "--state", out / "state")["last_cycle"]
         entry = {
+            "processor_seconds": processor_seconds() - before,
             **{name: cycle[name] for name in ("outcome", "reason", "examples", "training", "decision", "deaths")},
             **measured(out, (out / "state" / "model" / "current").resolve()),
         }
@@ -195,6 +204,12 @@ def service(out: Path) -> int:
     if status not in (0, 75):
         raise SystemExit(f"adaptation_demo: the service's command ended with status {status}")
     return status
+
+
+def processor_seconds() -> float:
+    """Return what all ended children of this process have taken, user and system."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def train_at_once(out: Path) -> None:

@@ -50,8 +50,8 @@ def cycles_table(seeds: dict[str, list[dict[str, Any]]]) -> str:
     """Return what each cycle came to, one row a cycle, in Markdown."""
     lines = [
         "| seed, batch | cycle | gate: current -> candidate on the device | gate: factory -> candidate on base | "
-        "test | training, peak memory |",
-        "|---|---|---|---|---|---|",
+        "test | training, peak memory | processor |",
+        "|---|---|---|---|---|---|---|",
     ]
     for seed, entries in seeds.items():
         for entry in entries:
@@ -63,6 +63,7 @@ def cycles_table(seeds: dict[str, list[dict[str, Any]]]) -> str:
                 _gate(decision.get("base")),
                 f"{bits(entry, 'test').mean():.1%}",
                 f"{training['seconds']:.0f} s, {training['peak_rss_mib']:.0f} MiB" if training else "",
+                f"{entry['processor_seconds']:.0f} s" if "processor_seconds" in entry else "",
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

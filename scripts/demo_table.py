@@ -45,8 +45,11 @@ def table_rows(documents: dict[str, Any], seconds: float) -> list[tuple[str, str
     """Return (what, value, remark) of each row."""
     data, export, before, train, after = (documents[name] for name in ("data", "export", "before", "train", "after"))
     trained, total = train["trained_parameters"], export["model_parameters"]
-    chosen, plan, tested = export["choice"]["chosen"], train["plan"], f"released model; {after['examples']} test sentences throughout"
-    compared = f"{chosen['pooling']} pooling; {chosen['below_best']:.3f} +- {chosen['below_best_error']:.3f} below the best"
+    chosen, plan = export["choice"]["chosen"], train["plan"]
+    tested = f"released model; {after['examples']} test sentences throughout"
+    below = f"{chosen['below_best']:.3f} +- {chosen['below_best_error']:.3f} below the best in Matthews' correlation"
+    best = f"the best of the {len(export['choice']['rows'])} that were tried"
+    compared = f"{chosen['pooling']} pooling; {below if chosen['below_best'] else best}"
     return [
         ("rung of the ladder", chosen["rung"], compared),
         ("work of a run", f"{chosen['job_work']:.3f}", "full fine-tuning = 1, counted"),

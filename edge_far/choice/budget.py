@@ -7,7 +7,7 @@ where the user gives minutes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,16 +39,23 @@ ROUNDING = 1e-9  # of sums in another order
 class Budget:
     """The work of a choice: `examples` to train on in the second round, `screened` in the first, and `folds`.
 
-    `flops` is what may be spent, `spent` what was; `told` says it to a person.
+    `trials` are those of each rung that fit; where each rung has one alone, there is one round (`single`). `flops` is
+    what may be spent, `spent` what was; `told` says it to a person.
     """
 
     shape: Geometry
+    trials: Mapping[Rung, Sequence[Trial]]
     flops: float
     examples: int
     screened: int
     folds: int
     told: str
     spent: float = 0.0
+
+    @property
+    def single(self) -> bool:
+        """Say whether nothing is left to screen: one learning rate and one pooling."""
+        return _is_single(self.trials)
 
     def allows(self, trial: Trial) -> bool:
         """Say whether a trial on all examples and folds fits what is left."""
@@ -83,22 +90,49 @@ def plan_budget(
     forward = forward_flops(shape, shape.blocks)
     full = epochs * FULL * forward * len(encoded)
     flops = FULL_RUNS * full if minutes is None else min(FULL_RUNS * full, 60 * minutes / pace)
-    first = sum(trial_flops(trial, shape) for own in tops for trial in own)
-    second = sum(trial_flops(own[0], shape) for own in tops)
-    most, left, folds = len(parts[0].train), flops - len(encoded) * forward, len(parts)
-    while folds > 1 and (first / SCREENED + folds * second) * most > left:
-        folds -= 1
-    fitting = int(max(left, 0.0) / (first / SCREENED + folds * second))
+    most, left = len(parts[0].train), max(0.0, flops - len(encoded) * forward)
     kept = sum(0 < cut_of(rung.method, shape.blocks) < shape.blocks for rung in trials)
     stored = int(MOST_STATES / max(1.0, shape.tokens * shape.width * STATE_BYTES * kept))
-    examples = max(min(most, fitting, stored), min(most, FEWEST))
-    screened = max(min(examples, FEWEST), examples // SCREENED)
+    fewest = min(most, stored, FEWEST)
+    for narrowed in _narrowings(trials):
+        first, second = _costs(narrowed, shape)
+        folds = len(parts)
+        while folds > 1 and first * _screened(most) + folds * second * most > left:
+            folds -= 1
+        fitting = int(left / (first / SCREENED + folds * second))
+        examples = max(min(most, fitting, stored), fewest)
+        if first * _screened(examples) + folds * second * examples <= left:
+            break
+    screened = _screened(examples)
     spent = first * screened + len(encoded) * forward
     told = f"about {_clock(pace * (spent + folds * second * examples))} (full fine-tuning: {_clock(pace * full)})"
+    if _is_single(narrowed) and not _is_single(trials):
+        told += "; too short to try other learning rates, or each pooling with each rung"
     if examples < most:
         told += f"; on {examples} of {most} examples"
     planned = spent + folds * second * examples  # with few examples more than was allowed: each rung gets its turn
-    return Budget(shape, max(flops, planned), examples, screened, folds, told, spent)
+    return Budget(shape, narrowed, max(flops, planned), examples, screened, folds, told, spent)
+
+
+def _narrowings(trials: Mapping[Rung, Sequence[Trial]]) -> Iterator[Mapping[Rung, Sequence[Trial]]]:
+    """Yield all trials, then those with the usual learning rate and pooling alone; the head's cost next to nothing."""
+    yield trials
+    yield {rung: own if rung.method == "head" else own[:1] for rung, own in trials.items()}
+
+
+def _screened(examples: int) -> int:
+    return max(min(examples, FEWEST), examples // SCREENED)
+
+
+def _is_single(trials: Mapping[Rung, Sequence[Trial]]) -> bool:
+    return all(len(own) == 1 for rung, own in trials.items() if rung.method != "head")
+
+
+def _costs(trials: Mapping[Rung, Sequence[Trial]], shape: Geometry) -> tuple[float, float]:
+    """Return the operations of the first round and of the second for one example."""
+    tops = [own for rung, own in trials.items() if rung.method != "head"]
+    first = 0.0 if _is_single(trials) else sum(trial_flops(trial, shape) for own in tops for trial in own)
+    return first, sum(trial_flops(own[0], shape) for own in tops)
 
 
 def _seconds_per_flop(model: nn.Module, encoded: Encoded, shape: Geometry, batch_size: int) -> float:

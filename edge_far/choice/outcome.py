@@ -11,10 +11,15 @@ from edge_far.choice.verdict import Answers, Compared
 
 __all__ = ["Choice", "Row", "as_table"]
 
+STATE_BYTES = 16  # of a trained number: itself, its gradient, AdamW's two moments
+
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One rung on all examples: what it says of the held-out ones, and how it compares with the best."""
+    """One rung on all examples: what it says of the held-out ones, and how it compares with the best.
+
+    `gflop` is what a run on all of the training data is for a device, in 10^9 operations of products.
+    """
 
     trial: Trial
     answers: Answers
@@ -22,6 +27,7 @@ class Row:
     seconds: float
     step_work: float
     job_work: float
+    gflop: float
     compared: Compared
 
     def to_json(self) -> dict[str, Any]:
@@ -40,6 +46,8 @@ class Row:
             "below_best": round(self.compared.below, 4),
             "below_best_error": round(self.compared.error, 4),
             "trained_parameters": self.trained,
+            "state_mib": round(self.trained * STATE_BYTES / (1 << 20), 2),
+            "gflop": round(self.gflop, 1),
             "step_work": round(self.step_work, 4),
             "job_work": round(self.job_work, 4),
             "seconds": round(self.seconds, 1),
@@ -84,14 +92,18 @@ class Choice:
 
 
 def as_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> str:
-    """Return rows as a table for people, the chosen one marked; work is relative to full fine-tuning."""
+    """Return rows as a table for people, the chosen one marked.
+
+    Work is a run's, relative to full fine-tuning; GFLOP are what a device computes in it, the state is trained numbers,
+    gradients and moments in float32.
+    """
     names = f"  {'rung':<14} {'pooling':<7} {'MCC':>6} {'accuracy':>8} {'below best':>15} "
-    lines = [f"{names}{'work':>6} {'a step':>6} {'trained':>11}"]
+    lines = [f"{names}{'work':>6} {'a step':>6} {'GFLOP':>9} {'state, MiB':>10}"]
     for row in rows:
         mark = "*" if row == chosen else " "
         below = f"{row['below_best']:.3f} +- {row['below_best_error']:.3f}"
         lines.append(
             f"{mark} {row['rung']:<14} {row['pooling']:<7} {row['matthews']:>6.3f} {row['accuracy']:>8.2%} {below:>15} "
-            f"{row['job_work']:>6.3f} {row['step_work']:>6.3f} {row['trained_parameters']:>11,}"
+            f"{row['job_work']:>6.3f} {row['step_work']:>6.3f} {row['gflop']:>9,.0f} {row['state_mib']:>10.1f}"
         )
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from edge_far.far.method import cut_of
 
-__all__ = ["Geometry", "Rung", "default_rungs", "forward_flops", "job_work", "step_flops"]
+__all__ = ["Geometry", "Rung", "default_rungs", "forward_flops", "job_flops", "job_work", "step_flops"]
 
 # Of a trained product three are made: forward, its input's gradient, its weight's gradient.
 FULL = 3
@@ -70,11 +70,14 @@ def step_flops(rung: Rung, shape: Geometry, pooling: str) -> float:
     )
 
 
+def job_flops(rung: Rung, shape: Geometry, pooling: str, epochs: int) -> float:
+    """Return the operations of a training example over a whole run, the prefix' pass included."""
+    return epochs * step_flops(rung, shape, pooling) + forward_flops(shape, cut_of(rung.method, shape.blocks))
+
+
 def job_work(rung: Rung, shape: Geometry, pooling: str, epochs: int, full_epochs: int) -> float:
     """Return the work of a training example over a whole run, the prefix' pass included; that of full is 1."""
-    cut = cut_of(rung.method, shape.blocks)
-    whole = epochs * step_flops(rung, shape, pooling) + forward_flops(shape, cut)
-    return whole / (full_epochs * FULL * forward_flops(shape, shape.blocks))
+    return job_flops(rung, shape, pooling, epochs) / job_flops(Rung("full"), shape, pooling, full_epochs)
 
 
 def _linear(shape: Geometry, weights: float) -> float:

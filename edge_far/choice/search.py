@@ -19,7 +19,7 @@ from edge_far.choice.frozen import FrozenOutputs, frozen_outputs
 from edge_far.choice.held_out import Fold, folds, part_of
 from edge_far.choice.linear_fit import LinearFit, choose_strength
 from edge_far.choice.outcome import Choice, Row
-from edge_far.choice.rungs import Geometry, Rung, default_rungs, job_work, step_flops
+from edge_far.choice.rungs import Geometry, Rung, default_rungs, job_flops, job_work, step_flops
 from edge_far.choice.trials import Trial, Trials
 from edge_far.choice.verdict import Answers, Compared, cheapest_good, compare
 from edge_far.console import Console
@@ -29,6 +29,9 @@ from edge_far.far.nodes import block_paths, find_ffn_blocks
 from edge_far.texts.encode import Encoded
 
 __all__ = ["ChoiceSettings", "choose"]
+
+
+MOST_STRETCH = 10 / 3  # of a learning rate
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ def choose(model: nn.Module, encoded: Encoded, settings: ChoiceSettings, console
     cuts = sorted({cut_of(rung.method, shape.blocks) for rung in rungs})
     frozen = frozen_outputs(model, encoded, cuts, console, read)
     search = _Search(model, encoded, frozen, settings, shape, parts, budget)
-    screened = search.screen([trial for rung in rungs[1:] for trial in trials[rung]], console)
-    found, left_out = search.confirm([*trials[rungs[0]], *screened], console)
+    upper = [trial for rung in rungs[1:] for trial in budget.trials[rung]]
+    upper = search.with_pooling_of_the_head(upper) if budget.single else search.screen(upper, console)
+    found, left_out = search.confirm([*trials[rungs[0]], *upper], console)
     rows = [*found, *search.by_heads(found[cheapest_good(*_scored(found))[0]].trial, console)]
     chosen, best, compared = cheapest_good(*_scored(rows))
     told = [replace(row, compared=one) for row, one in zip(rows, compared, strict=True)]
@@ -100,9 +104,13 @@ def _geometry_of(model: nn.Module, encoded: Encoded) -> Geometry:
     )
 
 
+def _vectors(frozen: FrozenOutputs, pooling: str) -> np.ndarray:
+    """Return what a head with this pooling reads in the frozen model."""
+    return frozen.mean if pooling == "mean" else frozen.head_input
+
+
 def _fit(frozen: FrozenOutputs, encoded: Encoded, rows: np.ndarray, pooling: str, classes: int, seed: int) -> LinearFit:
-    vectors = frozen.mean if pooling == "mean" else frozen.head_input
-    return choose_strength(vectors[rows], encoded.labels[rows], classes, seed)
+    return choose_strength(_vectors(frozen, pooling)[rows], encoded.labels[rows], classes, seed)
 
 
 def _trials_of(rung: Rung, settings: ChoiceSettings) -> list[Trial]:
@@ -146,6 +154,18 @@ class _Search:
             for part in parts
         ]
 
+    def with_pooling_of_the_head(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Return the trials with the pooling on which a linear fit of the head does best on the held-out examples."""
+        part, heads = self.parts[0], self.trials[0].heads
+        if len(heads) < 2:
+            return list(trials)
+        truth = self.encoded.labels[part.held_out]
+        scores = {
+            pooling: Answers(truth, fit.predict(_vectors(self.trials[0].frozen, pooling)[part.held_out])).score
+            for pooling, fit in heads.items()
+        }
+        return [replace(trial, pooling=max(scores, key=lambda name: scores[name])) for trial in trials]
+
     def screen(self, trials: Sequence[Trial], console: Console) -> list[Trial]:
         """Try all on a quarter of the examples; return each rung's best, the likeliest first, then other poolings.
 
@@ -160,9 +180,7 @@ class _Search:
             steps = _Steps(progress)
             for trial in trials:
                 steps.text = f"{trial.rung.name}, {trial.pooling}, rate {trial.learning_rate:g}"
-                # Priming would cost as much again as these few steps: learners at random tell rates and poolings apart.
-                quick = replace(trial, rung=replace(trial.rung, selection="random"))
-                answer = trainer.run(quick, examples, part.held_out, steps.tell)
+                answer = trainer.run(_quick(trial), examples, part.held_out, steps.tell)
                 found[trial] = Answers(labels[part.held_out], answer.predictions)
                 console.detail(f"round 1: {steps.text}: {found[trial].score:.3f}")
         best, others = [], []
@@ -206,13 +224,22 @@ class _Search:
         with console.progress(self._steps(smaller), "the same with a part of the heads") as progress:
             return [self._row(smaller, _Steps(progress))]
 
+    def _short(self, trial: Trial) -> Trial:
+        """Return a trial on few examples as it stands for a run on all: the fewer steps, the larger the rate.
+
+        By the square root, which is Adam's rule for batches of other sizes (Malladi et al. 2022, arXiv 2205.10287).
+        """
+        stretch = min(MOST_STRETCH, (len(self.encoded) / len(self.parts[0].train)) ** 0.5)
+        return replace(_quick(trial), learning_rate=trial.learning_rate * stretch)
+
     def _steps(self, trial: Trial) -> int:
         return sum(one.steps(trial, len(part.train)) for one, part in zip(self.trials, self.parts, strict=True))
 
     def _row(self, trial: Trial, steps: _Steps) -> Row:
         labels, said, trained, seconds = self.encoded.labels, [], 0, 0.0
         for part, trainer in zip(self.parts, self.trials, strict=True):
-            answer = trainer.run(trial, part.train, part.held_out, steps.tell)
+            shortened = self._short(trial) if self.budget.single else trial
+            answer = trainer.run(shortened, part.train, part.held_out, steps.tell)
             said.append(answer.predictions)
             trained, seconds = answer.trained, seconds + answer.seconds
         self.budget.take(trial)
@@ -225,6 +252,7 @@ class _Search:
             seconds,
             step_flops(trial.rung, self.shape, trial.pooling) / full,
             job_work(trial.rung, self.shape, trial.pooling, trial.epochs, self.settings.epochs),
+            len(self.encoded) * job_flops(trial.rung, self.shape, trial.pooling, trial.epochs) / 1e9,
             Compared(0.0, 0.0),
         )
 
@@ -232,6 +260,11 @@ class _Search:
 def _scored(rows: Sequence[Row]) -> tuple[list[Answers], list[float]]:
     """Return what cheapest_good compares."""
     return [row.answers for row in rows], [row.job_work for row in rows]
+
+
+def _quick(trial: Trial) -> Trial:
+    """Return a trial without priming, which would cost as much again as few steps: its learners are random ones."""
+    return replace(trial, rung=replace(trial.rung, selection="random"))
 
 
 def _usual(trials: Sequence[Trial], found: Mapping[Trial, Answers]) -> Trial:

@@ -60,7 +60,8 @@ def load_source(
     """Load a model with a head for `labels`; a new head is initialised from `seed`.
 
     `model` is a directory or, where a hub is reachable, a model's name. `examples` are some that it will read; with
-    `dropout` its sizes must allow dropout masks; `pooling` is auto, cls or mean (far/pooling.py). Raises InputMissing, Unavailable or StorageError.
+    `dropout` its sizes must allow dropout masks; `pooling` is auto, cls or mean (far/pooling.py).
+    Raises InputMissing, Unavailable or StorageError.
     """
     transformers_package()
     place = find_place(model)

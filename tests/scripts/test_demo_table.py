@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "demo_table.py"
 CHOSEN = {"rung": "top-2", "pooling": "mean", "below_best": 0.0041, "below_best_error": 0.005, "job_work": 0.2781}
 DOCUMENTS: dict[str, Any] = {
     "data": {"baseline": {"test_accuracy": 0.75}},
-    "export": {"model_parameters": 1000, "priming_steps": 50, "choice": {"chosen": CHOSEN}},
+    "export": {"model_parameters": 1000, "priming_steps": 50, "choice": {"chosen": CHOSEN, "rows": [CHOSEN] * 5}},
     "before": {"accuracy": 0.4},
     "train": {
         "trained_parameters": 195,
@@ -42,7 +42,10 @@ def _table(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_rows_hold_share_median_and_accuracies(table: Any) -> None:
     rows = {what: (value, remark) for what, value, remark in table.table_rows(DOCUMENTS, 0.1234)}
-    assert rows["rung of the ladder"] == ("top-2", "mean pooling; 0.004 +- 0.005 below the best")
+    assert rows["rung of the ladder"] == (
+        "top-2",
+        "mean pooling; 0.004 +- 0.005 below the best in Matthews' correlation",
+    )
     assert rows["work of a run"][0] == "0.278"
     assert rows["trained parameters"] == ("195", "19.5% of 1,000")
     assert rows["step time"][0] == "0.123 s"

@@ -1,8 +1,8 @@
 """Choose how much trains, apply FAR to it and compile a bundle for a device (workstation: needs torch and onnx).
 
-The rungs of the ladder are tried on the training data (`edge-far choose`), and the cheapest good one is exported; --method
-names one instead. A short priming run finds the FFN nodes (and, with --attention heads, the attention heads) that
-learn; those stay trainable, the rest is frozen, split off and compiled away. The bundle is a directory to copy to
+The rungs of the ladder are tried on the training data (`edge-far choose`), and the cheapest good one is exported;
+--method names one instead. A short priming run finds the FFN nodes (and, with --attention heads, the attention heads)
+that learn; those stay trainable, the rest is frozen, split off and compiled away. The bundle is a directory to copy to
 the device.
 """
 
