@@ -90,7 +90,8 @@ def _instead(directory: Path) -> tuple[str, str]:
     missing = f"{CONFIG} is missing"
     if is_named_here(directory / ADAPTER):
         return _adapter(directory), "load the base model with it, merge_and_unload() and save"
-    models = [path.parent for path in directory.glob(f"*/{CONFIG}")]
+    found = [path.parent for path in directory.glob(f"*/{CONFIG}")]
+    models = [path for path in found if _names_a_model(path)] or found
     if models:
         return missing, f"did you mean ./{max(models, key=_age).name}?"
     if other := sibling_format(directory):
@@ -112,6 +113,14 @@ def _transformer_of(directory: Path) -> Path:
             if inside.resolve().is_relative_to(directory.resolve()) and is_named_here(inside / CONFIG):
                 return inside
     return directory
+
+
+def _names_a_model(directory: Path) -> bool:
+    """Say whether config.json is that of a model, and not, for example, of a pooling layer."""
+    try:
+        return "model_type" in read_object(directory / CONFIG)
+    except EdgeFarError:
+        return False
 
 
 def _age(directory: Path) -> tuple[int, str]:

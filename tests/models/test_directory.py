@@ -92,3 +92,67 @@ def test_a_hub_model_is_checked_before_its_weights_are_fetched(
     model(hidden_act="gelu")
     assert load_source("org/model", list("abcde"), 0).name == "org/model"
     assert asked[-1] == ["model*.safetensors"]
+
+
+def as_old_sentence_transformer(directory: Path, mode: str = "mean_tokens") -> Path:
+    """Move a model into 0_Transformer, beside modules.json and 1_Pooling, as sentence-transformers wrote until 2021."""
+    whole = directory.parent / "sentences"
+    shutil.copytree(directory, whole / "0_Transformer")
+    module = "sentence_transformers.models"
+    (whole / "modules.json").write_text(
+        json.dumps(
+            [
+                {"idx": 0, "name": "0", "path": "0_Transformer", "type": f"{module}.Transformer"},
+                {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{module}.Pooling"},
+            ]
+        )
+    )
+    (whole / "1_Pooling").mkdir()
+    (whole / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{mode}": True}))
+    return whole
+
+
+@pytest.mark.parametrize(("mode", "pooling"), [("mean_tokens", "mean"), ("cls_token", "cls")])
+def test_an_old_sentence_transformers_directory(model: SaveModel, mode: str, pooling: str) -> None:
+    from edge_far.models.source import load_source
+
+    whole = as_old_sentence_transformer(model(), mode)
+    source = load_source(str(whole), list("abcde"), 0)
+    assert (source.name, source.pooling, source.head.kind) == ("sentences", pooling, "new")
+    assert load_source(str(whole), list("abcde"), 0, pooling="cls").pooling == "cls"
+    (whole / "0_Transformer" / "model.safetensors").unlink()
+    refused(Unavailable, str(whole / "0_Transformer"), "neither model.safetensors nor", model=whole)
+
+
+@pytest.mark.parametrize("modules", ["{", "[]", "{}", '[{"type": "x.Transformer", "path": "../my-bert"}]', "[3, null]"])
+def test_modules_that_name_no_folder_inside(model: SaveModel, modules: str) -> None:
+    whole = as_old_sentence_transformer(model())
+    (whole / "modules.json").write_text(modules)
+    error, says = (Unavailable, "broken JSON") if modules == "{" else (InputMissing, "did you mean ./0_Transformer?")
+    refused(error, says, model=whole)
+
+
+def test_a_pooling_that_is_not_known_is_said_before_the_weights_are_read(model: SaveModel) -> None:
+    whole = as_old_sentence_transformer(model(), "max_tokens")
+    (whole / "0_Transformer" / "model.safetensors").unlink()
+    refused(Unavailable, "the pooling is pooling_mode_max_tokens", "--pooling", model=whole)
+
+
+def test_an_old_directory_on_the_hub(model: SaveModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    from edge_far.models.source import load_source
+
+    whole, asked = as_old_sentence_transformer(model()), []
+    weights = whole / "0_Transformer" / "model.safetensors"
+    away = weights.rename(whole.parent / "weights")
+
+    def download(name: str, *, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        if "0_Transformer/model*.safetensors" in allow_patterns:
+            shutil.copy(away, weights)
+        return str(whole)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert load_source("org/model", list("abcde"), 0).pooling == "mean"
+    assert asked == [["*.json", "*.txt", "*.model"], ["0_Transformer/model*.safetensors"]]
