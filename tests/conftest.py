@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What this machine's speed is measured as, is kept here between test runs, not in the user's cache.
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / "build" / "test-cache")
 os.environ.pop("CACHE_DIRECTORY", None)
+
+# Under nohup a child would ignore SIGHUP too, as it should, and tests ask what it does with one.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)  # a handler is not inherited
 
 from edge_far.bundles.bundle import Bundle, open_bundle
 from tests.tiny_cases import BUNDLES, REPOSITORY, TRAIN_FILE, Oracle, built_from, sources_hash
