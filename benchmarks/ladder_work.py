@@ -129,7 +129,7 @@ def count(model: torch.nn.Module, rung: Rung, batch: int, length: int) -> Work:
     )
     sample = [random_batch(np.random.default_rng(SEED), SAMPLE_SHAPE, model.config.vocab_size, LABELS)]
     model.requires_grad_(False)
-    graphs = build_portable_graphs(model, architecture_of(model), list(trained), options, sample)
+    graphs = build_portable_graphs(model, architecture_of(model).name, list(trained), options, sample)
     optimizer = (UPDATE_BYTES + 2 * STATE_BYTES) * size / batch
     step, prefix = graphs.step.graph, graphs.prefix.graph if graphs.prefix is not None else None
     return Work(

@@ -1,4 +1,6 @@
-"""Build the tiny bundles of tests/tiny_cases.py, with torch's results beside each (the workstation's environment).
+"""Build the tiny bundles of tests/tiny_cases.py, with torch's results beside each, and tiny tokenizers.
+
+Needs the workstation's environment.
 
     python scripts/make_tiny_bundles.py
 
@@ -24,6 +26,7 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from edge_far.architectures.registry import architecture_named
 from edge_far.bundles.bundle import Bundle
 from edge_far.device.engine.dropout import draw_mask, factor_table, mask_shape
 from edge_far.far.method import cut_of
@@ -47,6 +50,7 @@ from tests.tiny_cases import (
     sources_hash,
 )
 from tests.tiny_models import TinyBundle, make_batch, make_examples, make_pooled, make_tiny_bundle, torch_logits
+from tests.tiny_tokenizers import save_tokenizers
 
 
 def main() -> int:
@@ -62,6 +66,7 @@ def main() -> int:
         staging.mkdir()
         lines = [json.dumps(example) for example in make_examples(12)]
         (staging / TRAIN_FILE).write_text("\n".join(lines) + "\n")
+        save_tokenizers(staging / "tokenizers")
         for case in CASES:
             print(f"making {case.name}", file=sys.stderr, flush=True)
             make_case(staging, case)
@@ -92,7 +97,7 @@ def make_case(directory: Path, case: Case) -> None:
     original = make_pooled(case.architecture, case.pooling, labels=case.labels, hidden=case.hidden)  # same seed
     arrays = {f"parameter.{name}": value.detach().numpy() for name, value in original.named_parameters()}
     for number, (rows, length) in enumerate(BATCH_SHAPES):
-        pairs = case.architecture == "bert"
+        pairs = architecture_named(case.architecture).token_types == "pairs"
         batch = make_batch(rows=rows, length=length, labels=case.labels, token_types=pairs, seed=number)
         for field in Batch.__slots__:
             if getattr(batch, field) is not None:
@@ -116,7 +121,7 @@ def set_training(tiny: TinyBundle, case: Case) -> None:
     paths = block_paths(tiny.model)
     cut = cut_of(case.method, len(paths))
     if cut:
-        for path in (embeddings_of(tiny.model)[0], *paths[:cut]):
+        for path in (*embeddings_of(tiny.model), *paths[:cut]):
             tiny.model.get_submodule(path).eval()
 
 

@@ -21,6 +21,7 @@ TRAIN_FILE = "tiny.jsonl"  # three batches
 STAMP_FILE = "sources.sha256"
 SOURCES = (
     "constraints.txt",
+    "edge_far/architectures/**/*.py",
     "edge_far/bundles/bundle.py",
     "edge_far/bundles/manifest.py",
     "edge_far/json_file.py",
@@ -101,6 +102,8 @@ CASES = (
     Case("bert-r40-5-heads-dropout", "bert", 0.4, 5, dropout=True, attention_retention=0.5),
     # Wide enough that a single head's matrices are worth 8 bits.
     Case("distilbert-r10-5-heads-int8", "distilbert", 0.1, 5, precision="int8", attention_retention=0.25, hidden=64),
+    Case("xlm-roberta-r10-5-heads", "xlm-roberta", 0.1, 5, attention_retention=0.25),
+    Case("camembert-top1-5-mean", "camembert", 0.4, 5, method="top-1", pooling="mean"),
     # scripts/test_aarch64.sh trains these two; int8 and dropout meet in the second.
     Case("tiny-fp32", "distilbert", 0.1, 5, dropout=True),
     Case("tiny-int8", "distilbert", 0.1, 5, precision="int8", dropout=True),

@@ -1,15 +1,17 @@
-"""Tiny classifiers of the three architectures, bundles made of them, and padded batches; needs torch."""
+"""Tiny classifiers of all architectures, bundles made of them, and padded batches; needs torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from edge_far.architectures.registry import architecture_named
 from edge_far.bundles.bundle import Bundle
 from edge_far.compile.export_settings import ExportSettings
 from edge_far.compile.pipeline import compile_bundle
@@ -23,26 +25,30 @@ from edge_far.profile.document import load_profile
 from edge_far.texts.batches import Batch
 from tests.tiny_cases import gradient_errors
 
-ARCHITECTURES = ("bert", "distilbert", "roberta")
+ARCHITECTURES = ("bert", "distilbert", "roberta")  # all that differ in more than names
 VOCABULARY = 100
 MAX_POSITIONS = 64
-SPECIAL_TOKENS = {
-    "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
-    "distilbert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
-    "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
-}
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+OTHER_SPECIAL_TOKENS = (
+    "<s>",
+    "<pad>",
+    "</s>",
+    "<unk>",
+    "<mask>",
+)  # of models whose positions begin behind the padding's
 WORDS = tuple(f"w{number}" for number in range(VOCABULARY - 5))
 
 
 def make_tokenizer(architecture: str) -> Tokenizer:
     """Return a word-level tokenizer of VOCABULARY tokens: the special ones, then w0, w1, ..."""
-    special = SPECIAL_TOKENS[architecture]
+    others = skips_positions(architecture)
+    special = OTHER_SPECIAL_TOKENS if others else SPECIAL_TOKENS
     vocabulary = {token: number for number, token in enumerate((*special, *WORDS))}
-    first, last = (special[0], special[2]) if architecture == "roberta" else (special[2], special[3])
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[3 if architecture == "roberta" else 1]))
+    first, last = (special[0], special[2]) if others else (special[2], special[3])
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[3 if others else 1]))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    between = f"{last} {last}" if architecture == "roberta" else last
+    between = f"{last} {last}" if others else last
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{first} $A {last}",
         pair=f"{first} $A {between} $B:1 {last}:1",
@@ -50,6 +56,11 @@ def make_tokenizer(architecture: str) -> Tokenizer:
     )
     tokenizer.add_special_tokens(list(special))
     return tokenizer
+
+
+def skips_positions(architecture: str) -> bool:
+    """Say whether a model's positions do not begin with row 0 of the table."""
+    return architecture_named(architecture).skipped_positions(1) > 0
 
 
 def make_examples(count: int, *, labels: int = 5, seed: int = 0) -> list[dict[str, str]]:
@@ -68,18 +79,22 @@ def make_tiny(
     architecture: str, *, labels: int = 5, hidden: int = 32, seed: int = 0, dropout: float = 0.1
 ) -> torch.nn.Module:
     """Return a classifier of 2 blocks, 4 heads and 64 FFN nodes, in evaluation mode."""
-    common = {"vocab_size": VOCABULARY, "num_labels": labels}
-    bert = {
-        "hidden_size": hidden,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "hidden_dropout_prob": dropout,
-        "attention_probs_dropout_prob": dropout,
-    }
-    config: transformers.PreTrainedConfig
+    config = tiny_config(architecture, hidden, dropout, vocab_size=VOCABULARY, num_labels=labels)
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    # The initial deviation of 0.02 makes every output nearly the same, and biases zero: spread the values.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model.eval()
+
+
+def tiny_config(architecture: str, hidden: int, dropout: float, **common: Any) -> Any:
+    """Return the configuration of make_tiny's model; `common` are keys that all have."""
+    known = architecture_named(architecture)
+    config_class = getattr(transformers, known.config_class)
     if architecture == "distilbert":
-        config = transformers.DistilBertConfig(
+        return config_class(
             dim=hidden,
             n_layers=2,
             n_heads=4,
@@ -90,18 +105,16 @@ def make_tiny(
             seq_classif_dropout=dropout,
             **common,
         )
-    elif architecture == "bert":
-        config = transformers.BertConfig(max_position_embeddings=MAX_POSITIONS, **bert, **common)
-    else:
-        # RoBERTa's positions start at 2.
-        config = transformers.RobertaConfig(max_position_embeddings=MAX_POSITIONS + 2, **bert, **common)
-    torch.manual_seed(seed)
-    model = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
-    # The initial deviation of 0.02 makes every output nearly the same, and biases zero: spread the values.
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model.eval()
+    keys = {
+        "hidden_size": hidden,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        "max_position_embeddings": MAX_POSITIONS + known.skipped_positions(1),
+    }
+    return config_class(**keys, **common)
 
 
 def make_pooled(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from edge_far.architectures.registry import ARCHITECTURES
 from edge_far.json_file import Count, Name, OneOf, Size, Within
 
 __all__ = [
@@ -52,7 +53,7 @@ class FileInfo:
 class ModelInfo:
     """The original model; for `pooling` see far/pooling.py."""
 
-    architecture: Annotated[str, OneOf("bert", "distilbert", "roberta")]
+    architecture: Annotated[str, OneOf(*ARCHITECTURES)]
     name: str
     pooling: Annotated[str, OneOf("cls", "mean")]
     blocks: Size

@@ -42,12 +42,14 @@ def above_cut(model: nn.Module, cut: int) -> nn.Module:
     if cut == 0:
         return copy.deepcopy(model)
     paths = block_paths(model)
-    embeddings, module = embeddings_of(model)
-    left_out = [module, *(model.get_submodule(path) for path in paths[:cut])]
+    embeddings, *projections = embeddings_of(model)
+    left_out = [*embeddings_of(model).values(), *(model.get_submodule(path) for path in paths[:cut])]
     upper: nn.Module = copy.deepcopy(model, {id(one): StoredStates() for one in left_out})
     layers = paths[0].rpartition(".")[0]
     upper.set_submodule(layers, nn.ModuleList([upper.get_submodule(path) for path in paths[cut:]]))
     upper.set_submodule(embeddings, StoredStates())
+    for path in projections:
+        upper.set_submodule(path, nn.Identity())
     return upper
 
 
@@ -65,7 +67,7 @@ def logits_of(model: nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
     device = next(model.parameters()).device
     inputs = {n: torch.as_tensor(batch[n]).long().to(device) for n in _INPUTS if batch.get(n) is not None}
     if batch.get("hidden") is not None:
-        module = embeddings_of(model)[1]
+        module = next(iter(embeddings_of(model).values()))
         if not isinstance(module, StoredStates):
             raise UsageError("hidden states are for the blocks above a cut alone")
         module.states = torch.as_tensor(batch["hidden"]).to(device).float()

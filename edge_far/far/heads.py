@@ -20,43 +20,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from edge_far.architectures.adapter import AttentionSlots
 from edge_far.errors import UsageError
 from edge_far.far.nodes import architecture_of, block_paths, empty_linear
 
 __all__ = [
     "AttentionBlock",
-    "AttentionSlots",
     "SplitAttention",
     "attention_share",
     "attention_slots",
     "find_attention_blocks",
     "head_l1",
 ]
-
-
-@dataclass(frozen=True)
-class AttentionSlots:
-    """Where a block's attention hangs: `inputs` (query, key, value) are paths from `attention`, which is one from the
-    block, as `output` is.
-    """
-
-    attention: str
-    inputs: tuple[str, str, str]
-    output: str
-
-    @property
-    def inner_output(self) -> str | None:
-        """Return the output projection's path from `attention`, or None where it hangs outside."""
-        inside = self.output.startswith(f"{self.attention}.")
-        return self.output.removeprefix(f"{self.attention}.") if inside else None
-
-
-_BERT_SLOTS = AttentionSlots("attention.self", ("query", "key", "value"), "attention.output.dense")
-_SLOTS = {
-    "bert": _BERT_SLOTS,
-    "roberta": _BERT_SLOTS,
-    "distilbert": AttentionSlots("attention", ("q_lin", "k_lin", "v_lin"), "attention.out_lin"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +64,7 @@ class AttentionBlock:
 
 def attention_slots(model: nn.Module) -> AttentionSlots:
     """Return where the attention of each block and its four linears hang."""
-    return _SLOTS[architecture_of(model)]
+    return architecture_of(model).attention
 
 
 def find_attention_blocks(model: nn.Module) -> tuple[AttentionBlock, ...]:

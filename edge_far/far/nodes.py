@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from edge_far.architectures.adapter import Architecture, FfnSlots
+from edge_far.architectures.registry import TITLES, architecture_named, architecture_of_class
 from edge_far.errors import Unavailable, UsageError
 
 __all__ = [
-    "SUPPORTED_MODELS",
     "FfnBlock",
-    "FfnSlots",
     "Units",
     "architecture_of",
     "block_paths",
@@ -28,17 +28,9 @@ __all__ = [
     "empty_linear",
     "ffn_slots",
     "find_ffn_blocks",
+    "frozen_tables_of",
     "node_l1",
 ]
-
-SUPPORTED_MODELS = {
-    "BertForSequenceClassification": "bert",
-    "BertModel": "bert",
-    "DistilBertForSequenceClassification": "distilbert",
-    "DistilBertModel": "distilbert",
-    "RobertaForSequenceClassification": "roberta",
-    "RobertaModel": "roberta",
-}
 
 
 class Units(Protocol):
@@ -53,24 +45,6 @@ class Units(Protocol):
 
     def l1(self, values: Sequence[torch.Tensor]) -> np.ndarray:
         """Return the L1 norm of each one's part of such values, or of differences of them, float64 [units]."""
-
-
-@dataclass(frozen=True)
-class FfnSlots:
-    """Where the three modules of a block's FFN hang, as paths from the block."""
-
-    first: str
-    activation: str
-    second: str
-
-
-_BERT_SLOTS = FfnSlots("intermediate.dense", "intermediate.intermediate_act_fn", "output.dense")
-_SLOTS = {
-    "bert": _BERT_SLOTS,
-    "roberta": _BERT_SLOTS,
-    "distilbert": FfnSlots("ffn.lin1", "ffn.activation", "ffn.lin2"),
-}
-_BLOCKS = {"bert": "encoder.layer", "roberta": "encoder.layer", "distilbert": "transformer.layer"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,28 +73,24 @@ class FfnBlock:
         return node_l1(*values)
 
 
-def architecture_of(model: nn.Module) -> str:
-    """Return 'bert', 'distilbert' or 'roberta'.
-
-    Raises Unavailable for any other model class, and for decoders.
-    """
+def architecture_of(model: nn.Module) -> Architecture:
+    """Return what is known of a model's architecture; raises Unavailable for any other class, and for decoders."""
     known = getattr(model, "architecture", None)
-    if isinstance(known, str) and known in _BLOCKS:
-        return known  # a head of ours on an encoder (pooling.py)
-    supported = "supported are " + ", ".join(sorted(SUPPORTED_MODELS))
-    for cls in type(model).__mro__:
-        if cls.__name__ in SUPPORTED_MODELS:
-            break
-    else:
-        raise Unavailable(f"the architecture {type(model).__name__} is not supported", hint=supported)
+    if isinstance(known, str):
+        return architecture_named(known)  # a head of ours on an encoder (pooling.py)
+    found = next(filter(None, (architecture_of_class(cls.__name__) for cls in type(model).__mro__)), None)
+    if found is None:
+        raise Unavailable(
+            f"the architecture {type(model).__name__} is not supported", hint=f"supported are classifiers of {TITLES}"
+        )
     if getattr(model.config, "is_decoder", False) or getattr(model.config, "add_cross_attention", False):
         raise Unavailable(f"{type(model).__name__} is configured as a decoder", hint="use an encoder")
-    return SUPPORTED_MODELS[cls.__name__]
+    return found
 
 
 def ffn_slots(model: nn.Module) -> FfnSlots:
     """Return the paths, from each block, of the first linear, the activation and the second linear."""
-    return _SLOTS[architecture_of(model)]
+    return architecture_of(model).ffn
 
 
 def find_ffn_blocks(model: nn.Module) -> tuple[FfnBlock, ...]:
@@ -155,14 +125,23 @@ def find_ffn_blocks(model: nn.Module) -> tuple[FfnBlock, ...]:
 
 def block_paths(model: nn.Module) -> tuple[str, ...]:
     """Return the dotted path of every encoder block, whether reconfigured or not."""
-    layers = _base_path(model) + _BLOCKS[architecture_of(model)]
+    layers = _from_encoder(model, architecture_of(model).blocks)
     return tuple(f"{layers}.{index}" for index in range(len(model.get_submodule(layers))))
 
 
-def embeddings_of(model: nn.Module) -> tuple[str, nn.Module]:
-    """Return path and module of the embeddings: word, position, token type, and their LayerNorm."""
-    path = _base_path(model) + "embeddings"
-    return path, model.get_submodule(path)
+def embeddings_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Return, by path, the modules that run before the first block, in their order.
+
+    First the embeddings (word, position, token type, and their LayerNorm), then their projection where there is one.
+    """
+    modules = dict(model.named_modules())
+    paths = [_from_encoder(model, path) for path in architecture_of(model).embeddings]
+    return {path: modules[path] for path in paths if path in modules}
+
+
+def frozen_tables_of(model: nn.Module) -> list[nn.Module]:
+    """Return the tables that blocks read and that learn when the embeddings do."""
+    return [model.get_submodule(_from_encoder(model, path)) for path in architecture_of(model).frozen_tables]
 
 
 def node_l1(first_weight: torch.Tensor, first_bias: torch.Tensor, second_weight: torch.Tensor) -> np.ndarray:
@@ -182,13 +161,13 @@ def empty_linear(inputs: int, outputs: int, like: torch.Tensor, *, bias: bool) -
     return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, device=like.device, dtype=like.dtype)
 
 
-def _base_path(model: nn.Module) -> str:
-    architecture = architecture_of(model)
-    return f"{architecture}." if hasattr(model, architecture) else ""
+def _from_encoder(model: nn.Module, path: str) -> str:
+    encoder = architecture_of(model).encoder
+    return f"{encoder}.{path}" if hasattr(model, encoder) else path
 
 
 def _activation_name(model: nn.Module) -> str:
-    key = "activation" if architecture_of(model) == "distilbert" else "hidden_act"
+    key = architecture_of(model).activation_key
     name = getattr(model.config, key)
     if not isinstance(name, str):
         raise Unavailable("the activation is a function without a name", where=f"config.{key}")

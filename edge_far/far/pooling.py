@@ -31,25 +31,21 @@ class MeanPooledClassifier(nn.Module):
     """A new linear head on the mean of an encoder's token vectors.
 
     `model` is a sequence classifier of transformers, whose encoder is taken over and whose head is dropped. The encoder
-    keeps its name (bert, distilbert, roberta), so parameters keep theirs; the head is `classifier`.
+    keeps its name (bert, distilbert, ...), so parameters keep theirs; the head is `classifier`.
     """
 
     def __init__(self, model: nn.Module, seed: int) -> None:
         super().__init__()
-        self.architecture = architecture_of(model)
-        encoder = model.get_submodule(self.architecture)
+        architecture, config = architecture_of(model), model.config
+        self.architecture, self.config = architecture.name, config
+        self.encoder_name = architecture.encoder
+        encoder = model.get_submodule(self.encoder_name)
         if hasattr(encoder, "pooler"):
             encoder.pooler = None
-        self.add_module(self.architecture, encoder)
-        self.config = model.config
-        config = model.config
-        rate = getattr(config, "seq_classif_dropout", None)
-        if rate is None:
-            own = getattr(config, "classifier_dropout", None)
-            rate = config.hidden_dropout_prob if own is None else own
-        self.dropout = nn.Dropout(rate)
-        width = int(config.dim if self.architecture == "distilbert" else config.hidden_size)
-        self.classifier = nn.Linear(width, int(config.num_labels))
+        self.add_module(self.encoder_name, encoder)
+        rates = (getattr(config, key, None) for key in architecture.head_dropouts)
+        self.dropout = nn.Dropout(next(rate for rate in rates if rate is not None))
+        self.classifier = nn.Linear(int(config.hidden_size), int(config.num_labels))
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             self.classifier.weight.normal_(0.0, float(config.initializer_range), generator=generator)
@@ -70,7 +66,7 @@ class MeanPooledClassifier(nn.Module):
             arguments["token_type_ids"] = token_type_ids
         if position_ids is not None:
             arguments["position_ids"] = position_ids
-        hidden = self.get_submodule(self.architecture)(**arguments).last_hidden_state
+        hidden = self.get_submodule(self.encoder_name)(**arguments).last_hidden_state
         mask = (attention_mask if token_mask is None else token_mask).to(hidden.dtype)
         weights = mask / mask.sum(dim=1, keepdim=True)
         pooled = torch.matmul(weights[:, None, :], hidden).flatten(1)

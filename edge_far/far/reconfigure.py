@@ -19,7 +19,15 @@ from torch import nn
 
 from edge_far.errors import ConfigError, UsageError
 from edge_far.far.heads import AttentionBlock, SplitAttention, attention_slots, find_attention_blocks
-from edge_far.far.nodes import FfnBlock, block_paths, embeddings_of, empty_linear, ffn_slots, find_ffn_blocks
+from edge_far.far.nodes import (
+    FfnBlock,
+    block_paths,
+    embeddings_of,
+    empty_linear,
+    ffn_slots,
+    find_ffn_blocks,
+    frozen_tables_of,
+)
 from edge_far.far.select import Selection
 
 __all__ = ["LAYOUT_VERSION", "SplitFfn", "merge", "original_layout", "reconfigure", "trained_parameters"]
@@ -147,9 +155,10 @@ def trained_parameters(model: nn.Module, embeddings: str = "frozen", cut: int = 
     """Set `requires_grad` of every parameter as FAR trains it, and return the trained ones by name.
 
     Trained are attention (where it is split, the heads that learn and the output projection's bias), the encoder's
-    LayerNorms, learners, the second linears' biases and the head, and with `embeddings='train'` also the embeddings
-    and their LayerNorm. A model that is not reconfigured counts as one whose nodes all learn. Of the first `cut`
-    blocks nothing trains, and no embedding. Raises ConfigError for another value of `embeddings`.
+    LayerNorms, learners, the second linears' biases and the head, and with `embeddings='train'` also the embeddings,
+    their LayerNorm and projection, and a table of relative positions. A model that is not reconfigured counts as one
+    whose nodes all learn. Of the first `cut` blocks nothing trains, and no embedding. Raises ConfigError for another
+    value of `embeddings`.
     """
     if embeddings not in ("frozen", "train"):
         raise ConfigError(f"embeddings is '{embeddings}'", where="embeddings", hint="one of frozen, train")
@@ -159,7 +168,8 @@ def trained_parameters(model: nn.Module, embeddings: str = "frozen", cut: int = 
     for path in block_paths(model)[:cut]:
         frozen.update(id(parameter) for parameter in model.get_submodule(path).parameters())
     if embeddings == "frozen":
-        frozen.update(id(parameter) for parameter in embeddings_of(model)[1].parameters())
+        for module in (*embeddings_of(model).values(), *frozen_tables_of(model)):
+            frozen.update(id(parameter) for parameter in module.parameters())
     for module in model.modules():
         if isinstance(module, SplitFfn) and module.frozen_in is not None:
             frozen.update(id(p) for p in (*module.frozen_in.parameters(), module.frozen_out.weight))

@@ -12,114 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_far.architectures.adapter import Architecture
+from edge_far.architectures.config_keys import SAME_ACTIVATION, Activation, Number
+from edge_far.architectures.registry import ARCHITECTURES, architecture_of_class, why_refused
 from edge_far.errors import Unavailable
-from edge_far.far.nodes import SUPPORTED_MODELS
 from edge_far.models.directory import CONFIG
 from edge_far.models.files import read_object
 from edge_far.models.guard import guarded, transformers_package
 
 __all__ = ["ModelConfig", "read_config"]
 
-# What a gradient rule is there for (compile/gradient/rules.py), and names of one function.
-ACTIVATIONS = ("gelu", "relu", "tanh", "linear")
-_SAME_ACTIVATION = {"gelu_python": "gelu"}
 DROPOUT_MULTIPLE = 8  # a byte holds the mask of eight numbers (compile/forward/dropout.py)
 SHORTEST = 8  # tokens: the smallest --max-seq-len
-_LARGEST = 1 << 24
 _DECIDES = "correct it in config.json: it must say what the weights were trained with"
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """A whole number within limits; `or_null` allows null."""
-
-    low: int = 1
-    high: int = _LARGEST
-    or_null: bool = False
-
-    def wrong(self, value: object) -> str | None:
-        if value is None and self.or_null:
-            return None
-        if type(value) is int and self.low <= value <= self.high:
-            return None
-        return f"not a whole number from {self.low} to {self.high}"
-
-
-@dataclass(frozen=True)
-class _Number:
-    """A number from 0 to below `end`; `or_null` allows null."""
-
-    end: float
-    or_null: bool = False
-
-    def wrong(self, value: object) -> str | None:
-        if value is None and self.or_null:
-            return None
-        a_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if a_number and 0 <= value < self.end:  # type: ignore[operator]
-            return None
-        return f"not a number from 0 to below {self.end:g}"
-
-
-@dataclass(frozen=True)
-class _Flag:
-    """true or false."""
-
-    def wrong(self, value: object) -> str | None:
-        return None if isinstance(value, bool) else "neither true nor false"
-
-
-@dataclass(frozen=True)
-class _Activation:
-    """The name of a function that training on the device knows."""
-
-    def wrong(self, value: object) -> str | None:
-        known = isinstance(value, str) and value in (*ACTIVATIONS, *_SAME_ACTIVATION)
-        return None if known else f"and training knows {', '.join(ACTIVATIONS)} alone"
-
-
-_Rule = _Whole | _Number | _Flag | _Activation
-_COMMON: dict[str, _Rule] = {
-    "vocab_size": _Whole(),
-    "max_position_embeddings": _Whole(),
-    "initializer_range": _Number(10.0),
-    "pad_token_id": _Whole(low=0, or_null=True),
-}
-_BERT: dict[str, _Rule] = {
-    **_COMMON,
-    "hidden_size": _Whole(high=1 << 16),
-    "num_hidden_layers": _Whole(high=1 << 10),
-    "num_attention_heads": _Whole(high=1 << 10),
-    "intermediate_size": _Whole(high=1 << 18),
-    "hidden_act": _Activation(),
-    "hidden_dropout_prob": _Number(1.0),
-    "attention_probs_dropout_prob": _Number(1.0),
-    "classifier_dropout": _Number(1.0, or_null=True),
-    "type_vocab_size": _Whole(),
-    "layer_norm_eps": _Number(1.0),
-}
-_KEYS: dict[str, dict[str, _Rule]] = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "distilbert": {
-        **_COMMON,
-        "dim": _Whole(high=1 << 16),
-        "n_layers": _Whole(high=1 << 10),
-        "n_heads": _Whole(high=1 << 10),
-        "hidden_dim": _Whole(high=1 << 18),
-        "activation": _Activation(),
-        "dropout": _Number(1.0),
-        "attention_dropout": _Number(1.0),
-        "seq_classif_dropout": _Number(1.0),
-        "sinusoidal_pos_embds": _Flag(),
-    },
-}
-# transformers reads these names too.
-_OTHER_NAMES = {
-    "distilbert": {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"},
-}
-# Masks of these are as wide as the hidden size; attention's are as long as the text.
-_HIDDEN_DROPOUTS = ("hidden_dropout_prob", "classifier_dropout", "dropout", "seq_classif_dropout")
 
 
 @dataclass(frozen=True)
@@ -130,7 +35,7 @@ class ModelConfig:
     """
 
     path: Path
-    architecture: str
+    architecture: Architecture
     config: Any
     document: Mapping[str, Any]
 
@@ -141,9 +46,9 @@ class ModelConfig:
 
     @property
     def max_positions(self) -> int:
-        """Tokens of the longest text; RoBERTa's positions begin behind the padding's."""
-        positions = int(self.config.max_position_embeddings)
-        return positions - (int(self.config.pad_token_id) + 1) if self.architecture == "roberta" else positions
+        """Tokens of the longest text; some models skip the first rows of their position table."""
+        skipped = self.architecture.skipped_positions(self.config.pad_token_id)
+        return int(self.config.max_position_embeddings) - skipped
 
 
 def read_config(directory: Path, *, dropout: bool) -> ModelConfig:
@@ -155,37 +60,38 @@ def read_config(directory: Path, *, dropout: bool) -> ModelConfig:
     document = read_object(path)
     architecture = _architecture(document, path)
     _refuse_other_models(document, path)
-    named = {_OTHER_NAMES.get(architecture, {}).get(key, key): value for key, value in document.items()}
-    values = {key: named[key] for key in _KEYS[architecture] if key in named}
+    named = {architecture.other_names.get(key, key): value for key, value in document.items()}
+    values = {key: named[key] for key in architecture.keys if key in named}
     for key, value in values.items():
-        rule = _KEYS[architecture][key]
+        rule = architecture.keys[key]
         if wrong := rule.wrong(value):
-            unknown_function = isinstance(rule, _Activation) and isinstance(value, str)
+            unknown_function = isinstance(rule, Activation) and isinstance(value, str)
             hint = "choose another model: what it was trained with cannot be changed" if unknown_function else _DECIDES
             raise _refusal(path, f"{key} is {_shown(value)}, {wrong}", hint)
-        if isinstance(rule, _Number) and value is not None:
+        if isinstance(rule, Number) and value is not None:
             values[key] = float(value)  # transformers refuses 0 where it wants 0.0
-    for key in ("hidden_act", "activation"):
-        if key in values:
-            values[key] = _SAME_ACTIVATION.get(values[key], values[key])
+    key = architecture.activation_key
+    if key in values:
+        values[key] = SAME_ACTIVATION.get(values[key], values[key])
     config = _transformers_config(architecture, values, path)
     checked = ModelConfig(path, architecture, config, document)
     _check_sizes(checked, dropout)
     return checked
 
 
-def _architecture(document: Mapping[str, Any], path: Path) -> str:
+def _architecture(document: Mapping[str, Any], path: Path) -> Architecture:
     kind = document.get("model_type")
-    supported = tuple(_KEYS)
-    if isinstance(kind, str) and kind in supported:
-        return kind
-    hint = f"supported are {', '.join(supported)}"
+    if isinstance(kind, str) and kind in ARCHITECTURES:
+        return ARCHITECTURES[kind]
+    hint = f"supported are {', '.join(ARCHITECTURES)}"
     if kind is not None:
-        raise _refusal(path, f"model_type is {_shown(kind)}, which is not supported", hint)
+        why = why_refused(kind) if isinstance(kind, str) else None
+        because = f": {why}" if why else ""
+        raise _refusal(path, f"model_type is {_shown(kind)}, which is not supported{because}", hint)
     classes = document.get("architectures")
     for name in classes if isinstance(classes, list) else ():
-        if (guess := SUPPORTED_MODELS.get(str(name))) is not None:
-            hint = f'the model is a {name}: add "model_type": "{guess}"'
+        if (guess := architecture_of_class(str(name))) is not None:
+            hint = f'the model is a {name}: add "model_type": "{guess.name}"'
     raise _refusal(path, "model_type is missing", hint)
 
 
@@ -219,13 +125,15 @@ def _refuse_other_models(document: Mapping[str, Any], path: Path) -> None:
 def _check_sizes(model: ModelConfig, dropout: bool) -> None:
     config, path = model.config, model.path
     hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
-    name = "dim" if model.architecture == "distilbert" else "hidden_size"
+    name = model.architecture.width_key
     if hidden % heads:
         raise _refusal(path, f"{name} is {hidden}, which {heads} attention heads do not divide", _DECIDES)
     pad = config.pad_token_id
-    if pad is None and model.architecture == "roberta":
+    if pad is None and model.architecture.first_position == "padding":
         raise _refusal(
-            path, "pad_token_id is null, and RoBERTa counts positions from it", "give the tokenizer's id of <pad>"
+            path,
+            f"pad_token_id is null, and {model.architecture.title} counts positions from it",
+            "give the tokenizer's id of <pad>",
         )
     if pad is not None and pad >= model.vocabulary:
         raise _refusal(path, f"pad_token_id is {pad}, and vocab_size {model.vocabulary}", _DECIDES)
@@ -236,8 +144,8 @@ def _check_sizes(model: ModelConfig, dropout: bool) -> None:
             f"at least {SHORTEST} are needed",
         )
     if dropout and hidden % DROPOUT_MULTIPLE:
-        for key in _HIDDEN_DROPOUTS:
-            if getattr(config, key, None):
+        for key, rule in model.architecture.keys.items():
+            if isinstance(rule, Number) and rule.drops_hidden and getattr(config, key, None):
                 raise _refusal(
                     path,
                     f"{name} is {hidden} with {key} {getattr(config, key):g}: dropout needs a multiple of"
@@ -246,15 +154,10 @@ def _check_sizes(model: ModelConfig, dropout: bool) -> None:
                 )
 
 
-def _transformers_config(architecture: str, values: Mapping[str, Any], path: Path) -> Any:
+def _transformers_config(architecture: Architecture, values: Mapping[str, Any], path: Path) -> Any:
     package = transformers_package()
-    classes = {
-        "bert": package.BertConfig,
-        "distilbert": package.DistilBertConfig,
-        "roberta": package.RobertaConfig,
-    }
     with guarded("transformers refuses it", str(path), _DECIDES):
-        return classes[architecture](**values)
+        return getattr(package, architecture.config_class)(**values)
 
 
 def _refusal(path: Path, message: str, hint: str) -> Unavailable:

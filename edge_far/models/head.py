@@ -19,9 +19,8 @@ from edge_far.models.config import ModelConfig
 
 __all__ = ["HEAD", "Head", "fit_head", "saved_labels"]
 
-# What a sequence classifier has on top of its encoder, in transformers' BERT, DistilBERT and RoBERTa.
+# What a sequence classifier has on top of its encoder.
 HEAD = re.compile(r"^(classifier|pre_classifier)\.|(^|\.)pooler\.")
-_LAST_LAYER = {"bert": "classifier", "distilbert": "classifier", "roberta": "classifier.out_proj"}
 _UNNAMED = re.compile(r"LABEL_\d+")
 SHOWN = 3
 
@@ -64,7 +63,7 @@ def fit_head(
 
     `loading` is transformers' account: what it found missing, or of another size, is new already.
     """
-    last = _LAST_LAYER[config.architecture]
+    last = config.architecture.last_layer
     missing, mismatched = _names(loading["missing_keys"]), _names(loading["mismatched_keys"])
     new = missing | mismatched
     if f"{last}.weight" in missing:

@@ -72,7 +72,7 @@ def load_source(
     check_weights(config)
     tokenizer = choose_tokenizer(config, examples)
     loaded, loading = _load(config, len(labels), seed, model)
-    architecture = architecture_of(loaded)
+    architecture = architecture_of(loaded).name
     _refuse_random_encoder(loading, model)
     _refuse_not_finite(loaded, model)
     head = fit_head(loaded, config, labels, loading, seed)

@@ -147,9 +147,9 @@ def _transformers_tokenizer(model: ModelConfig) -> Any:
 
 
 def _warn_of_padding(model: ModelConfig, theirs: Any) -> tuple[str, ...]:
-    """RoBERTa counts positions from config.json's padding: another one in the tokenizer shifts them all."""
+    """Where positions are counted from config.json's padding, another one in the tokenizer shifts them all."""
     stated, padding = model.config.pad_token_id, getattr(theirs, "pad_token_id", None)
-    if model.architecture != "roberta" or padding in (None, stated):
+    if model.architecture.first_position != "padding" or padding in (None, stated):
         return ()
     return (f"{model.path}: pad_token_id is {stated}, and the tokenizer pads with {padding}: do they belong together?",)
 

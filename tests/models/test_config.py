@@ -42,7 +42,7 @@ pytestmark = pytest.mark.host
         ("problem_type", "multi_label_classification", "problem_type is multi_label_classification"),
         ("problem_type", "regression", "each text one label"),
         ("problem_type", 7, "problem_type is 7"),
-        ("model_type", "camembert", "supported are bert, roberta, distilbert"),
+        ("model_type", "my-model", "supported are bert, distilbert, roberta"),
         ("model_type", 5, "model_type is 5"),
         ("model_type", None, 'add "model_type": "bert"'),
         ("id2label", ["a", "b"], "id2label is an array"),

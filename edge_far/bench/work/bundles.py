@@ -47,7 +47,7 @@ def compile_random(
     tokenizer = out.with_name(f"{out.name}.tokenizer.json")
     Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]")).save(str(tokenizer))
     positions = max_positions(torch_model.config)
-    source = SourceModel(torch_model, architecture_of(torch_model), Path(model).name, tokenizer, positions)
+    source = SourceModel(torch_model, architecture_of(torch_model).name, Path(model).name, tokenizer, positions)
     settings = ExportSettings(
         model=model,
         train=Path(),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, DistilBertConfig
 
+from edge_far.architectures.registry import TITLES, architecture_named
 from edge_far.bench.work.geometries import GEOMETRIES, Geometry
 from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.models.guard import guarded
@@ -15,15 +16,6 @@ from edge_far.models.guard import guarded
 __all__ = ["LABELS", "make_config", "make_model", "max_positions"]
 
 LABELS = 2
-# Every name under which transformers' BERT, DistilBERT and RoBERTa keep a dropout probability.
-_DROPOUTS = (
-    "dropout",
-    "attention_dropout",
-    "seq_classif_dropout",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "classifier_dropout",
-)
 
 
 def make_config(model: str, *, dropout: bool) -> Any:
@@ -34,13 +26,12 @@ def make_config(model: str, *, dropout: bool) -> Any:
     if model in GEOMETRIES:
         config = _config_of(GEOMETRIES[model])
     else:
-        hint = "name a directory with a config.json of BERT, DistilBERT or RoBERTa"
+        hint = f"name a directory with a config.json of {TITLES}"
         with guarded("cannot read the model's configuration", model, hint):
             config = AutoConfig.from_pretrained(Path(model), num_labels=LABELS)
     if not dropout:
-        for name in _DROPOUTS:
-            if getattr(config, name, None):
-                setattr(config, name, 0.0)
+        for name in [name for name, value in vars(config).items() if "dropout" in name and value]:
+            setattr(config, name, 0.0)
     return config
 
 
@@ -50,15 +41,15 @@ def make_model(config: Any, *, attention: str, seed: int, pooling: str = "cls") 
     Raises Unavailable.
     """
     torch.manual_seed(seed)
-    with guarded("transformers cannot make this model", config.model_type, "choose BERT, DistilBERT or RoBERTa"):
+    with guarded("transformers cannot make this model", config.model_type, f"choose {TITLES}"):
         model: torch.nn.Module = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
     return MeanPooledClassifier(model, seed) if pooling == "mean" else model
 
 
 def max_positions(config: Any) -> int:
-    """Return the longest sequence; RoBERTa's positions start after its padding index."""
-    positions = int(config.max_position_embeddings)
-    return positions - config.pad_token_id - 1 if config.model_type == "roberta" else positions
+    """Return the longest sequence; some models skip the first rows of their position table."""
+    skipped = architecture_named(config.model_type).skipped_positions(config.pad_token_id)
+    return int(config.max_position_embeddings) - skipped
 
 
 def _config_of(geometry: Geometry) -> Any:

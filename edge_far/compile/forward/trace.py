@@ -14,6 +14,8 @@ from collections.abc import Collection
 import onnx_ir as ir
 import torch
 
+from edge_far.architectures.adapter import Architecture
+from edge_far.architectures.registry import TITLES, architecture_named
 from edge_far.errors import Unavailable
 from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.models.guard import reason_of
@@ -28,7 +30,7 @@ MASKED_SCORE = -1e9
 class _Classifier(torch.nn.Module):
     """The model with explicit mask arithmetic and positions, so that the graph computes no shapes."""
 
-    def __init__(self, model: torch.nn.Module, architecture: str) -> None:
+    def __init__(self, model: torch.nn.Module, architecture: Architecture) -> None:
         super().__init__()
         self.model = model
         self.architecture = architecture
@@ -45,19 +47,19 @@ class _Classifier(torch.nn.Module):
             arguments["token_mask"] = attention_mask
         if token_type_ids is not None:
             arguments["token_type_ids"] = token_type_ids
-        if self.architecture != "distilbert":
-            # RoBERTa counts positions from padding_idx + 1; padding on the right never needs other positions.
-            first = self.model.config.pad_token_id + 1 if self.architecture == "roberta" else 0
+        if self.architecture.first_position is not None:
+            # Some count from behind the padding's position; padding on the right never needs other positions.
+            first = self.architecture.skipped_positions(self.model.config.pad_token_id)
             arguments["position_ids"] = torch.arange(input_ids.shape[1])[None] + first
-        if self.architecture == "roberta":
+        if self.architecture.token_types == "zeros":
             arguments["token_type_ids"] = torch.zeros_like(input_ids)
         logits: torch.Tensor = self.model(**arguments).logits
         return logits
 
 
 def takes_token_types(architecture: str) -> bool:
-    """Say whether bundles of this architecture have the input token_type_ids (text pairs of BERT)."""
-    return architecture == "bert"
+    """Say whether bundles of this architecture have the input token_type_ids (text pairs)."""
+    return architecture_named(architecture).token_types == "pairs"
 
 
 def export_forward(model: torch.nn.Module, architecture: str, trained: Collection[str]) -> ir.Model:
@@ -74,7 +76,7 @@ def export_forward(model: torch.nn.Module, architecture: str, trained: Collectio
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
-                _Classifier(model, architecture).train(),
+                _Classifier(model, architecture_named(architecture)).train(),
                 tuple(example),
                 dynamo=True,
                 opset_version=OPSET,
@@ -88,7 +90,7 @@ def export_forward(model: torch.nn.Module, architecture: str, trained: Collectio
             raise Unavailable(
                 f"torch.onnx cannot export this model: {reason_of(error.__cause__ or error)}",
                 where=type(model).__name__,
-                hint="supported are BERT, DistilBERT and RoBERTa classifiers",
+                hint=f"supported are classifiers of {TITLES}",
             ) from error
         finally:
             model.train(was_training)

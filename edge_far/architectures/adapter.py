@@ -1,0 +1,86 @@
+"""What is said of an architecture: where its parts hang in transformers' classifier, and keys of config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edge_far.architectures.config_keys import Key
+
+__all__ = ["Architecture", "AttentionSlots", "FfnSlots"]
+
+
+@dataclass(frozen=True)
+class FfnSlots:
+    """Where the three modules of a block's FFN hang, as paths from the block."""
+
+    first: str
+    activation: str
+    second: str
+
+
+@dataclass(frozen=True)
+class AttentionSlots:
+    """Where a block's attention hangs: `inputs` (query, key, value) are paths from `attention`, which is one from the
+    block, as `output` is.
+    """
+
+    attention: str
+    inputs: tuple[str, str, str]
+    output: str
+
+    @property
+    def inner_output(self) -> str | None:
+        """Return the output projection's path from `attention`, or None where it hangs outside."""
+        inside = self.output.startswith(f"{self.attention}.")
+        return self.output.removeprefix(f"{self.attention}.") if inside else None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture; `name` is config.json's model_type, and the manifest's.
+
+    Of transformers: `config_class` and `model_classes` are names of classes, `encoder` is the attribute of a classifier
+    that holds its encoder, `last_layer` the path of the linear layer that makes the logits. `blocks` is the path of the
+    list of blocks from the encoder, `embeddings` are those of all that runs before the first block, in order (one that
+    a model lacks is skipped). Slots are paths from a block.
+
+    Of its inputs: `token_types` says whether a bundle has the input token_type_ids (pairs), the model gets zeros, or
+    nothing. `first_position` is the number of the first token's position, 'padding' that behind pad_token_id's, None
+    that the model counts by itself. `position_bias` is the path, from the encoder, of the module that computes a bias
+    of relative positions for all blocks; its table `relative_attention_bias` counts as an embedding.
+
+    Of config.json: `keys` are those that decide what is computed, `other_names` are names that transformers reads too,
+    `head_dropouts` are the keys of a new head's dropout, of which the first with a value counts.
+    """
+
+    name: str
+    title: str
+    config_class: str
+    model_classes: tuple[str, ...]
+    encoder: str
+    blocks: str
+    ffn: FfnSlots
+    attention: AttentionSlots
+    last_layer: str
+    keys: Mapping[str, Key]
+    embeddings: tuple[str, ...] = ("embeddings",)
+    token_types: Literal["pairs", "zeros", "none"] = "none"
+    first_position: int | Literal["padding"] | None = 0
+    position_bias: str | None = None
+    head_dropouts: tuple[str, ...] = ("classifier_dropout", "hidden_dropout_prob")
+    width_key: str = "hidden_size"
+    activation_key: str = "hidden_act"
+    other_names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def frozen_tables(self) -> tuple[str, ...]:
+        """Return the paths, from the encoder, of tables that blocks read and that learn when the embeddings do."""
+        return () if self.position_bias is None else (f"{self.position_bias}.relative_attention_bias",)
+
+    def skipped_positions(self, pad_token_id: int | None) -> int:
+        """Return how many rows of the position table come before that of the first token."""
+        if self.first_position == "padding":
+            return 1 + int(pad_token_id or 0)
+        return self.first_position or 0

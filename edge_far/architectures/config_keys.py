@@ -1,0 +1,93 @@
+"""What may stand in config.json under a key: the kinds of values, and the keys that most encoders share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["ACTIVATIONS", "BERT_KEYS", "COMMON_KEYS", "SAME_ACTIVATION", "Activation", "Flag", "Key", "Number", "Whole"]
+
+# What a gradient rule is there for (compile/gradient/rules.py), and names of one function.
+ACTIVATIONS = ("gelu", "relu", "tanh", "linear")
+SAME_ACTIVATION = {"gelu_python": "gelu"}
+_LARGEST = 1 << 24
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number within limits; `or_null` allows null."""
+
+    low: int = 1
+    high: int = _LARGEST
+    or_null: bool = False
+
+    def wrong(self, value: object) -> str | None:
+        """Return what is wrong with a value, or None."""
+        if value is None and self.or_null:
+            return None
+        if type(value) is int and self.low <= value <= self.high:
+            return None
+        return f"not a whole number from {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number from 0 to below `end`; `or_null` allows null.
+
+    `drops_hidden` marks a dropout whose mask is as wide as the hidden size; attention's is as long as the text.
+    """
+
+    end: float
+    or_null: bool = False
+    drops_hidden: bool = False
+
+    def wrong(self, value: object) -> str | None:
+        """Return what is wrong with a value, or None."""
+        if value is None and self.or_null:
+            return None
+        a_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if a_number and 0 <= value < self.end:  # type: ignore[operator]
+            return None
+        return f"not a number from 0 to below {self.end:g}"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """true or false."""
+
+    def wrong(self, value: object) -> str | None:
+        """Return what is wrong with a value, or None."""
+        return None if isinstance(value, bool) else "neither true nor false"
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The name of a function that training on the device knows."""
+
+    def wrong(self, value: object) -> str | None:
+        """Return what is wrong with a value, or None."""
+        known = isinstance(value, str) and value in (*ACTIVATIONS, *SAME_ACTIVATION)
+        return None if known else f"and training knows {', '.join(ACTIVATIONS)} alone"
+
+
+Key = Whole | Number | Flag | Activation
+
+COMMON_KEYS: Mapping[str, Key] = {
+    "vocab_size": Whole(),
+    "max_position_embeddings": Whole(),
+    "initializer_range": Number(10.0),
+    "pad_token_id": Whole(low=0, or_null=True),
+}
+BERT_KEYS: Mapping[str, Key] = {
+    **COMMON_KEYS,
+    "hidden_size": Whole(high=1 << 16),
+    "num_hidden_layers": Whole(high=1 << 10),
+    "num_attention_heads": Whole(high=1 << 10),
+    "intermediate_size": Whole(high=1 << 18),
+    "hidden_act": Activation(),
+    "hidden_dropout_prob": Number(1.0, drops_hidden=True),
+    "attention_probs_dropout_prob": Number(1.0),
+    "classifier_dropout": Number(1.0, or_null=True, drops_hidden=True),
+    "type_vocab_size": Whole(),
+    "layer_norm_eps": Number(1.0),
+}

@@ -1,0 +1,66 @@
+"""All architectures by name, and why some others that people bring are refused."""
+
+from __future__ import annotations
+
+from edge_far.architectures.adapter import Architecture
+from edge_far.architectures.families.bert import BERT
+from edge_far.architectures.families.distilbert import DISTILBERT
+from edge_far.architectures.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+
+__all__ = ["ARCHITECTURES", "TITLES", "architecture_named", "architecture_of_class", "why_refused"]
+
+ARCHITECTURES: dict[str, Architecture] = {
+    each.name: each for each in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT)
+}
+TITLES = ", ".join(each.title for each in ARCHITECTURES.values())
+_OF_CLASS = {name: each for each in ARCHITECTURES.values() for name in each.model_classes}
+
+_DECODER = "a decoder, which reads from left to right"
+_BOTH = "an encoder with a decoder"
+_NOT_TEXT = "no model of texts alone"
+_DISENTANGLED = "its attention keeps content and position apart (disentangled attention)"
+_LOCAL = "its attention reads windows of a text"
+_REFUSED = {
+    "albert": "all its blocks are one and the same",
+    "electra": "its embeddings are projected",
+    "mpnet": "its attention adds a bias of relative positions",
+    "modernbert": "its FFNs are gated, its positions rotary, and query, key and value one matrix",
+    "nomic_bert": "its FFNs are gated and its positions rotary",
+    "mobilebert": "its blocks have bottlenecks, four FFNs each, and no LayerNorm",
+    "squeezebert": "its products are grouped convolutions",
+    "convbert": "its attention is half convolution",
+    "deberta": _DISENTANGLED,
+    "deberta-v2": _DISENTANGLED,
+    "xlm-roberta-xl": "its LayerNorms stand before attention and FFN",
+    "roberta-prelayernorm": "its LayerNorms stand before attention and FFN",
+    "ibert": "it computes in whole numbers",
+    "funnel": "its blocks shorten the text",
+    "longformer": _LOCAL,
+    "big_bird": _LOCAL,
+    "reformer": _LOCAL,
+    "nystromformer": "its attention is an approximation by landmarks",
+    "fnet": "it has no attention",
+    "canine": "it reads characters, and its blocks shorten the text",
+    "xlnet": "its attention reads a text in permuted orders",
+    "xlm": "its blocks are not a list of modules that hold attention and FFN together",
+    "flaubert": "its blocks are not a list of modules that hold attention and FFN together",
+    **dict.fromkeys(("gpt2", "gpt_neo", "gpt_neox", "opt", "bloom", "llama", "mistral", "phi", "phi3"), _DECODER),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "falcon", "ctrl", "openai-gpt"), _DECODER),
+    **dict.fromkeys(("t5", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "led", "m2m_100"), _BOTH),
+    **dict.fromkeys(("clip", "vit", "whisper", "wav2vec2", "layoutlm", "layoutlmv3", "blip"), _NOT_TEXT),
+}
+
+
+def architecture_named(name: str) -> Architecture:
+    """Return the architecture of a manifest or of a config.json that was checked; raises KeyError for another."""
+    return ARCHITECTURES[name]
+
+
+def architecture_of_class(name: str) -> Architecture | None:
+    """Return the architecture of one of transformers' classes by its name, or None where it is not supported."""
+    return _OF_CLASS.get(name)
+
+
+def why_refused(name: str) -> str | None:
+    """Return in a clause why an architecture is not supported, or None where nothing is known of it."""
+    return _REFUSED.get(name)
