@@ -104,6 +104,8 @@ CASES = (
     Case("distilbert-r10-5-heads-int8", "distilbert", 0.1, 5, precision="int8", attention_retention=0.25, hidden=64),
     Case("xlm-roberta-r10-5-heads", "xlm-roberta", 0.1, 5, attention_retention=0.25),
     Case("camembert-top1-5-mean", "camembert", 0.4, 5, method="top-1", pooling="mean"),
+    Case("electra-r10-5-embeddings-dropout", "electra", 0.1, 5, embeddings="train", dropout=True),
+    Case("electra-top1-5-mean-int8", "electra", 0.4, 5, precision="int8", method="top-1", pooling="mean"),
     # scripts/test_aarch64.sh trains these two; int8 and dropout meet in the second.
     Case("tiny-fp32", "distilbert", 0.1, 5, dropout=True),
     Case("tiny-int8", "distilbert", 0.1, 5, precision="int8", dropout=True),

@@ -25,9 +25,10 @@ from edge_far.profile.document import load_profile
 from edge_far.texts.batches import Batch
 from tests.tiny_cases import gradient_errors
 
-ARCHITECTURES = ("bert", "distilbert", "roberta")  # all that differ in more than names
+ARCHITECTURES = ("bert", "distilbert", "roberta", "electra")  # all that differ in more than names
 VOCABULARY = 100
 MAX_POSITIONS = 64
+TABLE_WIDTH = 16  # of embeddings that are projected
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 OTHER_SPECIAL_TOKENS = (
     "<s>",
@@ -114,6 +115,8 @@ def tiny_config(architecture: str, hidden: int, dropout: float, **common: Any) -
         "attention_probs_dropout_prob": dropout,
         "max_position_embeddings": MAX_POSITIONS + known.skipped_positions(1),
     }
+    if known.table_width_key == "embedding_size":
+        keys["embedding_size"] = TABLE_WIDTH
     return config_class(**keys, **common)
 
 

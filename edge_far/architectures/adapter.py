@@ -52,7 +52,8 @@ class Architecture:
     of relative positions for all blocks; its table `relative_attention_bias` counts as an embedding.
 
     Of config.json: `keys` are those that decide what is computed, `other_names` are names that transformers reads too,
-    `head_dropouts` are the keys of a new head's dropout, of which the first with a value counts.
+    `head_dropouts` are the keys of a new head's dropout, of which the first with a value counts. `table_width_key` is
+    that of the embedding tables' width.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Architecture:
     position_bias: str | None = None
     head_dropouts: tuple[str, ...] = ("classifier_dropout", "hidden_dropout_prob")
     width_key: str = "hidden_size"
+    table_width_key: str = "hidden_size"
     activation_key: str = "hidden_act"
     other_names: Mapping[str, str] = field(default_factory=dict)
 

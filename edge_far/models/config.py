@@ -143,12 +143,20 @@ def _check_sizes(model: ModelConfig, dropout: bool) -> None:
             f"max_position_embeddings is {config.max_position_embeddings}: texts of {model.max_positions} tokens",
             f"at least {SHORTEST} are needed",
         )
-    if dropout and hidden % DROPOUT_MULTIPLE:
+    if dropout:
+        _check_masks_fit(model, name)
+        _check_masks_fit(model, model.architecture.table_width_key)
+
+
+def _check_masks_fit(model: ModelConfig, name: str) -> None:
+    """Refuse dropout on rows, whose width is the key `name`, that masks of whole bytes do not cover."""
+    hidden = int(getattr(model.config, name))
+    if hidden % DROPOUT_MULTIPLE:
         for key, rule in model.architecture.keys.items():
-            if isinstance(rule, Number) and rule.drops_hidden and getattr(config, key, None):
+            if isinstance(rule, Number) and rule.drops_hidden and getattr(model.config, key, None):
                 raise _refusal(
-                    path,
-                    f"{name} is {hidden} with {key} {getattr(config, key):g}: dropout needs a multiple of"
+                    model.path,
+                    f"{name} is {hidden} with {key} {getattr(model.config, key):g}: dropout needs a multiple of"
                     f" {DROPOUT_MULTIPLE}",
                     "export with --no-dropout",
                 )

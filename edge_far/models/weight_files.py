@@ -155,11 +155,12 @@ def _refuse_wrapped(path: Path, tensors: dict[str, _Tensor]) -> None:
 
 def _compare_embeddings(path: Path, tensors: dict[str, _Tensor], model: ModelConfig) -> None:
     """Compare the one table whose size people change; transformers compares all others as it loads."""
-    wanted = (model.vocabulary, int(model.config.hidden_size))
+    width = model.architecture.table_width_key
+    wanted = (model.vocabulary, int(getattr(model.config, width)))
     for name, tensor in tensors.items():
         if name.endswith("embeddings.word_embeddings.weight") and tensor.shape != wanted:
             raise Unavailable(
-                f"{_CANNOT}: {name} is {list(tensor.shape)}, and config.json says {list(wanted)} (vocab_size, hidden)",
+                f"{_CANNOT}: {name} is {list(tensor.shape)}, and config.json says {list(wanted)} (vocab_size, {width})",
                 where=str(path),
                 hint="name a directory whose config.json and weights belong together",
             )

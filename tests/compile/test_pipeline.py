@@ -14,9 +14,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
+from edge_far.architectures.registry import ARCHITECTURES as SUPPORTED
 from edge_far.bundles.arrays import read_arrays
 from edge_far.bundles.bundle import Bundle
-from edge_far.compile.forward.trace import export_forward
+from edge_far.compile.forward.trace import export_forward, takes_token_types
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs
 from edge_far.errors import Unavailable
 from edge_far.far.method import learning_modules, select_above_cut
@@ -93,7 +94,7 @@ def test_manifest_describes_the_bundle(case: Case, tiny_bundle: OpenBundle) -> N
     manifest = tiny_bundle(case.name).manifest
     learners = read_arrays(tiny_bundle(case.name).path("learners.safetensors"))
     assert manifest.model.architecture == case.architecture and len(manifest.labels) == case.labels
-    assert manifest.portable.token_types == (case.architecture == "bert")
+    assert manifest.portable.token_types == takes_token_types(case.architecture)
     assert {p.name: p.shape for p in manifest.portable.parameters} == {n: a.shape for n, a in learners.items()}
     assert manifest.trained_parameters == sum(array.size for array in learners.values())
     assert bool(manifest.portable.masks) == case.dropout
@@ -129,7 +130,7 @@ def compiled(
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_first_token_only_changes_no_gradient(architecture: str) -> None:
     """Without the fused attention, which onnxruntime-training's ONNX Runtime does not know."""
-    batch = make_batch(rows=3, length=8, token_types=architecture == "bert")
+    batch = make_batch(rows=3, length=8, token_types=takes_token_types(architecture))
     gradients, counts = [], []
     for switch in (True, False):
         model, trained, step = compiled(architecture, first_token_only=switch)
@@ -211,6 +212,7 @@ def test_cases_cover_what_the_issue_asks_for() -> None:
     assert {2, 77} <= {case.labels for case in fp32}
     assert {case.architecture for case in fp32 if case.embeddings == "frozen"} >= set(ARCHITECTURES[:3])
     assert {case.architecture for case in fp32 if case.embeddings == "train"} == set(ARCHITECTURES)
+    assert {case.architecture for case in CASES} == set(SUPPORTED)
     assert {case.architecture for case in cases(precision="int8")} == set(ARCHITECTURES)
     assert {case.architecture for case in cases(dropout=True)} == set(ARCHITECTURES)
     assert min(rows for rows, _ in BATCH_SHAPES) == 1 and {length for _, length in BATCH_SHAPES} == {8, 16, 24}

@@ -14,11 +14,11 @@ from edge_far.far.heads import SplitAttention, attention_share, find_attention_b
 from edge_far.far.nodes import find_ffn_blocks  # noqa: E402
 from edge_far.far.reconfigure import merge, reconfigure, trained_parameters  # noqa: E402
 from edge_far.far.select import learner_count, select_learners  # noqa: E402
-from tests.tiny_models import make_batch, make_tiny, torch_logits, torch_loss  # noqa: E402
+from tests.tiny_models import ARCHITECTURES, make_batch, make_tiny, torch_logits, torch_loss  # noqa: E402
 
 pytestmark = pytest.mark.host
 
-architectures = pytest.mark.parametrize("architecture", ["bert", "distilbert", "roberta"])
+architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
 HEADS, WIDTH, HIDDEN = 4, 8, 32
 
 

@@ -152,3 +152,13 @@ def test_a_directory_or_a_link_to_nothing_instead_of_the_file(model: SaveModel) 
     path.rmdir()
     path.symlink_to("../blobs/none")
     refused(InputMissing, "is a link to a file that is not here", "cp -rL", model=path.parent)
+
+
+def test_embeddings_of_another_width(model: SaveModel) -> None:
+    """Their masks must fit too, and the table is compared with their width."""
+    from edge_far.models.config import read_config
+
+    directory = model("electra", embedding_size=20)
+    refused(Unavailable, "embedding_size is 20 with hidden_dropout_prob 0.1", model=directory, dropout=True)
+    assert read_config(directory, dropout=False).config.embedding_size == 20
+    refused(Unavailable, "config.json says [100, 20] (vocab_size, embedding_size)", model=directory)
