@@ -99,6 +99,8 @@ CASES = (
     Case("bert-r10-5-heads", "bert", 0.1, 5, attention_retention=0.25),
     Case("roberta-r0-5-heads", "roberta", 0.0, 5, attention_retention=0.75),
     Case("distilbert-top1-5-heads", "distilbert", 1.0, 5, method="top-1", attention_retention=0.25),
+    Case("bert-top1-5-heads", "bert", 0.1, 5, method="top-1", attention_retention=0.25),
+    Case("roberta-top1-5-heads", "roberta", 0.0, 5, method="top-1", attention_retention=0.75),
     Case("bert-r40-5-heads-dropout", "bert", 0.4, 5, dropout=True, attention_retention=0.5),
     # Wide enough that a single head's matrices are worth 8 bits.
     Case("distilbert-r10-5-heads-int8", "distilbert", 0.1, 5, precision="int8", attention_retention=0.25, hidden=64),
