@@ -33,6 +33,7 @@ from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.device.board.memory import use_one_heap
 from edge_far.device.engine.backend import Backend
 from edge_far.device.engine.backends import choose_backend
+from edge_far.tasks.classify import Classify
 from edge_far.texts.batches import Batch, collate
 from edge_far.texts.data import Example, label_names, read_examples
 from edge_far.texts.encode import Encoder
@@ -106,7 +107,7 @@ def compile_all(
     from edge_far.models.source import load_source
     from edge_far.profile.document import load_profile
 
-    labels = label_names(list(examples))
+    labels = label_names(str(example.label) for example in examples)
     source = load_source(model, labels, SEED)
     encoder = Encoder(source.tokenizer, MAX_SEQ_LEN, token_types=takes_token_types(source.architecture))
     encoded = encoder.encode(list(examples), labels)
@@ -138,7 +139,7 @@ def compile_all(
         )
         fresh = dataclasses.replace(source, model=copy.deepcopy(source.model))
         sample = sample_batches(encoded, settings)
-        compile_bundle(fresh, labels, selection, None, settings, Console(quiet=True), sample)
+        compile_bundle(fresh, Classify(labels), selection, None, settings, Console(quiet=True), sample)
 
 
 def compare(folder: Path, threads: int, precisions: Sequence[str]) -> list[dict[str, Any]]:

@@ -31,9 +31,9 @@ from edge_far.choice.linear_fit import LinearFit, choose_strength
 from edge_far.choice.rungs import Rung
 from edge_far.choice.search import ChoiceSettings, choose
 from edge_far.choice.trials import Trial, Trials
-from edge_far.choice.verdict import Answers
 from edge_far.console import Console
 from edge_far.models.source import load_source
+from edge_far.tasks.classify import Classify
 from edge_far.texts.data import Example, label_names, read_examples
 from edge_far.texts.encode import Encoder
 
@@ -82,7 +82,7 @@ class Bench:
 
     def __init__(self, model: str, data: Path, most: int | None) -> None:
         parts = {name: _read(data / f"{name}.jsonl") for name in ("train", "valid", "test")}
-        labels = label_names(parts["train"])
+        labels = label_names(str(example.label) for example in parts["train"])
         examples = [example for part in parts.values() for example in part]
         self.source = load_source(model, labels, 0)
         self.source.model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -97,7 +97,7 @@ class Bench:
         if not len(self.valid):
             rest = part_of(train, self.encoded.labels, len(train) * 9 // 10, 0)
             self.valid, train = np.setdiff1d(train, rest), rest
-        self.train, self.classes = train, len(labels)
+        self.train, self.task = train, Classify(labels)
         self.frozen = frozen_outputs(self.source.model, self.encoded, (3, 4, 5), Console(quiet=True))
 
     def run(self, line: Line, seeds: list[int]) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ class Bench:
         if line.name.startswith("probe"):
             vectors = self.frozen.mean if line.pooling == "mean" else self.frozen.first
             fit = self._fit(vectors)
-            return [self._document(line, 0, fit.strength, fit.predict(vectors), started)]
+            return [self._document(line, 0, fit.strength, self.task.said(fit.logits(vectors)), started)]
         if line.name == "auto":
             return [self._auto(line, seed) for seed in seeds]
         trial = Trial(line.rung or Rung("far"), line.pooling, line.rates[0], EPOCHS, line.fitted)
@@ -120,7 +120,7 @@ class Bench:
         started = time.monotonic()
         fitted = [trial.pooling] if trial.fitted else []
         heads = {p: self._fit(self.frozen.mean if p == "mean" else self.frozen.head_input) for p in fitted}
-        trials = Trials(self.source.model, self.encoded, self.frozen, BATCH, seed, True, 0.01, heads)
+        trials = Trials(self.source.model, self.encoded, self.frozen, BATCH, seed, True, 0.01, heads, self.task)
         asked = np.concatenate([self.valid, self.test])
         answer = trials.run(trial, self.train, asked, lambda _: None)
         said = np.full(len(self.encoded), -1)
@@ -128,13 +128,14 @@ class Bench:
         return self._document(line, seed, trial.learning_rate, said, started) | {"trained": answer.trained}
 
     def _fit(self, vectors: np.ndarray) -> LinearFit:
-        return choose_strength(vectors[self.train], self.encoded.labels[self.train], self.classes, 0)
+        return choose_strength(vectors[self.train], self.encoded.labels[self.train], self.task, 0)
 
     def _auto(self, line: Line, seed: int) -> dict[str, Any]:
         started = time.monotonic()
         chosen = choose(
             self.source.model,
             _only(self.encoded, self.train),
+            self.task,
             ChoiceSettings(("mean", "cls"), RATES, HEAD_RATES, 0.1, "far", EPOCHS, BATCH, seed, True, 0.01),
             Console(quiet=True),
         )
@@ -150,7 +151,7 @@ class Bench:
             "rate": rate,
             "valid": float((said[self.valid] == truth[self.valid]).mean()),
             "accuracy": float((said[self.test] == truth[self.test]).mean()),
-            "matthews": Answers(truth[self.test], said[self.test]).score,
+            "matthews": self.task.score(truth[self.test], said[self.test]),
             "counts": True,
             "seconds": time.monotonic() - started,
         }

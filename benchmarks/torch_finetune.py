@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from edge_far.choice.verdict import Answers
 from edge_far.console import Console
 from edge_far.device.board.memory import resident_set
 from edge_far.learning_rate import WarmupLinear
 from edge_far.models.source import SourceModel, load_source
+from edge_far.tasks.classify import Classify
 from edge_far.texts.batches import collate, plan_epoch
 from edge_far.texts.data import label_names, read_examples
 from edge_far.texts.encode import Encoded, Encoder
@@ -51,7 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     examples = read_examples(options.train, labels=None)
-    labels = label_names(examples)
+    labels = label_names(str(example.label) for example in examples)
     source = load_source(options.model, labels, options.seed)
     source.model.set_attn_implementation(options.attention)
     encoder = Encoder(source.tokenizer, options.max_seq_len)
@@ -107,7 +107,9 @@ def fine_tune(
         "best_step": best[1],
         "steps": step,
         "test": accuracy(model, test),
-        "test_matthews": Answers(test.labels, predicted(model, test)).score,
+        "test_matthews": Classify([str(n) for n in range(model.config.num_labels)]).score(
+            test.labels, predicted(model, test)
+        ),
         "test_last_epoch": last_test,
         "final_loss": round(loss.item(), 6),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -138,7 +140,7 @@ def tensors(encoded: Encoded, indices: np.ndarray) -> tuple[dict[str, torch.Tens
 
 def accuracy(model: torch.nn.Module, encoded: Encoded) -> float:
     """Return the share of examples whose largest logit is their label's."""
-    return Answers(encoded.labels, predicted(model, encoded)).accuracy
+    return float((encoded.labels == predicted(model, encoded)).mean())
 
 
 @torch.no_grad()

@@ -33,9 +33,9 @@ def main() -> int:
     encoder = Encoder(model.tokenizer, options.max_seq_len, token_types=model.token_types)
     document = {}
     for path in options.files:
-        encoded = encoder.encode(read_examples(path, labels=model.labels), model.labels)
-        answers = predict_logits(model.logits, encoded, len(model.labels)).argmax(axis=1)
-        document[str(path)] = "".join("1" if right else "0" for right in answers == encoded.labels)
+        encoded = encoder.encode(read_examples(path, labels=model.task.form), model.task.targets)
+        credits = model.task.credits(encoded.labels, predict_logits(model.logits, encoded, model.task.outputs))
+        document[str(path)] = "".join("1" if credit == 1 else "0" for credit in credits)
     print(json.dumps(document))
     return 0
 

@@ -22,6 +22,7 @@ from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.far.reconfigure import trained_parameters
 from edge_far.models.source import SourceModel
 from edge_far.profile.document import load_profile
+from edge_far.tasks.classify import Classify
 from edge_far.texts.batches import Batch
 from tests.tiny_cases import gradient_errors
 
@@ -189,7 +190,7 @@ def make_tiny_bundle(
     source = SourceModel(model, architecture, "tiny", tokenizer, MAX_POSITIONS)
     label_names = [f"label-{number}" for number in range(labels)]
     sample = [make_batch(length=MAX_POSITIONS, seed=seed)]
-    bundle = compile_bundle(source, label_names, selection, None, settings, Console(quiet=True), sample)
+    bundle = compile_bundle(source, Classify(label_names), selection, None, settings, Console(quiet=True), sample)
     tokenizer.unlink()
     return TinyBundle(bundle, model, trained_parameters(model, embeddings, cut))
 

@@ -123,8 +123,13 @@ def _refuse_contradictions(manifest: Manifest) -> None:
     portable = manifest.portable
     names = [parameter.name for parameter in portable.parameters]
     for what, values in (("manifest.labels", manifest.labels), ("manifest.portable.parameters", names)):
-        if not values or len(set(values)) != len(values):
+        optional = values is manifest.labels and manifest.task.scale is not None
+        if not (values or optional) or len(set(values)) != len(values):
             raise Damaged(f"'{what}' is empty or names one twice")
+    if manifest.labels and len(manifest.labels) != manifest.task.outputs:
+        raise Damaged(
+            f"'manifest.task.outputs' is {manifest.task.outputs}, and there are {len(manifest.labels)} labels"
+        )
     if not portable.steps or portable.steps[0].name != "step":
         raise Damaged("'manifest.portable.steps' does not begin with 'step'")
     graphs = (*portable.steps, portable.infer, *([portable.prefix.graph] if portable.prefix else ()))

@@ -28,12 +28,14 @@ __all__ = [
     "Portable",
     "Prefix",
     "ProbedOperator",
+    "Scale",
     "SelectionInfo",
+    "TaskInfo",
     "bounds_of",
     "is_product",
 ]
 
-FORMAT = 4
+FORMAT = 5
 ATTENTION = {"MultiHeadAttention", "Attention"}
 _END_OF_OPERATOR = re.compile(r"[\[(]")  # a kernel is written Operator[attributes](inputs)
 Share = Annotated[float, Within(0, 1)]
@@ -62,6 +64,33 @@ class ModelInfo:
     heads: Size
     vocabulary: Size
     parameters: Size
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Of labels that are numbers: mean and standard deviation of the training data, in the user's unit."""
+
+    mean: Annotated[float, Within(-1e15, 1e15)]
+    deviation: Annotated[float, Within(1e-15, 1e15)]
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What is learned (tasks/): its name, the form of a label (texts/labels.py), the loss, the outputs of the head.
+
+    The model learns (label - mean) / deviation where there is a `scale`.
+    """
+
+    name: Annotated[str, OneOf("classify")]
+    form: Annotated[str, OneOf("name")]
+    loss: Annotated[str, OneOf("softmax")]
+    outputs: Size
+    scale: Scale | None = None
+
+    @property
+    def names_classes(self) -> bool:
+        """Say whether targets are numbers of classes, int64 [batch]; else they are float32 [batch, outputs]."""
+        return self.loss == "softmax"
 
 
 @dataclass(frozen=True)
@@ -224,12 +253,13 @@ class Portable:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of manifest.json."""
+    """The content of manifest.json; `labels` names the outputs, and is empty where the task has a scale."""
 
     format: int
     created_by: str
     profile: str
     model: ModelInfo
+    task: TaskInfo
     labels: tuple[str, ...]
     selection: SelectionInfo
     defaults: Defaults

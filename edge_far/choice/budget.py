@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import nn
 
 from edge_far.choice.frozen import STATE_BYTES
 from edge_far.choice.held_out import Fold
 from edge_far.choice.rungs import FULL, Geometry, Rung, forward_flops, step_flops
 from edge_far.choice.trials import Trial
-from edge_far.far.above_cut import above_cut, as_mapping, logits_of
+from edge_far.far.above_cut import above_cut, as_mapping, logits_of, mean_loss
 from edge_far.far.method import cut_of
 from edge_far.far.prime import adamw
 from edge_far.far.reconfigure import trained_parameters
@@ -82,9 +81,13 @@ def plan_budget(
     trials: Mapping[Rung, Sequence[Trial]],
     minutes: float | None,
     batch_size: int,
+    loss: str,
 ) -> Budget:
-    """Return what three full fine-tunings of the same data allow, or so many minutes here if that is less."""
-    pace = _seconds_per_flop(model, encoded, shape, batch_size)
+    """Return what three full fine-tunings of the same data allow, or so many minutes here if that is less.
+
+    `loss` is the task's (far/above_cut.py).
+    """
+    pace = _seconds_per_flop(model, encoded, shape, batch_size, loss)
     tops = [own for rung, own in trials.items() if rung.method != "head"]
     epochs = max(trial.epochs for own in tops for trial in own)
     forward = forward_flops(shape, shape.blocks)
@@ -135,7 +138,7 @@ def _costs(trials: Mapping[Rung, Sequence[Trial]], shape: Geometry) -> tuple[flo
     return first, sum(trial_flops(own[0], shape) for own in tops)
 
 
-def _seconds_per_flop(model: nn.Module, encoded: Encoded, shape: Geometry, batch_size: int) -> float:
+def _seconds_per_flop(model: nn.Module, encoded: Encoded, shape: Geometry, batch_size: int, loss_name: str) -> float:
     """Time training steps of all blocks on texts of usual length; the quickest counts.
 
     A step of a small batch takes longer than its operations alone, so it is steps that are timed.
@@ -145,12 +148,11 @@ def _seconds_per_flop(model: nn.Module, encoded: Encoded, shape: Geometry, batch
     optimizer = adamw(copied, trained, 0.0, 0.0)
     middle = np.argsort(np.abs(encoded.lengths - shape.tokens), kind="stable")[:batch_size]
     batch = as_mapping(collate(encoded, middle))
-    labels = torch.as_tensor(batch["labels"]).to(next(copied.parameters()).device)
     times = []
     for _ in range(TIMED_STEPS):
         started = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(logits_of(copied, batch), labels)
+        loss = mean_loss(loss_name, logits_of(copied, batch), batch["labels"])
         loss.backward()
         optimizer.step()
         loss.item()

@@ -23,7 +23,7 @@ class Fold:
 def folds(labels: np.ndarray, seed: int) -> list[Fold]:
     """Hold out a fifth of each label, at most 3,000 examples; repeat on other fifths until 500 were held out.
 
-    `labels` is int [N]. A label of few examples is held out only where enough are left to train on.
+    `labels` is int [N], a task's strata. A label of few examples is held out only where enough are left to train on.
     """
     random = np.random.default_rng(seed)
     part = np.empty(len(labels), np.int64)

@@ -1,7 +1,8 @@
-"""A regularised multinomial logistic regression on vectors: the linear probe, and what a fitted head begins with.
+"""A regularised linear model on vectors with the task's loss: the linear probe, and what a fitted head begins with.
 
-The objective is scikit-learn's: sum of the cross-entropies + ||weights||^2 / (2 C), on standardised vectors, biases
-without penalty. It is convex, so a fit is told by its gradient alone. C is chosen on a tenth of the examples.
+The objective is scikit-learn's: sum of the losses + ||weights||^2 / (2 C), on standardised vectors, biases without
+penalty: logistic regression, or ridge where labels are numbers. It is convex, so a fit is told by its gradient alone. C
+is chosen on a tenth of the examples.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+
+from edge_far.far.above_cut import mean_loss
+from edge_far.tasks.interface import Task
 
 __all__ = ["STRENGTHS", "LinearFit", "choose_strength", "fit_linear"]
 
@@ -25,16 +28,16 @@ SMALLEST_DEVIATION = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class LinearFit:
-    """A linear layer for the vectors as they are: weight float32 [labels, width], bias float32 [labels]."""
+    """A linear layer for the vectors as they are: weight float32 [outputs, width], bias float32 [outputs]."""
 
     weight: np.ndarray
     bias: np.ndarray
     strength: float
 
-    def predict(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the label of each vector, int64 [N]."""
-        best: np.ndarray = (vectors @ self.weight.T + self.bias).argmax(axis=1)
-        return best
+    def logits(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the logits of each vector, float32 [N, outputs]."""
+        found: np.ndarray = vectors @ self.weight.T + self.bias
+        return found
 
     def put_into(self, linear: nn.Linear) -> None:
         """Let a layer of this shape begin with the fit."""
@@ -44,14 +47,14 @@ class LinearFit:
 
 
 def fit_linear(
-    vectors: np.ndarray, labels: np.ndarray, classes: int, strength: float, start: LinearFit | None = None
+    vectors: np.ndarray, targets: np.ndarray, task: Task, strength: float, start: LinearFit | None = None
 ) -> LinearFit:
-    """Fit by L-BFGS; `vectors` float [N, width], `labels` int [N], `strength` is C; `start` saves iterations."""
+    """Fit by L-BFGS; `vectors` float [N, width], `targets` the task's, `strength` is C; `start` saves iterations."""
     mean, deviation = vectors.mean(axis=0), np.maximum(vectors.std(axis=0), SMALLEST_DEVIATION)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     inputs = torch.from_numpy(((vectors - mean) / deviation).astype(np.float32)).to(device)
-    targets = torch.from_numpy(np.asarray(labels, np.int64)).to(device)
-    weight, bias = torch.zeros(classes, vectors.shape[1], device=device), torch.zeros(classes, device=device)
+    outputs = task.outputs
+    weight, bias = torch.zeros(outputs, vectors.shape[1], device=device), torch.zeros(outputs, device=device)
     if start is not None:
         weight = torch.from_numpy((start.weight * deviation).astype(np.float32)).to(device)
         bias = torch.from_numpy((start.bias + start.weight @ mean).astype(np.float32)).to(device)
@@ -68,7 +71,7 @@ def fit_linear(
     def objective() -> torch.Tensor:
         optimizer.zero_grad()
         penalty = weight.square().sum() / (2 * strength * len(inputs))
-        loss = cross_entropy(inputs @ weight.T + bias, targets) + penalty
+        loss = mean_loss(task.info.loss, inputs @ weight.T + bias, targets) + penalty
         loss.backward()
         return loss
 
@@ -79,15 +82,15 @@ def fit_linear(
 
 
 def choose_strength(
-    vectors: np.ndarray, labels: np.ndarray, classes: int, seed: int, strengths: Sequence[float] = STRENGTHS
+    vectors: np.ndarray, targets: np.ndarray, task: Task, seed: int, strengths: Sequence[float] = STRENGTHS
 ) -> LinearFit:
     """Fit with the C that does best on a tenth of the examples held out, then on all of them."""
-    order = np.random.default_rng(seed).permutation(len(labels))
+    order = np.random.default_rng(seed).permutation(len(targets))
     held_out, kept = order[: len(order) // HELD_OUT], order[len(order) // HELD_OUT :]
-    best, best_score, fit = strengths[0], -1.0, None
+    best, best_score, fit = strengths[0], -np.inf, None
     for strength in strengths if len(held_out) else ():
-        fit = fit_linear(vectors[kept], labels[kept], classes, strength, fit)
-        score = float((fit.predict(vectors[held_out]) == labels[held_out]).mean())
+        fit = fit_linear(vectors[kept], targets[kept], task, strength, fit)
+        score = float(task.credits(targets[held_out], fit.logits(vectors[held_out])).mean())
         if score > best_score:
             best, best_score = strength, score
-    return fit_linear(vectors, labels, classes, best, fit)
+    return fit_linear(vectors, targets, task, best, fit)

@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_far.choice.trials import Trial
 from edge_far.choice.verdict import Answers, Compared
+from edge_far.tasks.figures import FIGURES
 
 __all__ = ["Choice", "Row", "as_table"]
 
@@ -40,9 +41,7 @@ class Row:
             "pooling": trial.pooling,
             "learning_rate": trial.learning_rate,
             "epochs": trial.epochs,
-            "matthews": round(self.answers.score, 4),
-            "accuracy": round(self.answers.accuracy, 4),
-            "accuracy_error": round(self.answers.accuracy_error, 4),
+            **{name: round(value, 4) for name, value in self.answers.figures.items()},
             "below_best": round(self.compared.below, 4),
             "below_best_error": round(self.compared.error, 4),
             "trained_parameters": self.trained,
@@ -74,8 +73,8 @@ class Choice:
             return f"{name} is the best, and no cheaper rung comes within one standard error of it"
         return (
             f"{name} is the cheapest rung that is not measurably worse than the best ({self.best.trial.rung.name}): "
-            f"Matthews' correlation is {chosen.compared.below:.3f} lower, and one standard error of that is "
-            f"{chosen.compared.error:.3f}"
+            f"{chosen.answers.task.score_title} is {chosen.compared.below:.3f} lower, and one standard error of that "
+            f"is {chosen.compared.error:.3f}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +82,8 @@ class Choice:
         return {
             "chosen": self.chosen.to_json(),
             "reason": self.reason,
+            "score": next(iter(self.chosen.answers.figures)),
+            "score_title": self.chosen.answers.task.score_title,
             "rows": [row.to_json() for row in self.rows],
             "left_out": list(self.left_out),
             "examples": self.examples,
@@ -97,13 +98,20 @@ def as_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> st
     Work is a run's, relative to full fine-tuning; GFLOP are what a device computes in it, the state is trained numbers,
     gradients and moments in float32.
     """
-    names = f"  {'rung':<14} {'pooling':<7} {'MCC':>6} {'accuracy':>8} {'below best':>15} "
+    told = [name for name in chosen if name in FIGURES]
+    columns = " ".join(f"{FIGURES[name].column:>{_width(name)}}" for name in told)
+    names = f"  {'rung':<14} {'pooling':<7} {columns} {'below best':>15} "
     lines = [f"{names}{'work':>6} {'a step':>6} {'GFLOP':>9} {'state, MiB':>10}"]
     for row in rows:
         mark = "*" if row == chosen else " "
         below = f"{row['below_best']:.3f} +- {row['below_best_error']:.3f}"
+        figures = " ".join(f"{FIGURES[name].shown(row[name]):>{_width(name)}}" for name in told)
         lines.append(
-            f"{mark} {row['rung']:<14} {row['pooling']:<7} {row['matthews']:>6.3f} {row['accuracy']:>8.2%} {below:>15} "
+            f"{mark} {row['rung']:<14} {row['pooling']:<7} {figures} {below:>15} "
             f"{row['job_work']:>6.3f} {row['step_work']:>6.3f} {row['gflop']:>9,.0f} {row['state_mib']:>10.1f}"
         )
     return "\n".join(lines)
+
+
+def _width(name: str) -> int:
+    return max(6, len(FIGURES[name].column))

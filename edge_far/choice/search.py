@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from edge_far.console import Console
 from edge_far.far.heads import attention_share
 from edge_far.far.method import cut_of
 from edge_far.far.nodes import block_paths, find_ffn_blocks
+from edge_far.tasks.interface import Task
 from edge_far.texts.encode import Encoded
 
 __all__ = ["ChoiceSettings", "choose"]
@@ -56,24 +58,25 @@ class ChoiceSettings:
     minutes: float | None = None
 
 
-def choose(model: nn.Module, encoded: Encoded, settings: ChoiceSettings, console: Console) -> Choice:
+def choose(model: nn.Module, encoded: Encoded, task: Task, settings: ChoiceSettings, console: Console) -> Choice:
     """Try the ladder's rungs on the examples and return the cheapest that is not measurably worse than the best.
 
-    `model` is a classifier as it was loaded, and stays as it is; `encoded` has a label for every text.
+    `model` is as it was loaded, and stays as it is; `encoded` has one of the task's targets for every text.
     """
     started = time.monotonic()
     shape = _geometry_of(model, encoded)
     rungs = default_rungs(shape.blocks, settings.retention, settings.selection)
-    parts = folds(encoded.labels, settings.seed)
+    strata = task.strata(encoded.labels)
+    parts = folds(strata, settings.seed)
     trials = {rung: _trials_of(rung, settings) for rung in rungs}
-    budget = plan_budget(model, encoded, shape, parts, trials, settings.minutes, settings.batch_size)
+    budget = plan_budget(model, encoded, shape, parts, trials, settings.minutes, settings.batch_size, task.info.loss)
     console.info(f"choosing among {len(rungs)} rungs: {budget.told}")
-    parts = [replace(part, train=part_of(part.train, encoded.labels, budget.examples, settings.seed)) for part in parts]
+    parts = [replace(part, train=part_of(part.train, strata, budget.examples, settings.seed)) for part in parts]
     parts = parts[: budget.folds]
     read = np.unique(np.concatenate([indices for part in parts for indices in (part.train, part.held_out)]))
     cuts = sorted({cut_of(rung.method, shape.blocks) for rung in rungs})
     frozen = frozen_outputs(model, encoded, cuts, console, read)
-    search = _Search(model, encoded, frozen, settings, shape, parts, budget)
+    search = _Search(model, encoded, task, frozen, settings, shape, parts, budget)
     upper = [trial for rung in rungs[1:] for trial in budget.trials[rung]]
     upper = search.with_pooling_of_the_head(upper) if budget.single else search.screen(upper, console)
     found, left_out = search.confirm([*trials[rungs[0]], *upper], console)
@@ -109,8 +112,8 @@ def _vectors(frozen: FrozenOutputs, pooling: str) -> np.ndarray:
     return frozen.mean if pooling == "mean" else frozen.head_input
 
 
-def _fit(frozen: FrozenOutputs, encoded: Encoded, rows: np.ndarray, pooling: str, classes: int, seed: int) -> LinearFit:
-    return choose_strength(_vectors(frozen, pooling)[rows], encoded.labels[rows], classes, seed)
+def _fit(frozen: FrozenOutputs, encoded: Encoded, rows: np.ndarray, pooling: str, task: Task, seed: int) -> LinearFit:
+    return choose_strength(_vectors(frozen, pooling)[rows], encoded.labels[rows], task, seed)
 
 
 def _trials_of(rung: Rung, settings: ChoiceSettings) -> list[Trial]:
@@ -130,15 +133,15 @@ class _Search:
         self,
         model: nn.Module,
         encoded: Encoded,
+        task: Task,
         frozen: FrozenOutputs,
         settings: ChoiceSettings,
         shape: Geometry,
         parts: Sequence[Fold],
         budget: Budget,
     ) -> None:
-        self.encoded, self.settings, self.shape = encoded, settings, shape
+        self.encoded, self.task, self.settings, self.shape = encoded, task, settings, shape
         self.parts, self.budget = parts, budget
-        classes = int(model.config.num_labels)
         fitted = [] if settings.own_head else settings.poolings
         self.trials = [
             Trials(
@@ -149,7 +152,8 @@ class _Search:
                 settings.seed,
                 settings.dropout,
                 settings.priming,
-                {pooling: _fit(frozen, encoded, part.train, pooling, classes, settings.seed) for pooling in fitted},
+                {pooling: _fit(frozen, encoded, part.train, pooling, task, settings.seed) for pooling in fitted},
+                task,
             )
             for part in parts
         ]
@@ -159,9 +163,9 @@ class _Search:
         part, heads = self.parts[0], self.trials[0].heads
         if len(heads) < 2:
             return list(trials)
-        truth = self.encoded.labels[part.held_out]
+        truth, vectors = self.encoded.labels[part.held_out], partial(_vectors, self.trials[0].frozen)
         scores = {
-            pooling: Answers(truth, fit.predict(_vectors(self.trials[0].frozen, pooling)[part.held_out])).score
+            pooling: self.task.score(truth, self.task.said(fit.logits(vectors(pooling)[part.held_out])))
             for pooling, fit in heads.items()
         }
         return [replace(trial, pooling=max(scores, key=lambda name: scores[name])) for trial in trials]
@@ -173,7 +177,7 @@ class _Search:
         it is not measurably worse.
         """
         part, trainer, labels = self.parts[0], self.trials[0], self.encoded.labels
-        examples = part_of(part.train, labels, self.budget.screened, self.settings.seed)
+        examples = part_of(part.train, self.task.strata(labels), self.budget.screened, self.settings.seed)
         found: dict[Trial, Answers] = {}
         total = sum(trainer.steps(trial, len(examples)) for trial in trials)
         with console.progress(total, f"round 1, {len(examples)} examples") as progress:
@@ -181,7 +185,7 @@ class _Search:
             for trial in trials:
                 steps.text = f"{trial.rung.name}, {trial.pooling}, rate {trial.learning_rate:g}"
                 answer = trainer.run(_quick(trial), examples, part.held_out, steps.tell)
-                found[trial] = Answers(labels[part.held_out], answer.predictions)
+                found[trial] = Answers(self.task, labels[part.held_out], answer.predictions)
                 console.detail(f"round 1: {steps.text}: {found[trial].score:.3f}")
         best, others = [], []
         for rung in dict.fromkeys(trial.rung for trial in found):
@@ -247,7 +251,7 @@ class _Search:
         full = step_flops(Rung("full"), self.shape, trial.pooling)
         return Row(
             trial,
-            Answers(truth, np.concatenate(said)),
+            Answers(self.task, truth, np.concatenate(said)),
             trained,
             seconds,
             step_flops(trial.rung, self.shape, trial.pooling) / full,

@@ -17,20 +17,20 @@ from edge_far.choice.linear_fit import LinearFit
 from edge_far.choice.rungs import Rung
 from edge_far.console import Console
 from edge_far.errors import ConfigError
-from edge_far.far.above_cut import above_cut, last_linear, logits_of
+from edge_far.far.above_cut import above_cut, last_linear, logits_of, mean_loss
 from edge_far.far.method import choose_learners, cut_of
 from edge_far.far.nodes import block_paths
 from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.far.prime import CLIP_NORM, WARMUP, WEIGHT_DECAY, PrimingSettings, adamw, priming_steps
 from edge_far.far.reconfigure import reconfigure, trained_parameters
 from edge_far.learning_rate import WarmupLinear
+from edge_far.tasks.interface import Task
 from edge_far.texts.batches import first_batches
 from edge_far.texts.encode import Encoded
 
 __all__ = ["Trial", "TrialResult", "Trials"]
 
 EVALUATION_BATCH = 64
-NO_ANSWER = -1
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class TrialResult:
-    """What a trial said of each held-out example, int64 [H] (-1 where it diverged), what trained, and what it took."""
+    """What a trial said of each held-out example (no answers where it diverged), what trained, and what it took."""
 
     predictions: np.ndarray
     trained: int
@@ -68,6 +68,7 @@ class Trials:
     dropout: bool
     priming: float
     heads: dict[str, LinearFit]
+    task: Task
 
     def run(self, trial: Trial, train: np.ndarray, held_out: np.ndarray, tell: Callable[[int], None]) -> TrialResult:
         """Train on some examples, predict others; `tell` hears of each step."""
@@ -83,7 +84,7 @@ class Trials:
                 self._train(model, trained, trial, train, cut, tell)
                 predictions = self._predict(model, held_out, cut, trial.pooling)
             except ConfigError:  # the loss is no longer finite: what this rate is good for is known
-                trained, predictions = {}, np.full(len(held_out), NO_ANSWER)
+                trained, predictions = {}, self.task.no_answers(len(held_out))
         size = sum(parameter.numel() for parameter in trained.values())
         return TrialResult(predictions, size, time.monotonic() - started)
 
@@ -112,6 +113,7 @@ class Trials:
             retention=rung.retention,
             seed=self.seed,
             attention_retention=rung.attention_retention if rung.attention == "heads" else None,
+            loss=self.task.info.loss,
         )
         batches = self._batches(train, steps, cut, trial.pooling)
         selection, _ = choose_learners(model, rung.selection, batches, settings, Console(quiet=True), halves=False)
@@ -135,7 +137,7 @@ class Trials:
             for group in optimizer.param_groups:
                 group["lr"] = schedule(step)
             logits = logits_of(model, batch)
-            loss = nn.functional.cross_entropy(logits, torch.as_tensor(batch["labels"]).to(logits.device))
+            loss = mean_loss(self.task.info.loss, logits, batch["labels"])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(trained.values(), CLIP_NORM)
@@ -147,13 +149,13 @@ class Trials:
     def _predict(self, model: nn.Module, held_out: np.ndarray, cut: int, pooling: str) -> np.ndarray:
         model.eval()
         order = held_out[np.argsort(self.encoded.lengths[held_out], kind="stable")]
-        found = np.zeros(len(self.encoded), np.int64)
+        found = np.zeros((len(self.encoded), self.task.outputs), np.float32)
         with torch.no_grad():
             for start in range(0, len(order), EVALUATION_BATCH):
                 rows = order[start : start + EVALUATION_BATCH]
                 batch = self.frozen.batch(self.encoded, rows, cut, self._blocks, pooling)
-                found[rows] = logits_of(model, batch).argmax(dim=1).cpu().numpy()
-        return found[held_out]
+                found[rows] = logits_of(model, batch).cpu().numpy()
+        return self.task.said(found[held_out])
 
     def _batches(self, examples: np.ndarray, count: int, cut: int, pooling: str) -> Iterator[dict[str, Any]]:
         """Yield batches of epoch after epoch, those that a device would train on were these its data."""

@@ -2,8 +2,9 @@
 
 Rungs answer the same held-out examples, so they are compared on the same resamples of them: the standard error is that
 of the difference, which is smaller than that of either score (the one-standard-error rule of Breiman et al. 1984,
-paired). The score is Matthews' correlation for any number of labels (Gorodkin 2004): where labels are balanced it is
-nearly the accuracy, and where one is frequent it does not reward who always names that one.
+paired). The score is the task's. Of one label a text it is Matthews' correlation for any number of labels (Gorodkin
+2004): where labels are balanced it is nearly the accuracy, and where one is frequent it does not reward who always
+names that one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_far.tasks.interface import Task
+
 __all__ = ["Answers", "Compared", "cheapest_good", "compare"]
 
 RESAMPLES = 400
@@ -20,34 +23,25 @@ RESAMPLES = 400
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a rung says of the held-out examples, int64 [H], and what is right; -1 is no answer."""
+    """What a rung says of the held-out examples and what is right, as the task has them (tasks/interface.py)."""
 
+    task: Task
     truth: np.ndarray
     said: np.ndarray
 
     @property
-    def accuracy(self) -> float:
-        """Return the share that is right."""
-        return float((self.truth == self.said).mean())
-
-    @property
-    def accuracy_error(self) -> float:
-        """Return the standard error of the accuracy."""
-        return (self.accuracy * (1 - self.accuracy) / len(self.truth)) ** 0.5
-
-    @property
     def score(self) -> float:
-        """Return Matthews' correlation."""
-        return self.weighted(np.ones(len(self.truth)))
+        """Return the task's score."""
+        return self.task.score(self.truth, self.said)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Return the score by its name, and what else a table tells."""
+        return self.task.score_figures(self.truth, self.said)
 
     def weighted(self, weights: np.ndarray) -> float:
         """Return the score with each example counted so many times."""
-        labels = int(max(self.truth.max(), self.said.max())) + 2
-        support = np.bincount(self.truth + 1, weights, labels)
-        predicted = np.bincount(self.said + 1, weights, labels)
-        total, right = weights.sum(), weights[self.truth == self.said].sum()
-        spread = (total**2 - (support**2).sum()) * (total**2 - (predicted**2).sum())
-        return float((right * total - support @ predicted) / spread**0.5) if spread > 0 else 0.0
+        return self.task.score(self.truth, self.said, weights)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from edge_far.profile.document import Profile, built_in, load_profile
 from edge_far.profile.run_sections import Training
 from edge_far.profile.schema import settings_of
 from edge_far.storage import sha256_of, write_json
+from edge_far.tasks.interface import Task
+from edge_far.tasks.registry import task_of
 from edge_far.texts.data import iterate_examples
 from edge_far.texts.encode import Encoded, Encoder
 
@@ -31,6 +33,7 @@ __all__ = [
     "add_profile_arguments",
     "add_threads_argument",
     "budget_of",
+    "bundle_task",
     "encode_file",
     "encoder_for",
     "load_learners",
@@ -187,6 +190,12 @@ def encoder_for(bundle: Bundle, max_seq_len: int | None = None) -> Encoder:
     )
 
 
+def bundle_task(bundle: Bundle) -> Task:
+    """Return what the bundle learns."""
+    manifest = bundle.manifest
+    return task_of(manifest.task.name, manifest.labels, manifest.task.scale)
+
+
 def encode_file(
     bundle: Bundle, path: Path, console: Console, *, max_seq_len: int | None = None, left_out: Path | None = None
 ) -> Encoded:
@@ -195,11 +204,11 @@ def encode_file(
     A text that the model cannot read is a DataError; with the file `left_out` it is left out, and told there as JSON:
     the reason by the example's number from 0.
     """
-    labels = bundle.manifest.labels
-    examples = iterate_examples(path, labels=labels)
+    task = bundle_task(bundle)
+    examples = iterate_examples(path, labels=task.form)
     unreadable: dict[int, str] | None = None if left_out is None else {}
     try:
-        encoded = encoder_for(bundle, max_seq_len).encode(examples, labels, unreadable)
+        encoded = encoder_for(bundle, max_seq_len).encode(examples, task.targets, unreadable)
     except DataError as error:
         raise DataError(error.message, where=error.where or str(path), hint=error.hint) from error
     if left_out is not None:

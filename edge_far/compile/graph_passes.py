@@ -21,8 +21,9 @@ from edge_far.compile.forward.sort_nodes import sort_nodes
 from edge_far.compile.forward.trace import export_forward
 from edge_far.compile.gradient.fuse_additions import fuse_additions
 from edge_far.compile.gradient.fuse_normalised_sums import fuse_normalised_sums
+from edge_far.compile.gradient.losses import add_loss
 from edge_far.compile.gradient.lower import lower_internal_operators
-from edge_far.compile.gradient.reverse_mode import add_gradients, add_loss
+from edge_far.compile.gradient.reverse_mode import add_gradients
 from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.memory.recompute_cheap_values import recompute_cheap_values
 from edge_far.compile.memory.rematerialise import rematerialise_blocks
@@ -43,7 +44,8 @@ class CompileOptions:
 
     `frozen_precision` says how non-learners are stored and multiplied: int8; int8-weights (8-bit storage, fp32
     products); fp32-compact (fp32, with 8-bit stashes for the backward pass); fp32 (exact). `cut_before` holds the paths
-    of the modules with which learning begins, where all before them is to become a prefix of its own.
+    of the modules with which learning begins, where all before them is to become a prefix of its own;
+    `loss` names the task's.
     """
 
     frozen_precision: str
@@ -52,6 +54,7 @@ class CompileOptions:
     first_token_only: bool = True
     fused_attention: bool = True
     cut_before: tuple[str, ...] = ()
+    loss: str = "softmax"
 
     @property
     def stashes_in_8_bits(self) -> bool:
@@ -114,7 +117,7 @@ def build_portable_graphs(
     if options.fused_attention:
         notes.append(fuse_attention(forward))
     (logits,) = forward.graph.outputs
-    notes.append(add_gradients(forward, logits, add_loss(forward), learners))
+    notes.append(add_gradients(forward, logits, add_loss(forward, options.loss), learners))
     if options.stashes_in_8_bits:
         notes += [normalise_from_outputs(forward, parameters), stash_gelu_derivatives(forward)]
     if options.frozen_precision == "int8":

@@ -15,6 +15,7 @@ from edge_far.console import Console
 from edge_far.far.above_cut import last_linear
 from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.models.source import SourceModel
+from edge_far.tasks.interface import Task
 from edge_far.texts.encode import Encoded
 
 __all__ = ["FEWEST_EXAMPLES", "choose_rung", "fit_head", "pool", "with_choice"]
@@ -26,7 +27,7 @@ MOST_FITTED = 20_000
 
 
 def choose_rung(
-    source: SourceModel, encoded: Encoded, settings: ExportSettings, pooling: str, console: Console
+    source: SourceModel, encoded: Encoded, task: Task, settings: ExportSettings, pooling: str, console: Console
 ) -> Choice:
     """Try the ladder's rungs on the training data; `pooling` is the model's usual one. See choice/search.py."""
     usual = learning_rate_of(settings, source)
@@ -36,6 +37,7 @@ def choose_rung(
     return choose(
         source.model,
         encoded,
+        task,
         ChoiceSettings(
             poolings=poolings,
             rates=(usual,) if fixed else tuple(usual * factor for factor in RATES),
@@ -69,7 +71,7 @@ def with_choice(settings: ExportSettings, choice: Choice) -> ExportSettings:
     )
 
 
-def fit_head(source: SourceModel, encoded: Encoded, settings: ExportSettings, console: Console) -> bool:
+def fit_head(source: SourceModel, encoded: Encoded, task: Task, settings: ExportSettings, console: Console) -> bool:
     """Begin a new head as a regularised linear fit on the frozen model's outputs where that is asked for; say whether.
 
     By default the head of the rung `head` is fitted: where more learns, a random one ended higher (docs/lab/ladder.md).
@@ -82,7 +84,7 @@ def fit_head(source: SourceModel, encoded: Encoded, settings: ExportSettings, co
         rows = np.sort(np.random.default_rng(settings.seed).permutation(rows)[:MOST_FITTED])
     vectors = frozen_outputs(source.model, encoded, (), console, rows).head_input[rows]
     linear = last_linear(source.model)
-    fit = choose_strength(vectors, encoded.labels[rows], linear.out_features, settings.seed)
+    fit = choose_strength(vectors, encoded.labels[rows], task, settings.seed)
     fit.put_into(linear)
     console.info(f"head: begins as a linear fit on {len(rows)} texts (C {fit.strength:g})")
     return True

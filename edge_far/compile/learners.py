@@ -22,9 +22,9 @@ SAMPLE_BATCHES = 8
 
 
 def choose_learners(
-    source: SourceModel, encoded: Encoded, settings: ExportSettings, console: Console
+    source: SourceModel, encoded: Encoded, settings: ExportSettings, loss: str, console: Console
 ) -> tuple[Selection, PrimingResult | None]:
-    """Prime where the selection needs it, and leave the model primed or reset as asked."""
+    """Prime where the selection needs it, by the task's `loss`, and leave the model primed or reset as asked."""
     planned = -(-len(encoded) // settings.batch_size) * settings.epochs
     steps = priming_steps(planned, settings.priming)
     return method.choose_learners(
@@ -41,6 +41,7 @@ def choose_learners(
             seed=settings.seed,
             cut=method.cut_of(settings.method, len(block_paths(source.model))),
             attention_retention=_attention_share(settings, source),
+            loss=loss,
         ),
         console,
     )

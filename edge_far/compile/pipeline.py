@@ -25,7 +25,7 @@ from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs,
 from edge_far.compile.ladder import FEWEST_EXAMPLES, choose_rung, fit_head, pool, with_choice
 from edge_far.compile.learners import choose_learners, sample_batches
 from edge_far.console import Console
-from edge_far.errors import ConfigError, DataError, Unavailable
+from edge_far.errors import DataError, Unavailable
 from edge_far.far.method import cut_of, is_method, learning_modules
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.pooling import MeanPooledClassifier
@@ -37,8 +37,10 @@ from edge_far.models.source import SourceModel, load_source
 from edge_far.models.tokenizers import unknown_share
 from edge_far.quoting import quoted
 from edge_far.storage import staged_directory, write_atomically, write_json
+from edge_far.tasks.interface import Task
+from edge_far.tasks.training_data import read_training_data
 from edge_far.texts.batches import Batch
-from edge_far.texts.data import Example, label_names, look_alikes, read_examples
+from edge_far.texts.data import Example, look_alikes
 from edge_far.texts.encode import Encoded, Encoder
 
 __all__ = ["AUTO", "choose_only", "compile_bundle", "export_bundle"]
@@ -53,7 +55,7 @@ class _Prepared:
     """What comes before any rung: the model as loaded, the data, and settings that fit the model."""
 
     source: SourceModel
-    labels: list[str]
+    task: Task
     encoded: Encoded
     settings: ExportSettings
 
@@ -62,14 +64,14 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
     """Choose, prime, select, reconfigure, compile and write a bundle; return a summary for the command line."""
     started = time.monotonic()
     prepared = _prepare(settings, console)
-    source, labels, encoded = prepared.source, prepared.labels, prepared.encoded
+    source, task, encoded = prepared.source, prepared.task, prepared.encoded
     choice = _choice(prepared, console) if settings.method == AUTO else None
     settings = prepared.settings if choice is None else with_choice(prepared.settings, choice)
     pool(source, settings, prepared.source.pooling if choice is None else choice.chosen.trial.pooling)
-    fitted = fit_head(source, encoded, settings, console)
-    selection, priming = choose_learners(source, encoded, settings, console)
+    fitted = fit_head(source, encoded, task, settings, console)
+    selection, priming = choose_learners(source, encoded, settings, task.info.loss, console)
     sample = sample_batches(encoded, settings)
-    bundle = compile_bundle(source, labels, selection, priming, settings, console, sample, choice)
+    bundle = compile_bundle(source, task, selection, priming, settings, console, sample, choice)
     manifest = bundle.manifest
     return {
         "bundle": str(settings.out),
@@ -77,7 +79,8 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
         "architecture": manifest.model.architecture,
         "pooling": manifest.model.pooling,
         "method": manifest.selection.rung,
-        "labels": len(labels),
+        "task": manifest.task.name,
+        "labels": len(manifest.labels),
         "head": "fitted" if fitted else source.head.kind,
         "choice": choice.to_json() if choice is not None else None,
         "retention": selection.retention,
@@ -104,15 +107,21 @@ def choose_only(settings: ExportSettings, console: Console) -> dict[str, Any]:
             where=str(settings.train),
             hint=f"give at least {FEWEST_EXAMPLES}, or take --method far",
         )
-    choice = choose_rung(prepared.source, prepared.encoded, prepared.settings, prepared.source.pooling, console)
-    return {"model": prepared.source.name, "labels": len(prepared.labels), **choice.to_json()}
+    choice = _choose(prepared, console)
+    task = prepared.task
+    return {"model": prepared.source.name, "task": task.info.name, "labels": len(task.labels), **choice.to_json()}
+
+
+def _choose(prepared: _Prepared, console: Console) -> Choice:
+    source = prepared.source
+    return choose_rung(source, prepared.encoded, prepared.task, prepared.settings, source.pooling, console)
 
 
 def _choice(prepared: _Prepared, console: Console) -> Choice | None:
     """Choose a rung; with too few examples to choose by, take far and say so."""
     settings = prepared.settings
     if len(prepared.encoded) >= FEWEST_EXAMPLES:
-        choice = choose_rung(prepared.source, prepared.encoded, settings, prepared.source.pooling, console)
+        choice = _choose(prepared, console)
         document = choice.to_json()
         for line in as_table(document["rows"], document["chosen"]).splitlines():
             console.info(line)
@@ -124,31 +133,34 @@ def _choice(prepared: _Prepared, console: Console) -> Choice | None:
 
 def _prepare(settings: ExportSettings, console: Console) -> _Prepared:
     """Read data and model; say what does not fit together before minutes of work."""
-    examples = read_examples(settings.train, labels=None)
-    labels = label_names(examples) + [f"reserved-{number}" for number in range(settings.reserve_labels)]
-    for names in look_alikes(labels):
+    reserved = [f"reserved-{number}" for number in range(settings.reserve_labels)]
+    examples, task = read_training_data(settings.train, reserved)
+    for names in look_alikes(task.labels):
         console.warn(
             f"{settings.train}: the labels {' and '.join(map(quoted, names))} differ in blanks, case or the form of "
             "characters alone: if they mean the same, write them alike"
         )
-    if len(labels) < 2:
-        raise ConfigError("the training data has fewer than two labels", where=str(settings.train))
     if settings.method != AUTO and not is_method(settings.method):
         cut_of(settings.method, 1)  # says what is wrong with it, before minutes of work
     source = load_source(
-        settings.model, labels, settings.seed, examples=examples, dropout=settings.dropout, pooling=settings.pooling
+        settings.model,
+        task.labels,
+        settings.seed,
+        examples=examples,
+        dropout=settings.dropout,
+        pooling=settings.pooling,
     )
     for warning in source.warnings:
         console.warn(warning)
     if not source.head.lost:
         console.info(f"head: {source.head.kind}, {source.head.why}")
     settings = _within_positions(settings, source, console)
-    return _Prepared(source, labels, _encode(source, examples, labels, settings, console), settings)
+    return _Prepared(source, task, _encode(source, examples, task, settings, console), settings)
 
 
 def compile_bundle(
     source: SourceModel,
-    labels: list[str],
+    task: Task,
     selection: Selection,
     priming: PrimingResult | None,
     settings: ExportSettings,
@@ -178,6 +190,7 @@ def compile_bundle(
                 source.max_positions,
                 settings.first_token_only,
                 cut_before=tuple(learning_modules(model, cut, list(trained))) if cut else (),
+                loss=task.info.loss,
             )
             graphs = build_portable_graphs(model, source.architecture, list(learners), options, sample)
             merged = copy.deepcopy(model)
@@ -219,7 +232,8 @@ def compile_bundle(
                 vocabulary=int(source.model.config.vocab_size),
                 parameters=total,
             ),
-            labels=tuple(labels),
+            task=task.info,
+            labels=task.labels,
             selection=_describe(selection, priming, settings, choice.reason if choice is not None else ""),
             defaults=settings.defaults(learning_rate_of(settings, source)),
             portable=portable,
@@ -232,7 +246,7 @@ def compile_bundle(
 
 
 def _encode(
-    source: SourceModel, examples: list[Example], labels: list[str], settings: ExportSettings, console: Console
+    source: SourceModel, examples: list[Example], task: Task, settings: ExportSettings, console: Console
 ) -> Encoded:
     """Encode the training data; warn where the tokenizer hardly knows its language."""
     config = source.model.config
@@ -240,7 +254,7 @@ def _encode(
     encoder = Encoder(
         source.tokenizer, settings.max_seq_len, token_types=token_types, vocabulary=int(config.vocab_size)
     )
-    encoded = encoder.encode(examples, labels)
+    encoded = encoder.encode(examples, task.targets)
     segments = 1 + int(encoded.type_ids.max(initial=0)) if encoded.type_ids is not None else 1
     if token_types and segments > config.type_vocab_size:
         raise Unavailable(

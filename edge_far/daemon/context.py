@@ -1,4 +1,4 @@
-"""What a cycle works with: the device's state, its settings, and whom to ask. No behaviour of its own."""
+"""What a cycle works with: the device's state, its settings, and whom to ask. Hardly any behaviour of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edge_far.daemon.store.examples import Store
 from edge_far.daemon.store.journal import Journal
 from edge_far.device.board.sensors import Sensors
 from edge_far.profile.document import Profile
+from edge_far.texts.labels import LabelForm, label_form
 
 __all__ = ["Context"]
 
@@ -43,3 +44,9 @@ class Context:
     tick: Callable[[], None] = lambda: None
     changed: Callable[[], None] = lambda: None
     local_time: Callable[[], time.struct_time] = field(default=time.localtime)
+
+    @property
+    def labels(self) -> LabelForm:
+        """Return how this model's labels are read."""
+        manifest = self.bundle.manifest
+        return label_form(manifest.task.form, manifest.labels)

@@ -22,6 +22,7 @@ from typing import Annotated, Any
 from edge_far.errors import DataError, InputMissing
 from edge_far.json_file import Count, Damaged, Within, decode, parse_json, read_document
 from edge_far.storage import sha256_of, storage_error, write_json
+from edge_far.tasks.figures import FIGURES, score_name
 
 __all__ = [
     "DIRECTORY_MODE",
@@ -199,8 +200,12 @@ def _refuse_odd_figures(figures: Any, where: str) -> None:
     """Raise Damaged where a comparison's figures, which `status` and `releases` tell, are none."""
     if figures is not None:
         found = decode(dict[str, Any], figures, where)
-        for name in ("candidate_accuracy", "reference_accuracy"):
-            decode(Annotated[float, Within(0, 1)], found.get(name), f"{where}.{name}")
+        score = score_name(found)
+        if score not in FIGURES:
+            raise Damaged(f"'{where}.score' is none of {', '.join(FIGURES)}")
+        bounds = Within(FIGURES[score].low, FIGURES[score].high)
+        for name in (f"candidate_{score}", f"reference_{score}"):
+            decode(Annotated[float, bounds], found.get(name), f"{where}.{name}")
         decode(Count, found.get("examples"), f"{where}.examples")
 
 

@@ -212,9 +212,7 @@ class Service:
     def _ingest(self) -> IngestReport:
         context = self._context
         context.notifier.status("reading the spool")
-        report = Ingestion(
-            context.spool, context.store, labels=context.bundle.manifest.labels, tick=self._stop_if_asked
-        ).run()
+        report = Ingestion(context.spool, context.store, labels=context.labels, tick=self._stop_if_asked).run()
         if report.files:
             self._console.info(
                 f"spool: {report.files} files, {report.new} new, {report.corrected} corrected, "

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
-from edge_far.device.metrics import Evaluation, Metrics
 from edge_far.errors import DataError
+from edge_far.tasks.interface import Metrics, Task
 from edge_far.texts.batches import Batch, collate, padded_length
 from edge_far.texts.encode import Encoded
 
 __all__ = [
     "TOKENS_PER_BATCH",
     "evaluate",
-    "metrics_document",
-    "metrics_text",
     "numbers_only",
     "predict_logits",
     "rows_by_length",
@@ -41,23 +38,23 @@ def rows_by_length(lengths: np.ndarray, tokens: int = TOKENS_PER_BATCH) -> Itera
 def evaluate(
     logits: Callable[[Batch], np.ndarray],
     encoded: Encoded,
-    classes: int,
+    task: Task,
     tokens: int = TOKENS_PER_BATCH,
     make_batch: Callable[[Encoded, np.ndarray], Batch] = collate,
 ) -> Metrics:
-    """Return loss, accuracy, macro-F1 and Matthews correlation over all examples, `tokens` at a time."""
-    evaluation = Evaluation(classes)
+    """Return the task's loss and figures over all examples, `tokens` at a time."""
+    evaluation = task.evaluation()
     for indices in rows_by_length(encoded.lengths, tokens):
         batch = make_batch(encoded, indices)
-        evaluation.add(_checked(logits(batch), len(indices), classes), batch.labels)
+        evaluation.add(_checked(logits(batch), len(indices), task.outputs), batch.labels)
     return evaluation.result()
 
 
-def predict_logits(logits: Callable[[Batch], np.ndarray], encoded: Encoded, classes: int) -> np.ndarray:
-    """Return float32 [examples, classes] in the order of the examples."""
-    result = np.zeros((len(encoded), classes), np.float32)
+def predict_logits(logits: Callable[[Batch], np.ndarray], encoded: Encoded, outputs: int) -> np.ndarray:
+    """Return float32 [examples, outputs] in the order of the examples."""
+    result = np.zeros((len(encoded), outputs), np.float32)
     for indices in rows_by_length(encoded.lengths):
-        result[indices] = _checked(numbers_only(logits)(collate(encoded, indices)), len(indices), classes)
+        result[indices] = _checked(numbers_only(logits)(collate(encoded, indices)), len(indices), outputs)
     return result
 
 
@@ -73,27 +70,8 @@ def numbers_only(logits: Callable[[Batch], np.ndarray]) -> Callable[[Batch], np.
     return checked
 
 
-def _checked(found: np.ndarray, rows: int, classes: int) -> np.ndarray:
-    if found.shape != (rows, classes):
+def _checked(found: np.ndarray, rows: int, outputs: int) -> np.ndarray:
+    if found.shape != (rows, outputs):
         answers = found.shape[-1] if found.ndim else 0
-        raise DataError(f"the model gives {answers} answers a text and there are {classes} labels")
+        raise DataError(f"the model gives {answers} answers a text and there are {outputs} labels")
     return found
-
-
-def metrics_document(metrics: Metrics) -> dict[str, Any]:
-    """Return the headline figures of an evaluation."""
-    return {
-        "examples": metrics.examples,
-        "loss": round(metrics.loss, 6),
-        "accuracy": round(metrics.accuracy, 6),
-        "macro_f1": round(metrics.macro_f1, 6),
-        "matthews": round(metrics.matthews, 6),
-    }
-
-
-def metrics_text(metrics: Metrics) -> str:
-    """Return the headline figures for people."""
-    return (
-        f"accuracy {metrics.accuracy:.2%}, macro-F1 {metrics.macro_f1:.3f}, "
-        f"loss {metrics.loss:.4f} on {metrics.examples} examples"
-    )

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from edge_far.bundles.manifest import Scale
 from edge_far.device.engine.options import bare_options
 from edge_far.device.release import FACTS_FILE, FACTS_FORMAT, LABELS_FILE, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from edge_far.errors import DataError, InputMissing
-from edge_far.json_file import Damaged, read_document
+from edge_far.json_file import Damaged, decode, read_document
 from edge_far.process.library_paths import utf8_path
+from edge_far.tasks.interface import Task
+from edge_far.tasks.registry import TASKS, task_of
 from edge_far.texts.batches import Batch
 
 __all__ = ["FileModel", "is_released_model"]
@@ -33,7 +36,8 @@ def is_released_model(directory: Path) -> bool:
 class FileModel:
     """A released directory as any application loads it: model.onnx with its weights, tokenizer.json, labels.json.
 
-    `max_seq_len` is the longest text in tokens that it was trained on; None for a release that does not say.
+    `task` is what it answers; `max_seq_len` is the longest text in tokens that it was trained on; None for a release
+    that does not say.
     """
 
     def __init__(self, directory: Path, threads: int) -> None:
@@ -52,12 +56,14 @@ class FileModel:
             raise DataError(f"has no output 'logits' but {', '.join(outputs)}", where=str(self._path))
         self.token_types = "token_type_ids" in inputs
         self.tokenizer = directory / TOKENIZER_FILE
+        facts = _facts(directory / FACTS_FILE)
         self.labels = _labels(directory / LABELS_FILE)
-        self.max_seq_len = _max_seq_len(directory / FACTS_FILE)
+        self.max_seq_len = _max_seq_len(facts, directory / FACTS_FILE)
+        self.task = _task(facts, self.labels, directory / FACTS_FILE)
         self._check_width(outputs["logits"][-1])
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """Return float32 [B, labels]; raises DataError where the model cannot read the batch."""
+        """Return float32 [B, outputs]; raises DataError where the model cannot read the batch."""
         try:
             (logits,) = self._session.run(["logits"], batch.model_inputs(token_types=self.token_types))
         except Exception as error:  # ONNX Runtime's exceptions share no useful base class
@@ -67,9 +73,9 @@ class FileModel:
 
     def _check_width(self, width: object) -> None:
         """Refuse labels of another number than the logits, where that is known (the graph may leave it open)."""
-        if isinstance(width, int) and width != len(self.labels):
+        if isinstance(width, int) and width != self.task.outputs:
             raise DataError(
-                f"names {len(self.labels)} labels, the model has {width}",
+                f"names {self.task.outputs} labels, the model has {width}",
                 where=str(self._path.with_name(LABELS_FILE)),
                 hint=COPY_AGAIN,
             )
@@ -97,22 +103,40 @@ def _labels(path: Path) -> list[str]:
     return found
 
 
-def _max_seq_len(path: Path) -> int | None:
-    """Return what release.json says, None where an older release says nothing."""
+def _facts(path: Path) -> dict[str, Any]:
+    """Return release.json, nothing where an older release has none."""
     if not path.is_file():
-        return None
+        return {}
     facts = _json(path)
     if not isinstance(facts, dict):
         raise DataError("is not an object", where=str(path), hint=COPY_AGAIN)
-    version, length = facts.get("format", 0), facts.get("max_seq_len")
+    version = facts.get("format", 0)
     if isinstance(version, int) and version > FACTS_FORMAT:
         hint = "upgrade edge-far on this device"
         raise DataError(
             f"format {version} is newer than this edge-far reads ({FACTS_FORMAT})", where=str(path), hint=hint
         )
+    return facts
+
+
+def _max_seq_len(facts: dict[str, Any], path: Path) -> int | None:
+    """Return what release.json says, None where an older release says nothing."""
+    length = facts.get("max_seq_len")
     if length is not None and (type(length) is not int or not 1 <= length <= LONGEST):
         raise DataError(f"max_seq_len is {length!r:.40}, not a number of tokens", where=str(path), hint=COPY_AGAIN)
     return length
+
+
+def _task(facts: dict[str, Any], labels: list[str], path: Path) -> Task:
+    """Return what the model answers; a release that does not say gives each text one label."""
+    name = facts.get("task", "classify")
+    if not isinstance(name, str) or name not in TASKS:
+        raise DataError(f"task is {name!r:.40}, not one of {', '.join(TASKS)}", where=str(path), hint=COPY_AGAIN)
+    try:
+        scale: Scale | None = decode(Scale | None, facts.get("scale"), "scale")
+        return task_of(name, labels, scale)
+    except (Damaged, ValueError) as error:
+        raise DataError(str(error), where=str(path), hint=COPY_AGAIN) from error
 
 
 def _json(path: Path) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ __all__ = ["FACTS_FILE", "FACTS_FORMAT", "MODEL_FILE", "ReleasedModel", "compose
 # The files of a release.
 MODEL_FILE, WEIGHTS_FILE = "model.onnx", "weights.bin"
 TOKENIZER_FILE, LABELS_FILE, FACTS_FILE = "tokenizer.json", "labels.json", "release.json"
-FACTS_FORMAT = 1
+FACTS_FORMAT = 2
 POOLINGS = {"cls": "first token", "mean": "mean"}
 # Of a bundle: where each original parameter lies, and how it is composed.
 PARAMETERS = "portable/release.json"
@@ -106,7 +106,7 @@ class ReleasedModel:
         self._session = load_session(bundle.path("portable/release.onnx"), options)
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """Return float32 [B, labels]; raises DataError where the model cannot read the batch."""
+        """Return float32 [B, outputs]; raises DataError where the model cannot read the batch."""
         try:
             (logits,) = self._session.run(["logits"], batch.model_inputs(token_types=self.token_types))
         except Exception as error:  # ONNX Runtime's exceptions share no useful base class
@@ -181,10 +181,11 @@ def release_facts(bundle: Bundle) -> dict[str, Any]:
         "model": manifest.model.name,
         "architecture": manifest.model.architecture,
         "weights": manifest.released_weights,
-        "task": "classify",
+        "task": manifest.task.name,
+        "scale": None if manifest.task.scale is None else asdict(manifest.task.scale),
         "labels": list(manifest.labels),
         "inputs": [{"name": name, "type": "int64", "shape": ["batch", "sequence"]} for name in names],
-        "outputs": [{"name": "logits", "type": "float32", "shape": ["batch", len(manifest.labels)]}],
+        "outputs": [{"name": "logits", "type": "float32", "shape": ["batch", manifest.task.outputs]}],
         "max_seq_len": manifest.defaults.max_seq_len,
         "truncation_side": "right",
         "padding_side": "right",

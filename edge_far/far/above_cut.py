@@ -1,22 +1,25 @@
 """The part of a model above a cut, in torch: it reads hidden states that were computed once, as a device does.
 
-A copy of the last blocks and the head, in which the embeddings are replaced by the states of the batch.
+A copy of the last blocks and the head, in which the embeddings are replaced by the states of the batch. Here too is
+what any such model, or a whole one, makes of a batch: its logits, and their loss by the name that a task gives it
+(compile/gradient/losses.py has the same ones).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from edge_far.errors import UsageError
+from edge_far.errors import DataError, UsageError
 from edge_far.far.nodes import block_paths, embeddings_of
 from edge_far.texts.batches import Batch
 
-__all__ = ["above_cut", "as_mapping", "last_linear", "logits_of"]
+__all__ = ["LOSSES", "above_cut", "as_mapping", "last_linear", "logits_of", "mean_loss"]
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -83,3 +86,25 @@ def last_linear(model: nn.Module) -> nn.Linear:
     if not linears or linears[-1].out_features != int(model.config.num_labels):
         raise UsageError(f"{type(model).__name__} has no classification head")
     return linears[-1]
+
+
+# --- losses ----------------------------------------------------------------------------------------------------------
+
+
+def _softmax(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of class numbers int64 [B]."""
+    targets = targets.long()
+    if targets.min() < 0 or targets.max() >= logits.shape[-1]:
+        raise DataError(f"a label is not within 0 to {logits.shape[-1] - 1}, the model's outputs")
+    return functional.cross_entropy(logits, targets)
+
+
+LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"softmax": _softmax}
+
+
+def mean_loss(name: str, logits: torch.Tensor, targets: Any) -> torch.Tensor:
+    """Return the mean loss of a batch: logits [B, outputs], targets as the task has them, an array or a tensor.
+
+    Raises DataError for a class that the model has no output for.
+    """
+    return LOSSES[name](logits, torch.as_tensor(targets).to(logits.device))

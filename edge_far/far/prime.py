@@ -20,7 +20,7 @@ from torch import nn
 
 from edge_far.console import Console, Progress
 from edge_far.errors import ConfigError, DataError
-from edge_far.far.above_cut import logits_of
+from edge_far.far.above_cut import logits_of, mean_loss
 from edge_far.far.heads import find_attention_blocks
 from edge_far.far.nodes import Units, find_ffn_blocks
 from edge_far.far.reconfigure import trained_parameters
@@ -60,7 +60,7 @@ class PrimingSettings:
     in which the learning rate rises. `retention` only sets how many top nodes the split-half overlap compares, and
     `attention_retention` how many top heads; where that is None, heads are not measured. `start` is what the weights
     are afterwards: 'continue' keeps the primed ones, 'reset' puts the pretrained ones back. `embeddings` is 'frozen' or
-    'train'. Of the first `cut` blocks nothing trains, and nothing is measured.
+    'train'. Of the first `cut` blocks nothing trains, and nothing is measured. `loss` is the task's (above_cut.py).
     """
 
     steps: int
@@ -75,6 +75,7 @@ class PrimingSettings:
     start: str = "continue"
     cut: int = 0
     attention_retention: float | None = None
+    loss: str = "softmax"
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +238,7 @@ class _Run:
         for step, batch in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = schedule(step)
-            loss = _loss(self.model, batch)
+            loss = mean_loss(settings.loss, logits_of(self.model, batch), batch["labels"])
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise ConfigError(
@@ -254,14 +255,6 @@ class _Run:
             self.done += 1
             self.progress.update(self.done, f"loss {losses[-1]:.4f}")
         return losses
-
-
-def _loss(model: nn.Module, batch: Batch) -> torch.Tensor:
-    logits = logits_of(model, batch)
-    labels = torch.as_tensor(batch["labels"]).long().to(logits.device)
-    if labels.min() < 0 or labels.max() >= logits.shape[-1]:
-        raise DataError(f"a label is not within 0 to {logits.shape[-1] - 1}, the model's outputs")
-    return nn.functional.cross_entropy(logits, labels)
 
 
 def adamw(

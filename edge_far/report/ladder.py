@@ -25,12 +25,12 @@ def draw_ladder(choice: Mapping[str, Any], out: Path) -> None:
     with matplotlib.rc_context(STYLE):
         figure = figure_type(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
         canvas(figure)
-        axes = figure.subplots()
+        axes, score = figure.subplots(), choice["score"]
         for row in choice["rows"]:
             taken = row == choice["chosen"]
             axes.errorbar(
                 row["job_work"],
-                row["matthews"],
+                row[score],
                 yerr=row["below_best_error"],
                 fmt="o",
                 color=ORANGE if taken else BLUE,
@@ -39,14 +39,14 @@ def draw_ladder(choice: Mapping[str, Any], out: Path) -> None:
             )
             axes.annotate(
                 f"{row['rung']} ({row['pooling']})",
-                (row["job_work"], row["matthews"]),
+                (row["job_work"], row[score]),
                 xytext=(7, -12),
                 textcoords="offset points",
                 color=INK,
                 fontsize=9,
                 fontweight="bold" if taken else "normal",
             )
-        axes.set(xlabel="work of a whole run, full fine-tuning = 1", ylabel="Matthews' correlation, held out")
+        axes.set(xlabel="work of a whole run, full fine-tuning = 1", ylabel=f"{choice['score_title']}, held out")
         axes.set_xscale("log")
         axes.margins(x=0.25)
         axes.grid(axis="y", color=GRID)

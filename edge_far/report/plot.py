@@ -1,4 +1,4 @@
-"""The picture of a run: loss and accuracy over steps, resident memory against the budget over time.
+"""The picture of a run: loss and the headline figure over steps, resident memory against the budget over time.
 
 Knows matplotlib (imported only when a picture is drawn) and the points of a RunLog; refuses to know the log's
 format.
@@ -14,6 +14,7 @@ from typing import Any
 from edge_far.errors import Unavailable
 from edge_far.report.runlog import RunLog
 from edge_far.storage import write_atomically
+from edge_far.tasks.figures import FIGURES
 
 __all__ = ["draw_run", "drawing", "smoothed"]
 
@@ -83,7 +84,7 @@ def _draw_loss(axes: Any, log: RunLog) -> None:
     steps = [point.step for point in log.steps]
     losses = [point.loss for point in log.steps]
     few = "o" if len(steps) < 3 else None
-    axes.set_title("Loss and accuracy")
+    axes.set_title(f"Loss and {FIGURES[log.evals[-1].figure].title}" if log.evals else "Loss")
     axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=0.9, marker=few, label="loss, each step")
     axes.plot(steps, smoothed(losses), color=BLUE, linewidth=2, label="loss, smoothed")
     axes.set(xlabel="optimiser step", ylabel="training loss")
@@ -94,26 +95,28 @@ def _draw_loss(axes: Any, log: RunLog) -> None:
         axes.axvline(step, color="#a0aec0", linestyle=":", linewidth=1.2, label=label)
     handles, labels = axes.get_legend_handles_labels()
     if log.evals:
-        marks = axes.twinx()
-        accuracies = [100 * point.accuracy for point in log.evals]
+        marks, last = axes.twinx(), log.evals[-1]
+        figure = FIGURES[last.figure]
+        percent = figure.format.endswith("%")
+        values = [100 * point.value if percent else point.value for point in log.evals]
         (line,) = marks.plot(
-            [point.step for point in log.evals], accuracies, "o-", color=GREEN, linewidth=1.2, markersize=5
+            [point.step for point in log.evals], values, "o-", color=GREEN, linewidth=1.2, markersize=5
         )
-        marks.set_ylim(0, 109)
-        marks.set_yticks(range(0, 101, 20))
-        marks.set_ylabel("eval accuracy, %", color=GREEN)
+        marks.set_ylim(0 if percent else min(0.0, *values), 109 if percent else 1.09)
+        if percent:
+            marks.set_yticks(range(0, 101, 20))
+        marks.set_ylabel(f"eval {figure.title}{', %' if percent else ''}", color=GREEN)
         marks.tick_params(axis="y", colors=GREEN)
-        last = log.evals[-1]
         marks.annotate(
-            f"{100 * last.accuracy:.1f} %",
-            (last.step, 100 * last.accuracy),
+            f"{values[-1]:.1f} %" if percent else figure.shown(values[-1]),
+            (last.step, values[-1]),
             xytext=(0, 7),
             textcoords="offset points",
             ha="right",
             color=GREEN,
             weight="bold",
         )
-        handles, labels = [*handles, line], [*labels, "eval accuracy"]
+        handles, labels = [*handles, line], [*labels, f"eval {figure.title}"]
     axes.legend(handles, labels, loc="center right")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.errors import DataError, InputMissing, StorageError
+from edge_far.tasks.figures import headline_of
 
 __all__ = ["EvalPoint", "RunLog", "StepPoint", "read_run_log"]
 
@@ -32,10 +33,11 @@ class StepPoint:
 
 @dataclass(frozen=True, slots=True)
 class EvalPoint:
-    """One evaluation after `step` steps, accuracy in [0, 1]."""
+    """One evaluation after `step` steps: the headline figure, by its name in tasks/figures.py."""
 
     step: int
-    accuracy: float
+    figure: str
+    value: float
 
 
 @dataclass(slots=True)
@@ -113,11 +115,11 @@ class _Builder:
             self.offset_s = self.last_s - (_optional(record, "time_s", where) or 0.0)
         elif event == "step":
             self._step(record, where)
-        elif event == "eval" and record.get("accuracy") is not None:
-            accuracy = _number(record, "accuracy", where)
+        elif event == "eval" and (figure := headline_of(record)) is not None:
+            value = _number(record, figure, where)
             step = _whole(record, "step", where)
             self.log.evals = [point for point in self.log.evals if point.step < step]
-            self.log.evals.append(EvalPoint(step, accuracy))
+            self.log.evals.append(EvalPoint(step, figure, value))
 
     def _start(self, record: dict[str, Any], where: str) -> None:
         self.log.profile = _text(record, "profile")

@@ -8,45 +8,47 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from edge_far.errors import DataError, InputMissing, StorageError
 from edge_far.quoting import quoted
-from edge_far.texts.reading.json_object import json_type, read_object
+from edge_far.texts.labels import LabelForm, Names
+from edge_far.texts.reading.json_object import checked_text, read_object
 from edge_far.texts.reading.lines import Lines
 from edge_far.texts.reading.problems import FileProblems, NothingMoreToTell, RecordProblem
 from edge_far.texts.reading.tables import table_records
 
-__all__ = ["Example", "ExampleChecker", "iterate_examples", "label_names", "look_alikes", "read_examples"]
+__all__ = ["Example", "ExampleChecker", "Labels", "iterate_examples", "label_names", "look_alikes", "read_examples"]
 
 FIELDS = ("text", "text_pair", "label")
+Labels = LabelForm | Sequence[str] | None
 FORMATS = {".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".tsv": "TSV"}
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One text or pair of texts with its label; the label is None where none was given."""
+    """One text or pair of texts with its label; the label is None where none was given, else its canonical text."""
 
     text: str
     text_pair: str | None = None
     label: str | None = None
 
 
-def read_examples(path: Path, *, labels: Sequence[str] | None, require_labels: bool = True) -> list[Example]:
+def read_examples(path: Path, *, labels: Labels, require_labels: bool = True) -> list[Example]:
     """Return all examples of a file at once; everything else is as with `iterate_examples`."""
     return list(iterate_examples(path, labels=labels, require_labels=require_labels))
 
 
-def iterate_examples(path: Path, *, labels: Sequence[str] | None, require_labels: bool = True) -> Iterator[Example]:
+def iterate_examples(path: Path, *, labels: Labels, require_labels: bool = True) -> Iterator[Example]:
     """Yield the examples of a file whose suffix says its format: .jsonl, .ndjson, .csv or .tsv.
 
-    `labels` are the labels the bundle knows; None accepts any. Without `require_labels` a label may be
-    missing and may be unknown (prediction does not need it). Raises InputMissing (66), StorageError (74), and
-    DataError (65) with the first error in full and the lines of up to four more: only at the end, so what was
-    yielded before counts only if the end is reached.
+    `labels` is the form of a task's labels; or the names that the bundle knows, None for any name. Without
+    `require_labels` a label may be missing and may be unknown (prediction does not need it). Raises InputMissing (66),
+    StorageError (74), and DataError (65) with the first error in full and the lines of up to four more: only at the
+    end, so what was yielded before counts only if the end is reached.
     """
     path = Path(path)
     kind = FORMATS.get(path.suffix.lower())
@@ -86,9 +88,9 @@ def iterate_examples(path: Path, *, labels: Sequence[str] | None, require_labels
         raise DataError(what, where=str(path), hint="give a file with at least one example")
 
 
-def label_names(examples: Sequence[Example]) -> list[str]:
+def label_names(labels: Iterable[str]) -> list[str]:
     """Return the distinct labels in a stable order: by number if all are whole numbers, else by text."""
-    names = {example.label for example in examples if example.label is not None}
+    names = set(labels)
     if all(name.isascii() and name.isdigit() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
@@ -112,9 +114,8 @@ def _folded(name: str) -> str:
 class ExampleChecker:
     """Turns the fields of a record into an Example, or says what is wrong with them."""
 
-    def __init__(self, labels: Sequence[str] | None, require_labels: bool) -> None:
-        self.labels = labels
-        self.known = frozenset(labels or ())
+    def __init__(self, labels: Labels, require_labels: bool) -> None:
+        self.labels = Names(labels) if labels is None or isinstance(labels, Sequence) else labels
         self.require_labels = require_labels
 
     def example(self, record: Mapping[str, object]) -> Example:
@@ -122,26 +123,19 @@ class ExampleChecker:
         _refuse_misspelt(record)
         if "text" not in record:
             raise RecordProblem("no field 'text'", "each example needs one")
-        text = _text(record["text"], "text")
+        text = checked_text(record["text"], "text")
         if not text.strip():
             raise RecordProblem("'text' is empty", "remove the example or give it a text")
         pair = record.get("text_pair")
-        pair = _text(pair, "text_pair") if pair is not None else ""
+        pair = checked_text(pair, "text_pair") if pair is not None else ""
         return Example(text, pair if pair.strip() else None, self._label(record.get("label")))
 
     def _label(self, value: object) -> str | None:
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        if value is None or (isinstance(value, str) and not value.strip()):
-            if self.require_labels:
-                raise RecordProblem("no label", "give every example a label or remove it")
-            return None
-        label = _text(value, "label", "a string or a whole number")
-        if self.labels is not None and self.require_labels and label not in self.known:
-            near = difflib.get_close_matches(label, self.labels, n=1)
-            question = f"did you mean {quoted(near[0])}? " if near else ""
-            count = f"{len(self.labels)} label{'s' if len(self.labels) != 1 else ''}"
-            raise RecordProblem(f"unknown label {quoted(label)}", f"{question}the bundle has {count}")
+        label = self.labels.read(value)
+        if label is None and self.require_labels:
+            raise RecordProblem("no label", "give every example a label or remove it")
+        if label is not None and self.require_labels and (wrong := self.labels.unknown(label)):
+            raise wrong
         return label
 
 
@@ -192,17 +186,3 @@ def _refuse_misspelt(names: Collection[str]) -> None:
         near = difflib.get_close_matches(name.lower().strip(), FIELDS, n=1, cutoff=0.75)
         if near and near[0] not in names:
             raise RecordProblem(f"unknown field {quoted(name)}", f"did you mean '{near[0]}'?")
-
-
-def _text(value: object, field: str, wanted: str = "a string") -> str:
-    if not isinstance(value, str):
-        raise RecordProblem(f"'{field}' is {json_type(value)}, not {wanted}", "put it in quotes")
-    if "\0" in value:
-        raise RecordProblem(f"'{field}' holds a NUL character", "remove it")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise RecordProblem(
-            f"'{field}' holds half of a surrogate pair", "write the character itself in UTF-8"
-        ) from None
-    return value

@@ -7,8 +7,9 @@ ignored.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,10 @@ from edge_far.texts.data import Example
 from edge_far.texts.shorten import Shortener
 from edge_far.texts.tokenizer_file import load_tokenizer, tokenize
 
-__all__ = ["Encoded", "Encoder"]
+__all__ = ["Encoded", "Encoder", "Targets", "class_numbers"]
+
+# What a task makes of the labels of some examples: an array with a row for each.
+Targets = Callable[[Sequence[str | None]], np.ndarray]
 
 EXAMPLES_AT_ONCE = 256
 BYTES_AT_ONCE = 1 << 16
@@ -34,8 +38,8 @@ class Encoded:
     """Token ids of many examples in one flat array: a data set costs its tokens and little more.
 
     tokens int32 [T]; type_ids int8 [T] or None; starts int64 [N + 1], example i being
-    tokens[starts[i]:starts[i+1]]; labels int64 [N], -1 where there is none; truncated is the number of
-    examples cut to max_seq_len tokens.
+    tokens[starts[i]:starts[i+1]]; labels as a task has them, int64 [N] (-1 where there is none) or float32
+    [N, outputs] (NaN); truncated is the number of examples cut to max_seq_len tokens.
     """
 
     tokens: np.ndarray
@@ -105,18 +109,22 @@ class Encoder:
         self._shortener = Shortener(self.tokenizer, max_seq_len)
 
     def encode(
-        self, examples: Iterable[Example], labels: Sequence[str] | None, left_out: dict[int, str] | None = None
+        self,
+        examples: Iterable[Example],
+        labels: Sequence[str] | Targets | None,
+        left_out: dict[int, str] | None = None,
     ) -> Encoded:
-        """Encode examples; `labels` gives each label its number, None leaves all labels at -1.
+        """Encode examples; `labels` is a task's `targets`, or gives each name its number; None leaves all at -1.
 
         Examples are taken one by one and not kept, so that long texts never lie in memory together. Raises DataError
         on a label that is not in `labels`, and, after the last example, on a text that the model cannot read: without
         a token, or with a token it does not know. With `left_out` such texts are left out, and told there: why, by
         their numbers from 0.
         """
-        numbers = {label: number for number, label in enumerate(labels or ())}
-        # uint32, for a tokenizer.json may hold any; then int8, int64, int64
-        tokens, types, ends, targets = array("I"), array("b"), array("q", [0]), array("q")
+        targets = labels if callable(labels) else partial(class_numbers, None if labels is None else tuple(labels))
+        # uint32, for a tokenizer.json may hold any; then int8, int64
+        tokens, types, ends = array("I"), array("b"), array("q", [0])
+        found = [targets([])]
         truncated = 0
         for part in self._batches(examples):
             inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in part]
@@ -127,12 +135,12 @@ class Encoder:
                 ends.append(len(tokens))
                 if self.token_types:
                     types.extend(_segments(encoding.type_ids))
-            targets.extend(-1 if labels is None else _number(example, numbers) for example in part)
+            found.append(targets([example.label for example in part]))
         encoded = Encoded(
             tokens=np.asarray(tokens).view(np.int32),
             starts=np.asarray(ends),
             type_ids=np.asarray(types) if self.token_types else None,
-            labels=np.asarray(targets),
+            labels=np.concatenate(found),
             truncated=truncated,
             pad_id=self.pad_id,
             max_seq_len=self.max_seq_len,
@@ -179,12 +187,13 @@ def _segments(found: list[int]) -> array[int]:
         return array("b", [min(segment, MOST_SEGMENTS) for segment in found])
 
 
-def _number(example: Example, numbers: dict[str, int]) -> int:
-    if example.label is None:
-        return -1
-    if example.label not in numbers:
-        raise DataError(f"unknown label {quoted(example.label)}", hint=f"the bundle has {len(numbers)} labels")
-    return numbers[example.label]
+def class_numbers(names: Sequence[str] | None, labels: Sequence[str | None]) -> np.ndarray:
+    """Return the number of each label among `names`, int64 [N], -1 without a label or names; DataError for another."""
+    numbers = {name: number for number, name in enumerate(names or ())}
+    for label in labels if names is not None else ():
+        if label is not None and label not in numbers:
+            raise DataError(f"unknown label {quoted(label)}", hint=f"the bundle has {len(numbers)} labels")
+    return np.array([numbers.get(label, -1) if label is not None else -1 for label in labels], np.int64)
 
 
 def _pad_id(tokenizer: Tokenizer) -> int:

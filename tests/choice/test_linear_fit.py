@@ -9,8 +9,11 @@ pytest.importorskip("torch")
 import torch
 
 from edge_far.choice.linear_fit import choose_strength, fit_linear
+from edge_far.tasks.classify import Classify
 
 pytestmark = pytest.mark.host
+
+THREE = Classify("abc")
 
 
 def vectors(seed: int = 0, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +26,7 @@ def vectors(seed: int = 0, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("strength", [0.01, 1.0])
 def test_the_gradient_is_zero_where_the_fit_ends(strength: float) -> None:
     inputs, labels = vectors()
-    fit = fit_linear(inputs, labels, 3, strength)
+    fit = fit_linear(inputs, labels, THREE, strength)
     deviation = inputs.std(axis=0)
     weight = torch.tensor(fit.weight * deviation, dtype=torch.float64, requires_grad=True)
     bias = torch.tensor(fit.bias + fit.weight @ inputs.mean(axis=0), dtype=torch.float64, requires_grad=True)
@@ -36,21 +39,21 @@ def test_the_gradient_is_zero_where_the_fit_ends(strength: float) -> None:
 
 def test_a_start_changes_nothing_but_the_way() -> None:
     inputs, labels = vectors()
-    cold = fit_linear(inputs, labels, 3, 0.1)
-    warm = fit_linear(inputs, labels, 3, 0.1, fit_linear(inputs, labels, 3, 0.001))
+    cold = fit_linear(inputs, labels, THREE, 0.1)
+    warm = fit_linear(inputs, labels, THREE, 0.1, fit_linear(inputs, labels, THREE, 0.001))
     np.testing.assert_allclose(warm.weight, cold.weight, atol=2e-3)
 
 
 def test_noise_asks_for_a_small_strength_and_a_clear_signal_is_found() -> None:
     inputs, labels = vectors(count=400)
     noise = np.random.default_rng(1).normal(size=inputs.shape).astype(np.float32)
-    assert choose_strength(inputs, labels, 3, 0).strength > 0.001
-    fit = choose_strength(np.concatenate([inputs, noise], axis=1), labels, 3, 0)
-    assert (fit.predict(np.concatenate([inputs, noise], axis=1)) == labels).mean() > 0.6
+    assert choose_strength(inputs, labels, THREE, 0).strength > 0.001
+    fit = choose_strength(np.concatenate([inputs, noise], axis=1), labels, THREE, 0)
+    assert THREE.credits(labels, fit.logits(np.concatenate([inputs, noise], axis=1))).mean() > 0.6
 
 
 def test_a_constant_column_and_a_label_without_examples_do_no_harm() -> None:
     inputs, labels = vectors()
     inputs[:, 0] = 3.0
-    fit = fit_linear(inputs, labels, 4, 0.1)
-    assert np.isfinite(fit.weight).all() and 3 not in fit.predict(inputs)
+    fit = fit_linear(inputs, labels, Classify("abcd"), 0.1)
+    assert np.isfinite(fit.weight).all() and 3 not in fit.logits(inputs).argmax(axis=1)

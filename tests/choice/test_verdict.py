@@ -8,12 +8,18 @@ import pytest
 pytest.importorskip("torch")
 from edge_far.choice.held_out import folds, part_of
 from edge_far.choice.rungs import Geometry, Rung, default_rungs, job_work, step_flops
-from edge_far.choice.verdict import Answers, cheapest_good, compare
-from edge_far.device.metrics import Evaluation
+from edge_far.choice.verdict import Answers as TaskAnswers
+from edge_far.choice.verdict import cheapest_good, compare
+from edge_far.tasks.classify import Classify
 
 pytestmark = pytest.mark.host
 
+TASK = Classify("abcd")
 TRUTH = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
+
+
+def Answers(truth: np.ndarray, said: np.ndarray) -> TaskAnswers:
+    return TaskAnswers(TASK, truth, said)
 
 
 def test_the_score_is_matthews_correlation() -> None:
@@ -28,9 +34,11 @@ def test_the_score_is_matthews_correlation() -> None:
 def test_the_score_is_that_of_the_device_s_evaluation() -> None:
     random = np.random.default_rng(2)
     truth, logits = random.integers(4, size=300), random.normal(size=(300, 4)).astype(np.float32)
-    evaluation = Evaluation(4)
+    evaluation = Classify("abcd").evaluation()
     evaluation.add(logits, truth)
-    assert Answers(truth, logits.argmax(axis=1)).score == pytest.approx(evaluation.result().matthews, abs=1e-12)
+    assert Answers(truth, logits.argmax(axis=1)).score == pytest.approx(
+        evaluation.result().figures["matthews"], abs=1e-12
+    )
 
 
 def test_the_error_of_a_difference_is_paired() -> None:

@@ -121,7 +121,7 @@ def test_roberta_s_texts_end_where_its_positions_do(
     save_file(weights | {table: weights[table][:34].clone()}, settings.model + "/model.safetensors")
     with pytest.raises(Reached):
         export_bundle(settings, Console(quiet=True))
-    source, encoded, settings, _ = reached
+    source, encoded, settings, *_ = reached
     assert settings.max_seq_len == encoded.max_seq_len == 24
     assert "the model reads at most 24 tokens: --max-seq-len lowered from 64" in capsys.readouterr().err
     assert source.model(input_ids=torch.tensor(encoded.ids[0][None], dtype=torch.int64)).logits.isfinite().all()

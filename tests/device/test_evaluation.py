@@ -8,15 +8,16 @@ import pytest
 from edge_far.device.evaluation import (
     TOKENS_PER_BATCH,
     evaluate,
-    metrics_text,
     numbers_only,
     predict_logits,
     rows_by_length,
 )
 from edge_far.errors import DataError
+from edge_far.tasks.classify import Classify
 from edge_far.texts.batches import Batch, padded_length
 from edge_far.texts.encode import Encoded
 
+TASK = Classify(["a", "b", "c"])
 LENGTHS = np.random.default_rng(0).integers(1, 65, 200)
 
 
@@ -44,12 +45,13 @@ def test_every_example_once_and_no_batch_too_large(tokens: int) -> None:
 
 @pytest.mark.parametrize("tokens", [1, 100, TOKENS_PER_BATCH])
 def test_metrics_do_not_depend_on_the_batches(tokens: int) -> None:
-    metrics = evaluate(logits, encoded(), 3, tokens)
-    assert metrics.examples == 200 and metrics.support == (67, 67, 66)
-    assert metrics.accuracy == 134 / 200 and metrics.predicted == (133, 67, 0)
+    metrics = evaluate(logits, encoded(), TASK, tokens)
+    assert metrics.examples == 200 and [c["support"] for c in metrics.details["classes"].values()] == [67, 67, 66]
+    assert metrics.score == 134 / 200
+    assert [c["predicted"] for c in metrics.details["classes"].values()] == [133, 67, 0]
     right = np.log(np.exp(10) + 2) - 10
     assert metrics.loss == pytest.approx((134 * right + 66 * (right + 10)) / 200, rel=1e-6)
-    assert metrics_text(metrics).startswith("accuracy 67.00%, macro-F1 ") and "on 200 examples" in metrics_text(metrics)
+    assert metrics.text().startswith("accuracy 67.00%, macro-F1 ") and "on 200 examples" in metrics.text()
 
 
 def test_predictions_are_in_the_order_of_the_examples() -> None:
@@ -58,9 +60,10 @@ def test_predictions_are_in_the_order_of_the_examples() -> None:
 
 
 def test_answers_that_do_not_fit_the_labels() -> None:
-    for work in (evaluate, predict_logits):
-        with pytest.raises(DataError, match="gives 3 answers a text and there are 4 labels"):
-            work(logits, encoded(), 4)
+    with pytest.raises(DataError, match="gives 3 answers a text and there are 4 labels"):
+        evaluate(logits, encoded(), Classify("abcd"))
+    with pytest.raises(DataError, match="gives 3 answers a text and there are 4 labels"):
+        predict_logits(logits, encoded(), 4)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -71,4 +74,4 @@ def test_answers_that_are_not_numbers(value: float) -> None:
     with pytest.raises(DataError, match="not numbers"):
         predict_logits(odd, encoded(), 3)
     with pytest.raises(DataError, match="not numbers"):
-        evaluate(numbers_only(odd), encoded(), 3)
+        evaluate(numbers_only(odd), encoded(), TASK)

@@ -77,7 +77,9 @@ DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "length a text": ("release.json", lambda raw: b'{"max_seq_len": "64"}', "max_seq_len is '64', not a number"),
     "length true": ("release.json", lambda raw: b'{"max_seq_len": true}', "max_seq_len is True, not a number"),
     "length zero": ("release.json", lambda raw: b'{"max_seq_len": 0}', "max_seq_len is 0, not a number"),
-    "newer": ("release.json", lambda raw: b'{"format": 2}', "format 2 is newer than this edge-far reads"),
+    "task no name": ("release.json", lambda raw: b'{"task": ["classify"]}', "task is ['classify'], not one of"),
+    "task unknown": ("release.json", lambda raw: b'{"task": "dance"}', "task is 'dance', not one of classify"),
+    "newer": ("release.json", lambda raw: b'{"format": 3}', "format 3 is newer than this edge-far reads"),
 }
 
 

@@ -27,7 +27,9 @@ def test_draws_a_png_with_both_halves_filled(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
     out = tmp_path / "run.png"
-    draw_run(a_log(evals=[EvalPoint(25, 0.5), EvalPoint(50, 0.9)], resumes=[20]), out, title="A run")
+    draw_run(
+        a_log(evals=[EvalPoint(25, "accuracy", 0.5), EvalPoint(50, "accuracy", 0.9)], resumes=[20]), out, title="A run"
+    )
     pixels = np.round(imread(out)[:, :, :3] * 255).astype(int)
     assert pixels.shape == (630, 1500, 3)
     reds = np.abs(pixels - (0xC5, 0x30, 0x30)).sum(axis=2) < 12

@@ -43,7 +43,7 @@ def test_reads_a_plain_run_from_its_directory(tmp_path: Path) -> None:
     )
     log = read_run_log(tmp_path)
     assert log.steps == [StepPoint(1, 1.0, 2.5), StepPoint(2, 2.0, 2.0)]
-    assert log.evals == [EvalPoint(2, 0.5)]
+    assert log.evals == [EvalPoint(2, "accuracy", 0.5)]
     assert log.memory == [(1.0, 200.0), (2.0, 205.0)]
     assert (log.profile, log.budget_mib, log.planned_steps, log.peak_rss_mib) == (
         "rpi-zero2w-512",
@@ -68,7 +68,7 @@ def test_of_repeated_steps_the_later_counts(tmp_path: Path, resume_line: bool) -
     after = [step(3, 1.0, 1.0, rss_mib=150), {"event": "eval", "step": 3, "accuracy": 0.7}]
     log = read_run_log(write(tmp_path / "log.jsonl", *records, '{"eve\n', *resumed, *after))
     assert [(point.step, point.loss) for point in log.steps] == [(1, 9.0), (2, 9.0), (3, 1.0)]
-    assert log.evals == [EvalPoint(3, 0.7)]
+    assert log.evals == [EvalPoint(3, "accuracy", 0.7)]
     times = [time_s for time_s, _ in log.memory]
     assert times == sorted(times) and len(times) == 6  # memory really used, repeated steps included
     assert log.peak_rss_mib == 150

@@ -18,6 +18,7 @@ from edge_far.far.method import cut_of, select_above_cut
 from edge_far.far.nodes import architecture_of, block_paths
 from edge_far.models.source import SourceModel
 from edge_far.profile.document import load_profile
+from edge_far.tasks.classify import Classify
 
 __all__ = ["compile_random"]
 
@@ -77,6 +78,6 @@ def compile_random(
         names = [f"label-{number}" for number in range(LABELS)]
         shape = (SAMPLE_ROWS, min(positions, SAMPLE_LENGTH))
         sample = [random_batch(np.random.default_rng(seed), shape, int(torch_model.config.vocab_size), LABELS)]
-        return compile_bundle(source, names, selection, None, settings, Console(quiet=True), sample)
+        return compile_bundle(source, Classify(names), selection, None, settings, Console(quiet=True), sample)
     finally:
         tokenizer.unlink()

@@ -9,6 +9,7 @@ from typing import Any
 
 from edge_far.console import Console
 from edge_far.daemon.state import DEFAULT_STATE, StateDirectory
+from edge_far.tasks.figures import FIGURES, score_name
 
 EXAMPLES = """examples:
   edge-far releases
@@ -65,7 +66,15 @@ def render(document: dict[str, Any]) -> str:
             continue
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry["made_s"]))
         held_out = entry["facts"].get("held_out") or {}
-        accuracy = f"{held_out['candidate_accuracy']:.1%} of {held_out['examples']}" if held_out else ""
+        score = _score(held_out) if held_out else ""
         kind = entry["facts"].get("kind") or ""
-        lines.append(f"{mark} {entry['id']}  {made}  {kind:<8} {accuracy:<16} replaces {entry['replaces'] or '-'}")
+        lines.append(f"{mark} {entry['id']}  {made}  {kind:<8} {score:<16} replaces {entry['replaces'] or '-'}")
     return "\n".join(lines) or "no release yet"
+
+
+def _score(held_out: dict[str, Any]) -> str:
+    """Return what the gate measured: 97.1% of 120, or the figure of another task and its name."""
+    name = score_name(held_out)
+    value = held_out[f"candidate_{name}"]
+    shown = f"{value:.1%}" if name == "accuracy" else f"{FIGURES[name].title} {FIGURES[name].shown(value)}"
+    return f"{shown} of {held_out['examples']}"

@@ -8,13 +8,14 @@ from typing import Any
 
 from edge_far.commands.common import (
     add_profile_arguments,
+    bundle_task,
     encode_file,
     load_learners,
     profile_for,
     threads_of,
 )
 from edge_far.console import Console
-from edge_far.quoting import shown
+from edge_far.tasks.figures import FIGURES, figures_of
 
 EXAMPLES = """examples:
   edge-far eval bundle --data test.jsonl                 as exported
@@ -31,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Evaluate; the document holds the metrics and the support of each label."""
+    """Evaluate; the document holds the metrics, and what the task tells beside them."""
     from edge_far.bundles.bundle import open_bundle
     from edge_far.device.board.memory import resident_set, use_one_heap
-    from edge_far.device.evaluation import evaluate, metrics_document, numbers_only
+    from edge_far.device.evaluation import evaluate, numbers_only
     from edge_far.device.release import ReleasedModel
 
     use_one_heap()
@@ -42,33 +43,24 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     learners = load_learners(bundle, options.run)
     encoded = encode_file(bundle, options.data, console)
     model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))
-    metrics = evaluate(numbers_only(model.logits), encoded, len(bundle.manifest.labels))
-    classes = {
-        label: {
-            "support": metrics.support[index],
-            "predicted": metrics.predicted[index],
-            "correct": metrics.correct[index],
-        }
-        for index, label in enumerate(bundle.manifest.labels)
-    }
+    metrics = evaluate(numbers_only(model.logits), encoded, bundle_task(bundle))
     return {
         "bundle": str(options.bundle),
         "run": str(options.run) if options.run else None,
         "data": str(options.data),
-        **metrics_document(metrics),
+        "task": bundle.manifest.task.name,
+        **metrics.document(),
         "peak_rss_mib": round(resident_set().peak_mib, 1),
-        "classes": classes,
+        **metrics.details,
     }
 
 
 def render(document: dict[str, Any]) -> str:
-    """Return the headline figures and the weakest labels."""
-    lines = [
-        f"accuracy  {document['accuracy']:.2%} on {document['examples']} examples",
-        f"macro-F1  {document['macro_f1']:.3f}",
-        f"Matthews  {document['matthews']:.3f}",
-        f"loss      {document['loss']:.4f}",
-    ]
-    seen = [(c["correct"] / c["support"], label, c) for label, c in document["classes"].items() if c["support"]]
-    weakest = [f"{shown(label)} {c['correct']}/{c['support']}" for share, label, c in sorted(seen)[:3] if share < 1]
-    return "\n".join(lines + ([f"weakest   {', '.join(weakest)}"] if weakest else []))
+    """Return the headline figures and what was hardest."""
+    from edge_far.tasks.registry import TASKS
+
+    lines = [f"{FIGURES[name].title:<9} {FIGURES[name].shown(value)}" for name, value in figures_of(document).items()]
+    lines[0] += f" on {document['examples']} examples"
+    lines.append(f"loss      {document['loss']:.4f}")
+    weakest = TASKS[document["task"]].weakest(document)
+    return "\n".join(lines + ([f"weakest   {weakest}"] if weakest else []))

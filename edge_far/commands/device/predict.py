@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_far.commands.arguments import AtLeast, Number, add_setting, text_argument
 from edge_far.commands.common import (
     add_profile_arguments,
+    bundle_task,
     encoder_for,
     load_learners,
     profile_for,
@@ -24,6 +25,7 @@ from edge_far.quoting import shown
 if TYPE_CHECKING:
     from edge_far.device.file_model import FileModel
     from edge_far.device.release import ReleasedModel
+    from edge_far.tasks.interface import Task
     from edge_far.texts.data import Example
     from edge_far.texts.encode import Encoder
 
@@ -35,7 +37,6 @@ EXAMPLES = """examples:
 """
 
 TOLD_CHARACTERS = 4096  # of a longer text the answer holds the beginning: all texts together need not fit the memory
-NO_ANSWER = {"label": None, "probability": None}  # of a blank text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,8 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Predict; the document has one entry a text, in order."""
-    import numpy as np
-
     from edge_far.device.board.memory import use_one_heap
     from edge_far.device.evaluation import predict_logits
 
@@ -87,37 +86,31 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         problem = "texts and --data are two sources" if options.text else "no text to classify"
         raise UsageError(problem, hint='give texts, - for standard input, or --data FILE: predict BUNDLE "a text"')
     use_one_heap()
-    model, encoder, labels = _load(options, console)
+    model, encoder, task = _load(options, console)
     told: list[str] = []
     blank: list[bool] = []
-    encoded = encoder.encode(_noted(_examples(options), told, blank), None)
+    encoded = encoder.encode(_noted(_examples(options, task), told, blank), None)
     if encoded.truncated:
         console.info(f"{encoded.truncated} of {len(encoded)} texts cut to {encoded.max_seq_len} tokens")
-    logits = predict_logits(model.logits, encoded, len(labels)).astype(np.float64)
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    rows = iter(odds / odds.sum(axis=1, keepdims=True))
-    predictions = []
-    for text, empty in zip(told, blank, strict=True):
-        ranked: list[dict[str, Any]] = []
-        if not empty:
-            row = next(rows)
-            best = np.argsort(-row, kind="stable")[: options.top]
-            ranked = [{"label": labels[index], "probability": round(float(row[index]), 6)} for index in best]
-        first = ranked[0] if ranked else NO_ANSWER
-        predictions.append({"text": text, **first, **({"top": ranked} if options.top > 1 else {})})
+    answers = iter(task.answers(predict_logits(model.logits, encoded, task.outputs), options.top))
+    predictions = [
+        {"text": text, **(task.no_answer(options.top) if empty else next(answers))}
+        for text, empty in zip(told, blank, strict=True)
+    ]
     return {
         "bundle": str(options.bundle),
         "run": str(options.run) if options.run else None,
+        "task": task.info.name,
         "predictions": predictions,
     }
 
 
-def _examples(options: argparse.Namespace) -> Iterable[Example]:
+def _examples(options: argparse.Namespace, task: Task) -> Iterable[Example]:
     """Return what is to be classified; of arguments and of standard input also the blank ones, each in its place."""
     from edge_far.texts.data import Example, iterate_examples
 
     if options.data:
-        return iterate_examples(options.data, labels=None, require_labels=False)
+        return iterate_examples(options.data, labels=task.form, require_labels=False)
     if options.text == ["-"]:
         texts = _lines_of_standard_input()
         if not texts:
@@ -148,8 +141,8 @@ def _noted(examples: Iterable[Example], told: list[str], blank: list[bool]) -> I
             yield example
 
 
-def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | ReleasedModel, Encoder, Sequence[str]]:
-    """Return model, encoder and labels of a bundle, or of a directory that holds a released model."""
+def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | ReleasedModel, Encoder, Task]:
+    """Return model, encoder and task of a bundle, or of a directory that holds a released model."""
     from edge_far.bundles.bundle import open_bundle
     from edge_far.device.file_model import FileModel, is_released_model
     from edge_far.device.reading_length import reading_length
@@ -163,20 +156,17 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | Re
         profile = load_profile(options.profile) if options.profile else None
         released = FileModel(directory, threads_of(options, profile, console))
         length = reading_length(released.logits, options.max_seq_len, released.max_seq_len)
-        return released, Encoder(released.tokenizer, length, token_types=released.token_types), released.labels
+        return released, Encoder(released.tokenizer, length, token_types=released.token_types), released.task
     bundle = open_bundle(directory)
     learners = load_learners(bundle, options.run)
     model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))
     length = reading_length(model.logits, options.max_seq_len, bundle.manifest.defaults.max_seq_len)
-    return model, encoder_for(bundle, length), bundle.manifest.labels
+    return model, encoder_for(bundle, length), bundle_task(bundle)
 
 
 def render(document: dict[str, Any]) -> str:
-    """Return one line a text, whatever is in it; a blank text has no label."""
-    return "\n".join(map(_line, document["predictions"]))
+    """Return one line a text, whatever is in it; a blank text has no answer."""
+    from edge_far.tasks.registry import TASKS
 
-
-def _line(prediction: dict[str, Any]) -> str:
-    label, probability = prediction["label"], prediction["probability"]
-    answer = f"{'-':<24} {'-':<5}" if label is None else f"{shown(label):<24} {probability:.3f}"
-    return f"{answer}  {shown(prediction['text'])}"
+    kind = TASKS[document["task"]]
+    return "\n".join(f"{kind.answer_text(told)}  {shown(told['text'])}" for told in document["predictions"])

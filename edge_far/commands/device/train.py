@@ -24,6 +24,7 @@ from edge_far.commands.common import (
 from edge_far.console import Console
 from edge_far.errors import DataError, OutputExists
 from edge_far.json_file import Within
+from edge_far.tasks.figures import short_text
 
 if TYPE_CHECKING:  # imported where needed, so that --help and bad options answer at once
     from edge_far.bundles.bundle import Bundle
@@ -239,10 +240,7 @@ def render(document: dict[str, Any]) -> str:
         f"numbers   {document['trained_parameters']:,} trained parameters",
     ]
     if measured:
-        lines.append(
-            f"held out  accuracy {measured['accuracy']:.2%}, macro-F1 {measured['macro_f1']:.3f} "
-            f"(step {measured['step']})"
-        )
+        lines.append(f"held out  {short_text(measured)} (step {measured['step']})")
     if "run" in document:
         lines.append(f"next      edge-far merge BUNDLE --run {document['run']} --out MODEL")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ import numpy as np
 from edge_far.bundles.arrays import read_arrays_into, refuse_non_numbers
 from edge_far.bundles.bundle import Bundle
 from edge_far.bundles.manifest import Prefix
-from edge_far.commands.common import budget_of, encode_file, step_times
+from edge_far.commands.common import budget_of, bundle_task, encode_file, step_times
 from edge_far.commands.device.frozen_phase import cache_file, fill, open_hidden, room_for
 from edge_far.console import Console
 from edge_far.device.board.memory import cgroup_limit_mib, release_free_memory, resident_set, use_one_heap
@@ -100,7 +100,7 @@ def _read_data(job: Job) -> TrainData:
     options, length = job.options, job.wanted.settings.max_seq_len
     training = encode_file(job.bundle, options.train, job.console, max_seq_len=length, left_out=options.left_out)
     held_out = encode_file(job.bundle, options.eval, job.console, max_seq_len=length) if options.eval else None
-    return TrainData(training, held_out, len(job.bundle.manifest.labels))
+    return TrainData(training, held_out, bundle_task(job.bundle))
 
 
 def _choose_engine(job: Job) -> _Engine:

@@ -1,4 +1,4 @@
-"""Draw one picture of a run: loss and accuracy over steps, memory over time with the budget as a line.
+"""Draw one picture of a run: loss and quality over steps, memory over time with the budget as a line.
 
 Works on a finished, a running and an interrupted run. Needs matplotlib: run it on the workstation, on a copy
 of the run's log.jsonl if need be.
@@ -15,6 +15,7 @@ from edge_far.errors import UsageError
 from edge_far.process.privacy import keep_caches_together
 from edge_far.report.plot import draw_run
 from edge_far.report.runlog import read_run_log
+from edge_far.tasks.figures import FIGURES
 
 EXAMPLES = """examples:
   edge-far report runs/monday --out monday.png
@@ -37,6 +38,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if log.torn_lines:
         console.warn(f"{log.torn_lines} torn line(s) of the log skipped")
     keep_caches_together()
+    last = log.evals[-1] if log.evals else None
     draw_run(log, options.out, title=options.title or f"Training on {log.profile or 'this machine'}")
     return {
         "picture": str(options.out),
@@ -46,7 +48,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "steps": log.steps[-1].step,
         "planned_steps": log.planned_steps,
         "final_loss": log.steps[-1].loss,
-        "accuracy": log.evals[-1].accuracy if log.evals else None,
+        "score": last.figure if last is not None else None,
+        **({last.figure: last.value} if last is not None else {"accuracy": None}),
         "peak_rss_mib": log.peak_rss_mib,
         "budget_mib": log.budget_mib,
         "resumes": len(log.resumes),
@@ -56,8 +59,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def render(document: dict[str, Any]) -> str:
     """Return the line a person sees."""
     parts = [f"{document['steps']} steps, loss {document['final_loss']:.3f}"]
-    if document["accuracy"] is not None:
-        parts.append(f"eval accuracy {document['accuracy']:.1%}")
+    if (name := document["score"]) is not None:
+        shown = f"{document[name]:.1%}" if name == "accuracy" else FIGURES[name].shown(document[name])
+        parts.append(f"eval {FIGURES[name].title} {shown}")
     if document["peak_rss_mib"] is not None:
         budget = "" if document["budget_mib"] is None else f" of {document['budget_mib']:.0f}"
         parts.append(f"peak memory {document['peak_rss_mib']:.0f}{budget} MiB")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from edge_far.compile.gradient.rules import RULES
@@ -22,37 +21,10 @@ from edge_far.compile.graph.builder import Builder
 from edge_far.compile.graph.notes import PassNote
 from edge_far.errors import Unavailable
 
-__all__ = ["ACCUMULATOR_PREFIX", "GRADIENT_PREFIX", "add_gradients", "add_loss"]
+__all__ = ["ACCUMULATOR_PREFIX", "GRADIENT_PREFIX", "add_gradients"]
 
 ACCUMULATOR_PREFIX = "acc."
 GRADIENT_PREFIX = "grad."
-
-
-def add_loss(model: ir.Model) -> ir.Value:
-    """Add softmax cross-entropy; return the gradient of the logits.
-
-    New inputs: `labels` int64 [batch], `loss_scale` float32 scalar (1 / examples of the whole batch, so that
-    micro-batches of any size add up to the mean). The output `logits` is replaced by `loss`, the scaled sum.
-    """
-    graph = model.graph
-    (logits,) = graph.outputs
-    batch, classes = logits.shape[0], int(logits.shape[1])
-    labels = ir.Value(name="labels", shape=ir.Shape([batch]), type=ir.TensorType(ir.DataType.INT64))
-    scale = ir.Value(name="loss_scale", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT))
-    graph.inputs.extend([labels, scale])
-    b = Builder(graph, "loss")
-    log_probabilities = b.unary("LogSoftmax", logits, axis=-1)
-    depth = b.constant(np.array(classes, np.int64), "classes")
-    off_on = b.constant(np.array([0.0, 1.0], np.float32), "off_on")
-    target = b.op("OneHot", [labels, depth, off_on], logits.shape, axis=-1)
-    total = b.op("ReduceSum", [b.mul(target, log_probabilities)], (), keepdims=0)
-    loss = b.mul(b.unary("Neg", total), scale)
-    error = b.sub(b.unary("Exp", log_probabilities), target)
-    gradient = b.mul(error, scale)
-    graph.extend(b.nodes)
-    loss.name = "loss"
-    graph.outputs[:] = [loss]
-    return gradient
 
 
 def add_gradients(model: ir.Model, source: ir.Value, gradient: ir.Value, learners: Sequence[str]) -> PassNote:

@@ -18,6 +18,7 @@ from edge_far.device.board.cpu import cpu_share
 from edge_far.device.board.memory import use_one_heap
 from edge_far.device.evaluation import predict_logits
 from edge_far.device.file_model import FileModel
+from edge_far.tasks.interface import Task
 from edge_far.texts.data import Example, iterate_examples
 from edge_far.texts.encode import Encoder
 
@@ -53,12 +54,12 @@ def decide_on_files(question: Question) -> dict[str, object]:
     files = {"device": question.held_out} | ({"base": question.base} if question.base is not None else {})
     candidate = _answers(question.candidate, files, question, left_out)
     current = _answers(question.current, {"device": files["device"]}, question, left_out)
-    device = Answers(candidate["device"][0], candidate["device"][1], current["device"][1])
+    device = Answers(*candidate["device"], current["device"][-1])
     base = None
     if question.base is not None:
         reference = question.factory or question.current
         asked = _answers(reference, {"base": question.base}, question, left_out)
-        base = Answers(candidate["base"][0], candidate["base"][1], asked["base"][1])
+        base = Answers(*candidate["base"], asked["base"][-1])
     decision = decide(device, base, question.settings)
     settings = dataclasses.asdict(question.settings)
     return {**decision.as_document(), "settings": settings, "left_out": left_out}
@@ -66,22 +67,18 @@ def decide_on_files(question: Question) -> dict[str, object]:
 
 def _answers(
     directory: Path, files: dict[str, Path], question: Question, left_out: dict[str, dict[int, str]]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return labels [N] and logits [N, C] for each file; what the first model cannot read, the others are not asked."""
+) -> dict[str, tuple[Task, np.ndarray, np.ndarray]]:
+    """Return task, targets and logits for each file; what the first model cannot read, the others are not asked."""
     model = FileModel(directory, cpu_share().threads(question.threads))
     encoder = Encoder(
         model.tokenizer, question.max_seq_len, token_types=model.token_types, vocabulary=question.vocabulary
     )
-    result = {}
+    task, result = model.task, {}
     for name, path in files.items():
-        examples: Iterable[Example] = iterate_examples(path, labels=model.labels) if path.stat().st_size else []
+        examples: Iterable[Example] = iterate_examples(path, labels=task.form) if path.stat().st_size else []
         asked_before = name in left_out
         if asked_before:
             examples = (example for number, example in enumerate(examples) if number not in left_out[name])
-        encoded = encoder.encode(examples, model.labels, None if asked_before else left_out.setdefault(name, {}))
-        logits = np.zeros((0, len(model.labels)), np.float32)
-        result[name] = (
-            encoded.labels,
-            predict_logits(model.logits, encoded, len(model.labels)) if len(encoded) else logits,
-        )
+        encoded = encoder.encode(examples, task.targets, None if asked_before else left_out.setdefault(name, {}))
+        result[name] = (task, encoded.labels, predict_logits(model.logits, encoded, task.outputs))
     return result

@@ -2,28 +2,24 @@
 
 A pure function of arrays: no file, no clock, no model. There are two comparisons, and both must be passed:
 
-- the device's held-out examples, against the current release: the accuracy is not lower, and the lower confidence bound
-  of the paired difference is above minus the tolerance;
+- the device's held-out examples, against the current release: the mean credit of an answer (tasks/; of one label a text
+  the accuracy) is not lower, and the lower confidence bound of the paired difference is above minus the tolerance;
 - the base (replay) set, where there is one, against the **factory** release: the lower confidence bound is above minus
   the tolerance. The factory release stays the same, so a small loss each night cannot add up.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edge_far.daemon.gate.paired import (
-    acceptance_probability,
-    accepts,
-    detectable_loss,
-    lower_bound,
-    smallest_sample,
-)
+from edge_far.daemon.gate import bootstrap, paired
 from edge_far.errors import DataError
+from edge_far.tasks.figures import FIGURES
+from edge_far.tasks.interface import Task
 
 __all__ = ["Answers", "Comparison", "Decision", "GateSettings", "decide"]
 
@@ -41,27 +37,28 @@ class GateSettings:
 
 @dataclass(frozen=True)
 class Answers:
-    """Both models' answers: logits [N, C] or classes [N]; `labels` int [N], -1 where unknown."""
+    """Both models' answers to the same examples: the task's targets, some of which may be unknown, and its logits."""
 
-    labels: np.ndarray
+    task: Task
+    targets: np.ndarray
     candidate: np.ndarray
     reference: np.ndarray
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Figures of one paired comparison; accuracies, bounds and probabilities are shares of 1.
+    """Figures of one paired comparison; bounds and probabilities are shares of 1, as the task's credits are.
 
-    `detectable_loss` is the smallest true loss that would have been refused with probability 0.8, and
-    `accepted_if_equal` the probability of passing for a candidate that is as good as the reference, both for
-    the share of discordant examples that was seen.
+    `score` names the mean credit among the figures of `candidate` and `reference`; `gains` and `losses` count the
+    examples on which the candidate's answer earns more, or less. `detectable_loss` is the smallest true loss that would
+    have been refused with probability 0.8, and `accepted_if_equal` the probability of passing for a candidate that is
+    as good as the reference, both for the differences that were seen.
     """
 
     examples: int
-    candidate_accuracy: float
-    reference_accuracy: float
-    candidate_macro_f1: float
-    reference_macro_f1: float
+    score: str
+    candidate: Mapping[str, float]
+    reference: Mapping[str, float]
     gains: int
     losses: int
     difference: float
@@ -70,6 +67,19 @@ class Comparison:
     confidence: float
     detectable_loss: float
     accepted_if_equal: float
+
+    @property
+    def scores(self) -> tuple[str, str]:
+        """Return the mean credit of the candidate and of the reference, for people."""
+        figure = FIGURES[self.score]
+        return figure.shown(self.candidate[self.score]), figure.shown(self.reference[self.score])
+
+    def as_document(self) -> dict[str, Any]:
+        """Return the comparison as JSON-able data, each figure with its model's name before it."""
+        values = {name: value for name, value in vars(self).items() if name not in ("candidate", "reference")}
+        for model in ("candidate", "reference"):
+            values |= {f"{model}_{name}": value for name, value in getattr(self, model).items()}
+        return values
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,12 @@ class Decision:
 
     def as_document(self) -> dict[str, Any]:
         """Return the decision as JSON-able data."""
-        return dataclasses.asdict(self) | {"reasons": list(self.reasons)}
+        return {
+            "accepted": self.accepted,
+            "reasons": list(self.reasons),
+            "device": None if self.device is None else self.device.as_document(),
+            "base": None if self.base is None else self.base.as_document(),
+        }
 
 
 def decide(device: Answers, base: Answers | None = None, settings: GateSettings | None = None) -> Decision:
@@ -117,9 +132,9 @@ def _compare(
     superior: bool,
 ) -> Comparison | None:
     """Compare on one set; add to `refusals` what speaks against the candidate."""
-    labels, candidate, reference, finite = _checked(answers)
-    n = len(labels)
-    needed = max(settings.min_examples, smallest_sample(tolerance, settings.confidence))
+    task, targets, candidate, reference, finite = _checked(answers)
+    n = len(targets)
+    needed = max(settings.min_examples, paired.smallest_sample(tolerance, settings.confidence))
     if not finite:
         refusals.append(f"{name}: the candidate's output holds NaN or infinity")
         return None
@@ -129,40 +144,24 @@ def _compare(
             f"(tolerance {tolerance:.1%}, confidence {settings.confidence:.0%})"
         )
         return None
-    right, was_right = candidate == labels, reference == labels
-    gains, losses = int((right & ~was_right).sum()), int((was_right & ~right).sum())
-    confidence = settings.confidence
-    discordant = (gains + losses) / n
+    earned, had = task.credits(targets, candidate), task.credits(targets, reference)
+    evidence = _evidence(earned - had, task.right_or_wrong, tolerance, settings.confidence, superior)
     figures = Comparison(
         examples=n,
-        candidate_accuracy=float(right.mean()),
-        reference_accuracy=float(was_right.mean()),
-        candidate_macro_f1=_macro_f1(labels, candidate),
-        reference_macro_f1=_macro_f1(labels, reference),
-        gains=gains,
-        losses=losses,
-        difference=(gains - losses) / n,
-        lower_bound=lower_bound(n, gains, losses, confidence),
+        score=task.credit_name,
+        candidate={task.credit_name: float(earned.mean()), **_figures(task, targets, candidate)},
+        reference={task.credit_name: float(had.mean()), **_figures(task, targets, reference)},
         tolerance=tolerance,
-        confidence=confidence,
-        detectable_loss=detectable_loss(n, discordant, tolerance, confidence, superior=superior),
-        accepted_if_equal=acceptance_probability(
-            n,
-            gain=discordant / 2,
-            loss=discordant / 2,
-            tolerance=tolerance,
-            confidence=confidence,
-            superior=superior,
-        ),
+        confidence=settings.confidence,
+        **evidence,
     )
-    if len(np.unique(candidate)) == 1 and len(np.unique(labels)) > 1:
-        refusals.append(f"{name}: the candidate gives every example the same class")
-    if superior and gains < losses:
-        refusals.append(
-            f"{name}: accuracy {figures.candidate_accuracy:.2%} is below the current release's "
-            f"{figures.reference_accuracy:.2%} ({gains} gains, {losses} losses of {n})"
-        )
-    elif not accepts(n, gains, losses, tolerance, confidence, superior=superior):
+    if _all_alike(task.said(candidate)) and not _all_alike(targets):
+        refusals.append(f"{name}: the candidate gives every example the same answer")
+    told = f"{figures.gains} gains, {figures.losses} losses of {n}"
+    if superior and figures.difference < 0:
+        now, was = figures.scores
+        refusals.append(f"{name}: {FIGURES[figures.score].title} {now} is below the current release's {was} ({told})")
+    elif figures.lower_bound <= -tolerance:
         refusals.append(
             f"{name}: the true difference may be as low as {figures.lower_bound:+.2%}, beyond the tolerance "
             f"of {tolerance:.2%} (observed {figures.difference:+.2%} on {n} examples)"
@@ -170,35 +169,62 @@ def _compare(
     return figures
 
 
-def _checked(answers: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Return labels and classes of the labelled examples, and whether the candidate's output is finite."""
-    labels = np.asarray(answers.labels)
+def _evidence(
+    differences: np.ndarray, right_or_wrong: bool, tolerance: float, confidence: float, superior: bool
+) -> dict[str, Any]:
+    """Return what the differences of credits show: by Tango's interval of right and wrong, else by the bootstrap."""
+    n, gains, losses = len(differences), int((differences > 0).sum()), int((differences < 0).sum())
+    found: dict[str, Any] = {"gains": gains, "losses": losses}
+    if right_or_wrong:
+        share = (gains + losses) / n
+        bound = paired.lower_bound(n, gains, losses, confidence)
+        if not paired.accepts(n, gains, losses, tolerance, confidence, superior=False):
+            bound = min(bound, -tolerance)  # the same test; bisection may end on the other side of its edge
+        return found | {
+            "difference": (gains - losses) / n,
+            "lower_bound": bound,
+            "detectable_loss": paired.detectable_loss(n, share, tolerance, confidence, superior=superior),
+            "accepted_if_equal": paired.acceptance_probability(
+                n, gain=share / 2, loss=share / 2, tolerance=tolerance, confidence=confidence, superior=superior
+            ),
+        }
+    return found | {
+        "difference": float(differences.mean()),
+        "lower_bound": bootstrap.lower_bound(differences, confidence),
+        "detectable_loss": bootstrap.detectable_loss(differences, tolerance, confidence, superior=superior),
+        "accepted_if_equal": bootstrap.acceptance_probability(
+            differences, 0.0, tolerance, confidence, superior=superior
+        ),
+    }
+
+
+def _checked(answers: Answers) -> tuple[Task, np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Return task, targets and both logits of the examples that have one, and whether the candidate's are finite."""
+    task, targets = answers.task, np.asarray(answers.targets)
     candidate, reference = np.asarray(answers.candidate), np.asarray(answers.reference)
-    if labels.ndim != 1 or {len(candidate), len(reference)} != {len(labels)}:
+    if {len(candidate), len(reference)} != {len(targets)}:
         raise DataError("answers and labels do not belong to the same examples")
-    if max(candidate.ndim, reference.ndim) > 2 or 0 in candidate.shape[1:] + reference.shape[1:]:
-        raise DataError("answers must be classes [N] or logits [N, C]")
-    known = labels >= 0
+    if {candidate.shape[1:], reference.shape[1:]} != {(task.outputs,)}:
+        raise DataError(f"answers must be logits [N, {task.outputs}]")
+    known = task.known(targets)
     finite = bool(np.isfinite(candidate[known]).all())
-    return labels[known], _classes(candidate[known]), _classes(reference[known]), finite
+    return task, targets[known], candidate[known], reference[known], finite
 
 
-def _classes(answers: np.ndarray) -> np.ndarray:
-    return answers.argmax(axis=1) if answers.ndim == 2 else answers
+def _figures(task: Task, targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    evaluation = task.evaluation()
+    evaluation.add(logits, targets)
+    return dict(evaluation.result().figures)
 
 
-def _macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Return the mean F1 over the classes that occur among the labels."""
-    scores = []
-    for value in np.unique(labels):
-        hits = int(((labels == value) & (predicted == value)).sum())
-        scores.append(2 * hits / (int((labels == value).sum()) + int((predicted == value).sum())))
-    return float(np.mean(scores))
+def _all_alike(said: np.ndarray) -> bool:
+    return bool((said == said[:1]).all())
 
 
 def _praise(figures: Comparison) -> str:
+    now, was = figures.scores
     return (
-        f"device: accuracy {figures.candidate_accuracy:.2%}, was {figures.reference_accuracy:.2%} "
+        f"device: {FIGURES[figures.score].title} {now}, was {was} "
         f"({figures.gains} gains, {figures.losses} losses of {figures.examples}); "
         f"a true loss of {figures.detectable_loss:.1%} would have been refused 4 times in 5"
     )

@@ -37,7 +37,7 @@ class HostSamples:
             return
         stamp = [_stamp_of(path) for path in files]
         if stamp != self._stamp or not store.counts().replay:
-            labels = context.bundle.manifest.labels
+            labels = context.labels
             replay = None if self._replay is None else iterate_examples(self._replay, labels=labels)
             base = None if self._base is None else iterate_examples(self._base, labels=labels)
             with store.transaction():

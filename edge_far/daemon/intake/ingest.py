@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from edge_far.daemon.store.kept import INGEST, KEPT, names_in, opened
 from edge_far.disk.durability import fsync
 from edge_far.errors import DataError
 from edge_far.storage import storage_error
+from edge_far.texts.data import Labels
 from edge_far.texts.reading.lines import LINE_END_BYTES, MAX_LINE_BYTES, without_line_end
 
 __all__ = ["IngestReport", "Ingestion"]
@@ -64,7 +65,7 @@ class IngestReport:
 class Ingestion:
     """The daemon's side of one spool directory.
 
-    `labels` are those the model knows. `tick` is called after every batch; what it raises ends the pass, and
+    `labels` are as in texts/data.py. `tick` is called after every batch; what it raises ends the pass, and
     the next pass goes on from there.
     """
 
@@ -73,7 +74,7 @@ class Ingestion:
         spool: Path,
         store: Store,
         *,
-        labels: Sequence[str] | None = None,
+        labels: Labels = None,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._spool = Path(spool)

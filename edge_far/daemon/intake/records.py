@@ -6,11 +6,10 @@ also hold `id`, `prediction` and `feedback`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_far.daemon.intake.spool import MAX_ID_CHARACTERS
-from edge_far.texts.data import Example, ExampleChecker
+from edge_far.texts.data import Example, ExampleChecker, Labels
 from edge_far.texts.reading.json_object import read_object
 from edge_far.texts.reading.lines import decoded
 from edge_far.texts.reading.problems import RecordProblem
@@ -51,9 +50,9 @@ Record = LabelledExample | Prediction | Feedback
 
 
 class RecordReader:
-    """Reads lines; `labels` are those the model knows, None accepts any."""
+    """Reads lines; `labels` are as in texts/data.py."""
 
-    def __init__(self, labels: Sequence[str] | None) -> None:
+    def __init__(self, labels: Labels) -> None:
         self._labelled = ExampleChecker(labels, require_labels=True)
         self._unlabelled = ExampleChecker(labels, require_labels=False)
 

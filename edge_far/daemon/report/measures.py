@@ -8,6 +8,7 @@ from edge_far import __version__
 from edge_far.daemon.report.metrics import Metric
 from edge_far.device.board.sensors import Readings
 from edge_far.profile.document import Profile
+from edge_far.tasks.figures import score_name
 
 __all__ = ["metrics_of"]
 
@@ -44,15 +45,15 @@ def metrics_of(document: dict[str, Any], profile: Profile, readings: Readings) -
 def _last_cycle(last: dict[str, Any]) -> list[Metric]:
     found = [Metric("last_cycle_timestamp_seconds", last["updated_s"])] if last else []
     decision = last.get("decision") or {}
-    for name, kind, reference in (
-        ("held_out_accuracy_ratio", "device", "current"),
-        ("base_accuracy_ratio", "base", "factory"),
-    ):
+    for name, kind, reference in (("held_out", "device", "current"), ("base", "base", "factory")):
         if figures := decision.get(kind):
-            found += [
-                Metric(name, figures["candidate_accuracy"], {"model": "candidate"}),
-                Metric(name, figures["reference_accuracy"], {"model": reference}),
-            ]
+            score = score_name(figures)
+            is_share = score == "accuracy"
+            for model, which in (("candidate", "candidate"), ("reference", reference)):
+                told = {"model": which} if is_share else {"model": which, "score": score}
+                found.append(
+                    Metric(f"{name}_accuracy_ratio" if is_share else f"{name}_score", figures[f"{model}_{score}"], told)
+                )
     if training := last.get("training"):
         found += [
             Metric("training_seconds", training["seconds"]),

@@ -36,6 +36,11 @@ CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str]] = {
     "condition_ok": ("gauge", "Whether a condition for training holds, by condition."),
     "held_out_accuracy_ratio": ("gauge", "Accuracy on the held-out examples, by model."),
     "base_accuracy_ratio": ("gauge", "Accuracy on the replay set, by model."),
+    "held_out_score": (
+        "gauge",
+        "Where no answer is simply right: the gate's score on the held-out examples, by model.",
+    ),
+    "base_score": ("gauge", "The same on the replay set, by model."),
     "training_seconds": ("gauge", "Duration of the last training."),
     "training_paused_seconds": ("gauge", "Time of it spent in pauses for heat or memory."),
     "training_peak_memory_bytes": ("gauge", "Peak resident set of the last training."),

@@ -23,6 +23,7 @@ from edge_far.daemon.training.interruptions import Interruptions
 from edge_far.device.board.sensors import Readings
 from edge_far.errors import EdgeFarError, InputMissing
 from edge_far.profile.document import Profile
+from edge_far.tasks.figures import score_name
 
 __all__ = ["build", "conditions_now"]
 
@@ -152,7 +153,17 @@ def _model(current: Release | None) -> dict[str, Any] | None:
         "held_out_examples": held_out.get("examples"),
         "base_accuracy": base.get("candidate_accuracy"),
         "base_accuracy_factory": base.get("reference_accuracy"),
+        "score": score_name(held_out),
+        "held_out_score": _score(held_out, "candidate"),
+        "held_out_score_before": _score(held_out, "reference"),
+        "base_score": _score(base, "candidate"),
+        "base_score_factory": _score(base, "reference"),
     }
+
+
+def _score(comparison: dict[str, Any], model: str) -> float | None:
+    """Return the figure by which the gate compared, of the 'candidate' or the 'reference'."""
+    return comparison.get(f"{model}_{score_name(comparison)}")
 
 
 def _cycle(row: CycleRow | None) -> dict[str, Any] | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from edge_far.tasks.figures import FIGURES
+
 __all__ = ["ARRIVAL", "WORRYING", "advice", "render", "summary"]
 
 WORRYING = frozenset({"release", "store", "data", "profile"})
@@ -121,15 +123,13 @@ def _facts(document: dict[str, Any], now: float) -> list[tuple[str, str]]:
         text = f"{model['release']}, made {_ago(now - model['made_s'])}"
         if model["kind"] == "factory":
             text += ", as it came from the factory"
-        elif model["held_out_accuracy"] is not None:
-            text += (
-                f"; {model['held_out_accuracy']:.1%} right on {model['held_out_examples']} held-out examples, "
-                f"{model['held_out_accuracy_before']:.1%} before"
-            )
+        elif model["held_out_score"] is not None:
+            current, before = (_score(model, f"held_out_score{which}") for which in ("", "_before"))
+            text += f"; {current} on {model['held_out_examples']} held-out examples, {before} before"
         facts.append(("Model", text))
-        if model["base_accuracy"] is not None:
-            text = f"{model['base_accuracy']:.1%} right on the host's samples, {model['base_accuracy_factory']:.1%}"
-            facts.append(("", f"{text} with the factory's"))
+        if model["base_score"] is not None:
+            current, factory = (_score(model, f"base_score{which}") for which in ("", "_factory"))
+            facts.append(("", f"{current} on the host's samples, {factory} with the factory's"))
     if examples:
         text = f"{examples['examples']} ({examples['held_out']} held out), {examples['new_examples']} new"
         for count, name in (
@@ -147,6 +147,15 @@ def _facts(document: dict[str, Any], now: float) -> list[tuple[str, str]]:
                 text += f"peak {training['peak_rss_mib']:.0f} of {training['budget_mib']:.0f} MiB"
                 facts.append(("", text))
     return facts
+
+
+def _score(model: dict[str, Any], key: str) -> str:
+    """Return the gate's figure of a model; how it is called once for the two that are compared."""
+    figure, value = FIGURES[model["score"]], model[key]
+    shown = f"{value:.1%}" if figure.format.endswith("%") else figure.shown(value)
+    if key.endswith(("_before", "_factory")):
+        return shown
+    return f"{shown} right" if model["score"] == "accuracy" else f"{figure.title} {shown}"
 
 
 def _cycle_text(cycle: dict[str, Any], now: float) -> str:

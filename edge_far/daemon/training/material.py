@@ -11,6 +11,8 @@ from edge_far.daemon.state import CycleDirectory
 from edge_far.errors import Deferred
 from edge_far.storage import staged_directory
 from edge_far.texts.data import Example
+from edge_far.texts.labels import LabelForm
+from edge_far.texts.reading.problems import RecordProblem
 
 __all__ = ["write_material"]
 
@@ -21,7 +23,7 @@ def write_material(context: Context, change: int) -> dict[str, int]:
     Examples with labels that the model does not know are left out, which a note tells. Raises Deferred (75) where
     nothing is left to train on.
     """
-    store, known = context.store, set(context.bundle.manifest.labels)
+    store, labels = context.store, context.labels
     counts: dict[str, int] = {}
     unknown = 0
     with staged_directory(context.state.cycle.root, replace=True) as staging:
@@ -29,15 +31,15 @@ def write_material(context: Context, change: int) -> dict[str, int]:
         for path, held_out in ((files.train, False), (files.held_out, True)):
             examples = (stored.example for stored in store.examples(held_out=held_out, up_to_change=change))
             with path.open("wb") as file:
-                counts[path.name], left_out = _write(file, examples, known)
+                counts[path.name], left_out = _write(file, examples, labels)
             unknown += left_out
         if not counts[files.train.name]:
             raise Deferred("no example to train on: all are held out or have unknown labels")
         if context.profile.adaptation.use_replay:
             with files.train.open("ab") as file:
-                counts["replay"], _ = _write(file, store.replay(held_out=False), known)
+                counts["replay"], _ = _write(file, store.replay(held_out=False), labels)
             with files.base.open("wb") as file:
-                counts[files.base.name], _ = _write(file, store.replay(held_out=True), known)
+                counts[files.base.name], _ = _write(file, store.replay(held_out=True), labels)
     context.notes.tell(
         "labels",
         f"{unknown} examples have labels that this model does not know and are not used" if unknown else None,
@@ -46,15 +48,25 @@ def write_material(context: Context, change: int) -> dict[str, int]:
     return counts
 
 
-def _write(file: BinaryIO, examples: Iterable[Example], known: set[str]) -> tuple[int, int]:
-    """Write examples as JSON lines; return how many were written and how many have labels not `known`."""
+def _write(file: BinaryIO, examples: Iterable[Example], labels: LabelForm) -> tuple[int, int]:
+    """Write examples as JSON lines; return how many were written and how many have labels that are not known."""
     used = unknown = 0
     for example in examples:
-        if example.label not in known:
+        label = _known(example.label, labels)
+        if label is None:
             unknown += 1
             continue
-        record = {"text": example.text, "text_pair": example.text_pair, "label": example.label}
+        record = {"text": example.text, "text_pair": example.text_pair, "label": labels.value(label)}
         line = json.dumps({k: v for k, v in record.items() if v is not None}, ensure_ascii=False)
         file.write(line.encode("utf-8") + b"\n")
         used += 1
     return used, unknown
+
+
+def _known(label: str | None, labels: LabelForm) -> str | None:
+    """Return a label of the store as the model of now reads it, None where it cannot learn it."""
+    try:
+        read = labels.read(label)
+    except RecordProblem:  # of another model's time
+        return None
+    return None if read is None or labels.unknown(read) else read

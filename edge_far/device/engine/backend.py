@@ -42,7 +42,7 @@ class Backend(Protocol):
         """
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """Return float32 [B, labels] without dropout, with the present parameters."""
+        """Return float32 [B, outputs] without dropout, with the present parameters."""
 
     def close(self) -> None:
         """Free the engine's memory."""

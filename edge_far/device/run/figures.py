@@ -11,13 +11,13 @@ from edge_far.device.board.memory import ResidentSet
 from edge_far.device.planning.plan import Plan
 from edge_far.device.run.prediction import Prediction
 from edge_far.device.run.training_state import Amount, Step, TrainingState
-from edge_far.json_file import Count, Within, decode, decode_keys
+from edge_far.json_file import Count, Damaged, Within, decode, decode_keys
+from edge_far.tasks.figures import FIGURES, headline_of
 
 __all__ = ["check_metrics", "check_result", "progress_text", "result_figures", "step_figures"]
 
-Share = Annotated[float, Within(-1, 1)]
 # What a reader of result.json, of its plan and of metrics.json counts on; they may hold more.
-METRICS = {"step": Count, "examples": Count, "loss": Amount, "accuracy": Share, "macro_f1": Share, "matthews": Share}
+METRICS = {"step": Count, "examples": Count, "loss": Amount}
 PLAN = {"micro_batch": Count, "accumulation": Count, "longest": Count}
 RESULT = {
     "steps": Count,
@@ -48,8 +48,11 @@ def check_result(document: Mapping[str, Any]) -> None:
 
 
 def check_metrics(document: Mapping[str, Any], where: str = "") -> None:
-    """Raise Damaged where the metrics of the best evaluation are not ours."""
-    decode_keys(METRICS, document, where)
+    """Raise Damaged where the metrics of the best evaluation are not ours: a headline, and figures within bounds."""
+    bounds = {name: Annotated[float, Within(f.low, f.high)] for name, f in FIGURES.items() if name in document}
+    decode_keys(METRICS | bounds, document, where)
+    if headline_of(document) is None:
+        raise Damaged(f"'{where}' holds no figure" if where else "holds no figure")
 
 
 def step_figures(step: Step, memory: ResidentSet, *, number: int, epoch: int, learning_rate: float) -> dict[str, Any]:

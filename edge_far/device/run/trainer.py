@@ -23,7 +23,7 @@ from edge_far.device.board.memory import release_free_memory, resident_set
 from edge_far.device.board.pressure import MemoryWatch
 from edge_far.device.cache.hidden import HiddenStates
 from edge_far.device.engine.backend import Backend, DropoutKey
-from edge_far.device.evaluation import evaluate, metrics_document, metrics_text
+from edge_far.device.evaluation import evaluate
 from edge_far.device.optimizers.base import clipped_step, global_norm
 from edge_far.device.optimizers.registry import make_optimizer
 from edge_far.device.planning.plan import Plan
@@ -37,6 +37,7 @@ from edge_far.device.run.signals import StopRequest
 from edge_far.device.run.training_state import Step, TrainingState
 from edge_far.errors import ConfigError, Deferred
 from edge_far.learning_rate import WarmupLinear
+from edge_far.tasks.interface import Task
 from edge_far.texts.batches import Batch, collate, plan_epoch, split_batch
 from edge_far.texts.encode import Encoded
 
@@ -49,7 +50,7 @@ class TrainData:
 
     train: Encoded
     evaluation: Encoded | None
-    classes: int
+    task: Task
     hidden: HiddenStates | None = None
 
     def batch(self, encoded: Encoded, indices: np.ndarray) -> Batch:
@@ -185,7 +186,7 @@ class Trainer:
         rate = self.schedule(number)
         log.write("step", **step_figures(step, memory, number=number + 1, epoch=epoch, learning_rate=rate))
         progress.update(self.state.step, progress_text(self.state, memory, self.plan.budget_mib))
-        diverged = self.state.divergence(self.data.classes)
+        diverged = self.state.divergence(self.data.task.chance)
         if diverged:
             raise self._diverged(diverged)
 
@@ -201,16 +202,16 @@ class Trainer:
             return self.backend.logits(batch)
 
         step = self.state.step
-        metrics = evaluate(logits, data, self.data.classes, self.plan.evaluation_tokens, self.data.batch)
+        metrics = evaluate(logits, data, self.data.task, self.plan.evaluation_tokens, self.data.batch)
         if not math.isfinite(metrics.loss):
             raise self._diverged(f"by step {step}: the held-out loss is {metrics.loss:g}")
-        document = metrics_document(metrics)
+        document = metrics.document()
         log.write("eval", step=step, **document)
-        self.console.info(f"epoch {math.ceil(step / self.steps_per_epoch)}: {metrics_text(metrics)}")
+        self.console.info(f"epoch {math.ceil(step / self.steps_per_epoch)}: {metrics.text()}")
         self.state = replace(self.state, evaluated=step)
-        if self.state.best_accuracy is None or metrics.accuracy > self.state.best_accuracy:
+        if self.state.best_score is None or metrics.score > self.state.best_score:
             self.run.keep_best(self.backend.parameters, {"step": step, **document})
-            self.state = replace(self.state, best_step=step, best_accuracy=metrics.accuracy)
+            self.state = replace(self.state, best_step=step, best_score=metrics.score)
         self._checkpoint(log)
 
     def _stop_if_asked(self, stop: StopRequest, log: RunLog) -> None:

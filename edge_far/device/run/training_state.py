@@ -5,7 +5,6 @@ A resumed run goes on from here (checkpoint.py writes it). Refuses to know engin
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -50,7 +49,7 @@ class TrainingState:
     leanest: bool = False
     evaluated: Count = 0
     best_step: Count | None = None
-    best_accuracy: Annotated[float, Within(0, 1)] | None = None
+    best_score: Annotated[float, Within(-1e15, 1e15)] | None = None
     first_loss: Amount | None = None
     smoothed_loss: Amount | None = None
     peak_rss_mib: Amount = 0.0
@@ -70,9 +69,8 @@ class TrainingState:
             peak_rss_mib=max(self.peak_rss_mib, peak_rss_mib),
         )
 
-    def divergence(self, classes: int) -> str | None:
-        """Return by how much the loss is beyond that of a guess among `classes`, None where it is not."""
-        chance = math.log(max(classes, 2))
+    def divergence(self, chance: float) -> str | None:
+        """Return by how much the loss is beyond `chance`, that of a guess, None where it is not."""
         smoothed, first = self.smoothed_loss or 0.0, self.first_loss or 0.0
         if smoothed > DIVERGED_RATIO * max(chance, first):
             return f"by step {self.step}: the loss is {smoothed:.1f}, a guess has {chance:.1f}"

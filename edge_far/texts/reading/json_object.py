@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from edge_far.texts.reading.lines import has_lone_return, lone_returns
 from edge_far.texts.reading.problems import RecordProblem
 
-__all__ = ["json_type", "read_object"]
+__all__ = ["checked_text", "json_type", "read_object"]
 
 HINT = 'each line is one object such as {"text": "lights on", "label": "light_on"}'
 MEANINGFUL = ("text", "text_pair", "label", "id", "prediction", "feedback")
@@ -46,3 +46,18 @@ def read_object(line: str) -> dict[str, object]:
 def json_type(value: object) -> str:
     """Return what JSON calls a value, with its article."""
     return "null" if value is None else _TYPES.get(type(value), "an object")
+
+
+def checked_text(value: object, field: str, wanted: str = "a string") -> str:
+    """Return a field's value that has to be a text; raises RecordProblem."""
+    if not isinstance(value, str):
+        raise RecordProblem(f"'{field}' is {json_type(value)}, not {wanted}", "put it in quotes")
+    if "\0" in value:
+        raise RecordProblem(f"'{field}' holds a NUL character", "remove it")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RecordProblem(
+            f"'{field}' holds half of a surrogate pair", "write the character itself in UTF-8"
+        ) from None
+    return value

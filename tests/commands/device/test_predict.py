@@ -111,7 +111,7 @@ def test_every_text_is_one_line_and_none_steers_the_terminal(
     shown = capsys.readouterr().out.split("\n")
     ends = [r"  'w1\nw2'", r"  '\x1b[2Jw1'", "  -      ''", r"  'w1\u2028w2\u202e'", "  w1", ""]
     assert len(shown) == 6 and all(line.endswith(end) for line, end in zip(shown, ends, strict=True))
-    document = {"predictions": [{"text": "w1", "label": "on\x1b[2J\nor off", "probability": 0.5}]}
+    document = {"task": "classify", "predictions": [{"text": "w1", "label": "on\x1b[2J\nor off", "probability": 0.5}]}
     assert predict.render(document) == r"'on\x1b[2J\nor off'      0.500  w1"
 
 

@@ -9,7 +9,8 @@ pytest.importorskip("torch")
 import onnx_ir as ir
 import torch
 
-from edge_far.compile.gradient.reverse_mode import add_gradients, add_loss
+from edge_far.compile.gradient.losses import add_loss
+from edge_far.compile.gradient.reverse_mode import add_gradients
 from edge_far.compile.graph.builder import Builder
 from edge_far.errors import Unavailable
 from tests.tiny_graphs import FLOAT, INT64, make_graph, operators, random_array, run_graph
@@ -37,7 +38,7 @@ def torch_logits(x: np.ndarray, a: torch.Tensor, c: torch.Tensor) -> torch.Tenso
 
 def differentiate(model: ir.Model, *learners: str) -> None:
     (logits,) = model.graph.outputs
-    add_gradients(model, logits, add_loss(model), learners)
+    add_gradients(model, logits, add_loss(model, "softmax"), learners)
 
 
 def test_loss_and_gradients_accumulate_onto_what_is_there() -> None:
@@ -60,7 +61,7 @@ def test_loss_and_gradients_accumulate_onto_what_is_there() -> None:
 def test_nothing_is_built_upstream_of_the_first_learner() -> None:
     model, forward = make_network(), operators(make_network())
     differentiate(model, "c")
-    loss = ["LogSoftmax", "OneHot", "Mul", "ReduceSum", "Neg", "Mul", "Exp", "Sub", "Mul"]
+    loss = ["LogSoftmax", "OneHot", "Mul", "ReduceSum", "Neg", "Exp", "Sub", "Mul", "Mul"]
     assert operators(model) == [*forward, *loss, "Gemm"]
 
 
@@ -115,7 +116,7 @@ def test_a_learner_the_loss_does_not_reach_is_refused() -> None:
 def test_loss_ignores_the_size_of_other_logits() -> None:
     """Logits of 1e4 neither overflow nor lose the gradient."""
     model = make_graph({"x": (("batch", 3), FLOAT)}, lambda b, x: b.add(x, x))
-    gradient = add_loss(model)
+    gradient = add_loss(model, "softmax")
     model.graph.outputs.append(gradient)
     assert model.graph.inputs[1].dtype == INT64
     x = np.array([[1e4, 0, -1e4], [0, 1, 2]], np.float32)

@@ -11,7 +11,8 @@ pytest.importorskip("torch")
 import onnx_ir as ir
 
 from edge_far.bundles.bundle import Bundle
-from edge_far.compile.gradient.reverse_mode import add_gradients, add_loss
+from edge_far.compile.gradient.losses import add_loss
+from edge_far.compile.gradient.reverse_mode import add_gradients
 from edge_far.compile.graph.builder import Builder
 from edge_far.compile.memory.liveness import activation_peaks
 from edge_far.compile.memory.rematerialise import rematerialise_blocks
@@ -42,7 +43,7 @@ def make_step(*, skip: bool = False, mask: bool = False) -> ir.Model:
     weights = dict.fromkeys(LEARNERS, (WIDTH, WIDTH))
     model = make_graph({"x": (TOKENS, WIDTH), "attention_mask": (TOKENS, HIDDEN), **weights}, build)
     (logits,) = model.graph.outputs
-    add_gradients(model, logits, add_loss(model), LEARNERS)
+    add_gradients(model, logits, add_loss(model, "softmax"), LEARNERS)
     return model
 
 
@@ -107,7 +108,7 @@ def test_a_graph_of_one_row_an_example_is_refused_and_left_alone() -> None:
 
     model = make_graph({"x": ("batch", WIDTH), "w": (WIDTH, WIDTH), "v": (WIDTH, WIDTH)}, build)
     (logits,) = model.graph.outputs
-    add_gradients(model, logits, add_loss(model), ["w", "v"])
+    add_gradients(model, logits, add_loss(model, "softmax"), ["w", "v"])
     before = operators(model)
     note = rematerialise_blocks(model)
     assert note.refusals == ["the forward pass has no two places that one value alone crosses"]

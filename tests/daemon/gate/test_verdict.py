@@ -7,11 +7,21 @@ import json
 import numpy as np
 import pytest
 
-from edge_far.daemon.gate.verdict import Answers, Decision, GateSettings, decide
+from edge_far.daemon.gate.verdict import Answers as TaskAnswers
+from edge_far.daemon.gate.verdict import Decision, GateSettings, decide
 from edge_far.errors import DataError
+from edge_far.tasks.classify import Classify
+
+TASK = Classify("abcde")
 
 
-def answers(n: int, gains: int, losses: int, both_wrong: int = 0, classes: int = 5) -> Answers:
+def Answers(labels: np.ndarray, candidate: np.ndarray, reference: np.ndarray) -> TaskAnswers:
+    """Of models that are sure of these classes; or of logits."""
+    logits = [np.eye(5, dtype=np.float32)[each] if each.ndim == 1 else each for each in (candidate, reference)]
+    return TaskAnswers(TASK, labels, *logits)
+
+
+def answers(n: int, gains: int, losses: int, both_wrong: int = 0, classes: int = 5) -> TaskAnswers:
     """Classes with so many gains and losses; the rest is right in both, but for `both_wrong`."""
     labels = np.arange(n) % classes
     wrong = (labels + 1) % classes
@@ -33,8 +43,8 @@ def test_better_candidate_passes() -> None:
     assert decision.accepted and decision.device is not None and decision.base is not None
     device = decision.device
     assert (device.examples, device.gains, device.losses) == (200, 12, 3)
-    assert device.difference == pytest.approx(device.candidate_accuracy - device.reference_accuracy)
-    assert device.candidate_accuracy == pytest.approx(187 / 200)
+    assert device.difference == pytest.approx(device.candidate["accuracy"] - device.reference["accuracy"])
+    assert device.candidate["accuracy"] == pytest.approx(187 / 200)
     assert -0.05 < device.lower_bound < device.difference == pytest.approx(0.045)
     assert 0 < device.detectable_loss < 0.1 and 0.5 < device.accepted_if_equal < 1
     assert "accuracy 93.50%, was 89.00%" in decision.reasons[0]
@@ -45,9 +55,9 @@ def test_macro_f1_is_that_of_the_definition() -> None:
     candidate = labels.copy()
     candidate[:6], candidate[60:63] = 1, 0
     device = decide(Answers(labels, candidate, labels), settings=GateSettings(tolerance=0.3)).device
-    assert device is not None and device.reference_macro_f1 == 1.0
+    assert device is not None and device.reference["macro_f1"] == 1.0
     f1_of_0, f1_of_1 = 2 * 54 / (60 + 57), 2 * 27 / (30 + 33)
-    assert device.candidate_macro_f1 == pytest.approx((f1_of_0 + f1_of_1 + 1) / 3)
+    assert device.candidate["macro_f1"] == pytest.approx((f1_of_0 + f1_of_1 + 1) / 3)
 
 
 def test_equal_candidate_passes() -> None:
@@ -81,14 +91,14 @@ def test_too_few_examples_are_refused_with_the_number_needed() -> None:
     decision = decide(answers(0, 0, 0))
     assert not decision.accepted and decision.device is None
     unlabelled = answers(100, 9, 0)
-    unlabelled.labels[:60] = -1
+    unlabelled.targets[:60] = -1
     assert "40 held-out examples" in reason(decide(unlabelled))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_not_finite_is_refused(value: float) -> None:
     labels = np.arange(100) % 4
-    logits = np.eye(4, dtype=np.float32)[labels]
+    logits = np.eye(5, dtype=np.float32)[labels]
     broken = logits.copy()
     broken[70, 2] = value
     assert "NaN or infinity" in reason(decide(Answers(labels, broken, logits)))
@@ -98,7 +108,7 @@ def test_not_finite_is_refused(value: float) -> None:
 def test_collapse_to_one_class_is_refused() -> None:
     labels = np.array([0] * 90 + [1] * 10)
     same = Answers(labels, np.zeros(100, int), np.zeros(100, int))
-    assert "the same class" in reason(decide(same))
+    assert "the same answer" in reason(decide(same))
     only = Answers(np.zeros(100, int), np.zeros(100, int), np.zeros(100, int))
     assert decide(only).accepted
 
@@ -106,9 +116,9 @@ def test_collapse_to_one_class_is_refused() -> None:
 def test_arrays_that_do_not_belong_together() -> None:
     good = answers(100, 3, 0)
     with pytest.raises(DataError, match="same examples"):
-        decide(Answers(good.labels, good.candidate[:-1], good.reference))
+        decide(Answers(good.targets, good.candidate[:-1], good.reference))
     with pytest.raises(DataError, match="logits"):
-        decide(Answers(good.labels, np.zeros((100, 0)), good.reference))
+        decide(Answers(good.targets, np.zeros((100, 0)), good.reference))
 
 
 def test_document_is_json() -> None:

@@ -17,7 +17,7 @@ from edge_far.device.run.training_state import TrainingState
 from edge_far.errors import BundleError, Deferred, StorageError
 from tests.file_systems import LowerLayer, refuse_fsync
 
-STATE = TrainingState(step=3, examples=12, seconds=0.1, divisor=2, best_accuracy=1 / 3, smoothed_loss=0.1 + 0.2)
+STATE = TrainingState(step=3, examples=12, seconds=0.1, divisor=2, best_score=1 / 3, smoothed_loss=0.1 + 0.2)
 
 
 def arrays(seed: int) -> dict[str, np.ndarray]:
@@ -193,7 +193,7 @@ def test_a_state_that_cannot_be_is_damage_though_its_checksum_is_right(
 def test_damaged_metrics_of_the_best_are_told_when_the_run_is_resumed(content: str | None, run: RunDirectory) -> None:
     metrics = {"step": 1, "examples": 9, "loss": 1.0, "accuracy": 0.5, "macro_f1": 0.5, "matthews": 0.1}
     run.keep_best(arrays(1), metrics)
-    run.save(replace(STATE, step=1, best_step=1, best_accuracy=0.5), arrays(1), arrays(101))
+    run.save(replace(STATE, step=1, best_step=1, best_score=0.5), arrays(1), arrays(101))
     assert RunDirectory(run.root).load_latest() is not None
     (run.best / "metrics.json").unlink()
     if content is not None:

@@ -27,6 +27,7 @@ from edge_far.device.run.settings import resolve_settings
 from edge_far.device.run.signals import StopRequest
 from edge_far.device.run.trainer import TrainData, Trainer
 from edge_far.errors import ConfigError, Deferred
+from edge_far.tasks.classify import Classify
 from edge_far.texts.batches import Batch
 from edge_far.texts.data import read_examples
 from edge_far.texts.encode import Encoded, Encoder
@@ -105,7 +106,7 @@ def make_trainer(
         plan = replace(plan, variants=dict.fromkeys(plan.variants, variant))
     trainer = Trainer(
         settings,
-        TrainData(encoded, None, len(bundle.manifest.labels)),
+        TrainData(encoded, None, Classify(bundle.manifest.labels)),
         plan,
         directory,
         backend,
@@ -165,7 +166,7 @@ def test_twenty_steps_give_the_losses_of_torch(
     directory.prepare()
     trainer = Trainer(
         settings,
-        TrainData(encoded, None, len(bundle.manifest.labels)),
+        TrainData(encoded, None, Classify(bundle.manifest.labels)),
         plan,
         directory,
         lambda: PortableBackend(bundle, learners, 1, dropout=False),

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from edge_far.device.metrics import Evaluation, cross_entropy
+from edge_far.tasks.classify import ClassifyEvaluation, cross_entropy
+from edge_far.tasks.interface import Metrics
+
+
+def Evaluation(classes: int) -> ClassifyEvaluation:
+    return ClassifyEvaluation([str(label) for label in range(classes)])
+
+
+def counts(result: Metrics, kind: str) -> tuple[int, ...]:
+    return tuple(label[kind] for label in result.details["classes"].values())
 
 
 def one_hot(predictions: list[int], classes: int) -> np.ndarray:
@@ -48,34 +57,34 @@ def test_equals_naive_loops(classes: int) -> None:
             part = slice(start, start + 7)
             evaluation.add(one_hot(predictions[part], classes), np.array(labels[part]))
         result = evaluation.result()
-        assert (result.accuracy, result.macro_f1, result.matthews) == pytest.approx(
+        assert (result.figures["accuracy"], result.figures["macro_f1"], result.figures["matthews"]) == pytest.approx(
             naive(labels, predictions, classes), abs=1e-12
         ), trial
-        assert result.support == tuple(labels.count(c) for c in range(classes))
-        assert result.predicted == tuple(predictions.count(c) for c in range(classes))
-        assert result.examples == 50 == sum(result.support)
+        assert counts(result, "support") == tuple(labels.count(c) for c in range(classes))
+        assert counts(result, "predicted") == tuple(predictions.count(c) for c in range(classes))
+        assert result.examples == 50 == sum(counts(result, "support"))
 
 
 def test_by_hand() -> None:
     evaluation = Evaluation(2)
     evaluation.add(one_hot([1, 1, 1, 0, 0, 0, 1, 1], 2), np.array([1, 1, 1, 1, 0, 0, 0, -1]))
     result = evaluation.result()  # true positives 3, false negatives 1, true negatives 2, false positives 1
-    assert result.accuracy == 5 / 7
-    assert result.matthews == pytest.approx((3 * 2 - 1 * 1) / math.sqrt(4 * 4 * 3 * 3))
-    assert result.macro_f1 == pytest.approx((6 / 8 + 4 / 6) / 2)
-    assert (result.support, result.predicted, result.correct) == ((3, 4), (3, 4), (2, 3))
+    assert result.figures["accuracy"] == result.score == 5 / 7
+    assert result.figures["matthews"] == pytest.approx((3 * 2 - 1 * 1) / math.sqrt(4 * 4 * 3 * 3))
+    assert result.figures["macro_f1"] == pytest.approx((6 / 8 + 4 / 6) / 2)
+    assert [counts(result, kind) for kind in ("support", "predicted", "correct")] == [(3, 4), (3, 4), (2, 3)]
 
 
 def test_matthews_is_zero_where_it_is_not_defined() -> None:
     evaluation = Evaluation(3)
     evaluation.add(one_hot([1, 1], 3), np.array([1, 1]))
-    assert (evaluation.result().matthews, evaluation.result().accuracy) == (0.0, 1.0)
+    assert (evaluation.result().figures["matthews"], evaluation.result().score) == (0.0, 1.0)
 
 
 def test_matthews_of_many_examples_does_not_overflow() -> None:
     evaluation = Evaluation(2)
     evaluation.confusion[:] = [[10**9, 0], [0, 10**9]]
-    assert evaluation.result().matthews == 1.0
+    assert evaluation.result().figures["matthews"] == 1.0
 
 
 def test_loss() -> None:

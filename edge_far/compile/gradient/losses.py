@@ -1,0 +1,53 @@
+"""The losses of tasks by their names: each puts itself behind the logits of a forward graph, with its own gradient.
+
+far/above_cut.py has the same ones in torch, by which tests judge these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from edge_far.compile.graph.builder import Builder
+
+__all__ = ["LOSSES", "add_loss"]
+
+# Of logits and targets: the sum of the examples' losses, and its gradient by the logits.
+Loss = Callable[[Builder, ir.Value, ir.Value], tuple[ir.Value, ir.Value]]
+
+
+def add_loss(model: ir.Model, name: str) -> ir.Value:
+    """Add a loss; return the gradient of the logits.
+
+    New inputs: `labels`, as the loss reads them, and `loss_scale` float32 scalar (1 / examples of the whole batch, so
+    that micro-batches of any size add up to the mean). The output `logits` is replaced by `loss`, the scaled sum.
+    """
+    graph = model.graph
+    (logits,) = graph.outputs
+    loss_of = LOSSES[name]
+    labels = ir.Value(name="labels", shape=ir.Shape([logits.shape[0]]), type=ir.TensorType(ir.DataType.INT64))
+    scale = ir.Value(name="loss_scale", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT))
+    graph.inputs.extend([labels, scale])
+    b = Builder(graph, "loss")
+    total, error = loss_of(b, logits, labels)
+    loss = b.mul(total, scale)
+    gradient = b.mul(error, scale)
+    graph.extend(b.nodes)
+    loss.name = "loss"
+    graph.outputs[:] = [loss]
+    return gradient
+
+
+def _softmax(b: Builder, logits: ir.Value, labels: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Cross-entropy of class numbers, int64 [batch]."""
+    log_probabilities = b.unary("LogSoftmax", logits, axis=-1)
+    depth = b.constant(np.array(int(logits.shape[1]), np.int64), "classes")
+    off_on = b.constant(np.array([0.0, 1.0], np.float32), "off_on")
+    target = b.op("OneHot", [labels, depth, off_on], logits.shape, axis=-1)
+    total = b.op("ReduceSum", [b.mul(target, log_probabilities)], (), keepdims=0)
+    return b.unary("Neg", total), b.sub(b.unary("Exp", log_probabilities), target)
+
+
+LOSSES: dict[str, Loss] = {"softmax": _softmax}

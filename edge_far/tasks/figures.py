@@ -1,0 +1,60 @@
+"""The figures by which a model is measured: how each is called and shown, and between which bounds it lies.
+
+Documents hold them by these names; whoever shows a document asks here and need not know the task. Standard library
+only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["FIGURES", "Figure", "figures_of", "headline_of", "score_name", "short_text"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: its title, the head of a narrow column, its format, its bounds; `short` where one line has room."""
+
+    title: str
+    column: str
+    format: str
+    low: float
+    high: float
+    short: bool = False
+
+    def shown(self, value: float) -> str:
+        """Return a value for people."""
+        return format(value, self.format)
+
+
+# In the order in which they are shown; the first that a document holds is its headline.
+FIGURES = {
+    "accuracy": Figure("accuracy", "accuracy", ".2%", 0, 1, short=True),
+    "macro_f1": Figure("macro-F1", "macro-F1", ".3f", 0, 1, short=True),
+    "matthews": Figure("Matthews", "MCC", ".3f", -1, 1),
+}
+
+
+def figures_of(document: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures in a document, in the order in which they are shown."""
+    return {name: document[name] for name in FIGURES if document.get(name) is not None}
+
+
+def headline_of(document: Mapping[str, Any]) -> str | None:
+    """Return the name of the figure that stands for a document, None where it holds none."""
+    return next(iter(figures_of(document)), None)
+
+
+def short_text(document: Mapping[str, Any]) -> str:
+    """Return the figures that one line has room for: accuracy 97.10%, macro-F1 0.970."""
+    found = figures_of(document)
+    return ", ".join(
+        f"{FIGURES[name].title} {FIGURES[name].shown(value)}" for name, value in found.items() if FIGURES[name].short
+    )
+
+
+def score_name(comparison: Mapping[str, Any]) -> str:
+    """Return the figure by which the gate compared two models; a comparison of before there were tasks names none."""
+    return str(comparison.get("score", "accuracy"))
