@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from edge_far.architectures.registry import architecture_named
 from edge_far.bundles.bundle import Bundle
 from edge_far.device.engine.dropout import draw_mask, factor_table, mask_shape
+from edge_far.far.above_cut import mean_loss
 from edge_far.far.method import cut_of
 from edge_far.far.nodes import block_paths, embeddings_of
 from edge_far.texts.batches import Batch, collate, plan_epoch
@@ -92,13 +93,14 @@ def make_case(directory: Path, case: Case) -> None:
         pooling=case.pooling,
         attention_retention=case.attention_retention,
         hidden=case.hidden,
+        task=case.task,
         name=case.name,
     )
     original = make_pooled(case.architecture, case.pooling, labels=case.labels, hidden=case.hidden)  # same seed
     arrays = {f"parameter.{name}": value.detach().numpy() for name, value in original.named_parameters()}
     for number, (rows, length) in enumerate(BATCH_SHAPES):
         pairs = architecture_named(case.architecture).token_types == "pairs"
-        batch = make_batch(rows=rows, length=length, labels=case.labels, token_types=pairs, seed=number)
+        batch = make_batch(rows=rows, length=length, labels=case.labels, token_types=pairs, task=case.task, seed=number)
         for field in Batch.__slots__:
             if getattr(batch, field) is not None:
                 arrays[f"{number}.{field}"] = getattr(batch, field)
@@ -128,7 +130,7 @@ def set_training(tiny: TinyBundle, case: Case) -> None:
 def run_torch(tiny: TinyBundle, batch: Batch, name: str) -> dict[str, np.ndarray]:
     """Return loss and gradients of a batch's mean loss by torch autograd on the reconfigured model."""
     logits = torch_logits(tiny.model, batch)
-    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(batch.labels))
+    loss = mean_loss(tiny.bundle.manifest.task.loss, logits, batch.labels)
     gradients = torch.autograd.grad(loss, list(tiny.trained.values()))
     named = zip(tiny.trained, gradients, strict=True)
     return {f"{name}.loss": np.array(loss.item())} | {f"{name}.gradient.{n}": g.numpy() for n, g in named}

@@ -59,6 +59,7 @@ class Case:
     pooling: str = "cls"
     attention_retention: float | None = None  # of four heads
     hidden: int = 32
+    task: str = "classify"
 
     @property
     def has_prefix(self) -> bool:
@@ -68,7 +69,7 @@ class Case:
     @property
     def trains(self) -> bool:
         """Say whether torch trains it as well: TRAIN_FILE has five labels, and the weights must be exact."""
-        return self.labels == 5 and self.precision == "fp32"
+        return self.labels == 5 and self.precision == "fp32" and self.task == "classify"
 
 
 CASES = (
@@ -108,6 +109,10 @@ CASES = (
     Case("camembert-top1-5-mean", "camembert", 0.4, 5, method="top-1", pooling="mean"),
     Case("electra-r10-5-embeddings-dropout", "electra", 0.1, 5, embeddings="train", dropout=True),
     Case("electra-top1-5-mean-int8", "electra", 0.4, 5, precision="int8", method="top-1", pooling="mean"),
+    Case("bert-r40-regress-dropout", "bert", 0.4, 1, dropout=True, task="regress"),
+    Case(
+        "roberta-top1-regress-int8", "roberta", 0.4, 1, precision="int8", method="top-1", pooling="mean", task="regress"
+    ),
     # scripts/test_aarch64.sh trains these two; int8 and dropout meet in the second.
     Case("tiny-fp32", "distilbert", 0.1, 5, dropout=True),
     Case("tiny-int8", "distilbert", 0.1, 5, precision="int8", dropout=True),

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from edge_far.architectures.registry import architecture_named
 from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import Scale
 from edge_far.compile.export_settings import ExportSettings
 from edge_far.compile.pipeline import compile_bundle
 from edge_far.console import Console
@@ -22,7 +23,8 @@ from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.far.reconfigure import trained_parameters
 from edge_far.models.source import SourceModel
 from edge_far.profile.document import load_profile
-from edge_far.tasks.classify import Classify
+from edge_far.tasks.interface import Task
+from edge_far.tasks.registry import task_of
 from edge_far.texts.batches import Batch
 from tests.tiny_cases import gradient_errors
 
@@ -157,6 +159,7 @@ def make_tiny_bundle(
     pooling: str = "cls",
     attention_retention: float | None = None,
     hidden: int = 32,
+    task: str = "classify",
     seed: int = 0,
     name: str = "bundle",
 ) -> TinyBundle:
@@ -188,21 +191,36 @@ def make_tiny_bundle(
     cut = cut_of(method, len(find_ffn_blocks(model)))
     selection = select_above_cut(model, "random", retention, attention_retention, cut, seed=seed)
     source = SourceModel(model, architecture, "tiny", tokenizer, MAX_POSITIONS)
-    label_names = [f"label-{number}" for number in range(labels)]
     sample = [make_batch(length=MAX_POSITIONS, seed=seed)]
-    bundle = compile_bundle(source, Classify(label_names), selection, None, settings, Console(quiet=True), sample)
+    bundle = compile_bundle(source, tiny_task(task, labels), selection, None, settings, Console(quiet=True), sample)
     tokenizer.unlink()
     return TinyBundle(bundle, model, trained_parameters(model, embeddings, cut))
 
 
-def make_batch(*, rows: int = 3, length: int = 16, labels: int = 5, token_types: bool = False, seed: int = 0) -> Batch:
+def tiny_task(name: str, labels: int) -> Task:
+    """Return a task of so many outputs."""
+    scale = Scale(2.5, 1.5)
+    return task_of(name, () if name == "regress" else [f"label-{number}" for number in range(labels)], scale)
+
+
+def make_batch(
+    *,
+    rows: int = 3,
+    length: int = 16,
+    labels: int = 5,
+    token_types: bool = False,
+    task: str = "classify",
+    seed: int = 0,
+) -> Batch:
     """Return `rows` examples padded on the right: the first of full length, each next a third shorter."""
     random = np.random.default_rng(seed)
     lengths = [max(1, round(length * (2 / 3) ** row)) for row in range(rows)]
     mask = (np.arange(length) < np.array(lengths)[:, None]).astype(np.int64)
     ids = np.where(mask == 1, random.integers(5, VOCABULARY, mask.shape), 1)
     types = random.integers(0, 2, mask.shape) * mask if token_types else None
-    return Batch(ids, mask, types, random.integers(0, labels, rows))
+    if task == "classify":
+        return Batch(ids, mask, types, random.integers(0, labels, rows))
+    return Batch(ids, mask, types, random.normal(size=(rows, labels)).astype(np.float32))
 
 
 def torch_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:

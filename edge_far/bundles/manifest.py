@@ -81,9 +81,9 @@ class TaskInfo:
     The model learns (label - mean) / deviation where there is a `scale`.
     """
 
-    name: Annotated[str, OneOf("classify")]
-    form: Annotated[str, OneOf("name")]
-    loss: Annotated[str, OneOf("softmax")]
+    name: Annotated[str, OneOf("classify", "regress")]
+    form: Annotated[str, OneOf("name", "number")]
+    loss: Annotated[str, OneOf("softmax", "square")]
     outputs: Size
     scale: Scale | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ __all__ = [
     "load_learners",
     "profile_for",
     "read_result",
+    "run_task",
     "step_times",
     "threads_of",
 ]
@@ -191,9 +193,21 @@ def encoder_for(bundle: Bundle, max_seq_len: int | None = None) -> Encoder:
 
 
 def bundle_task(bundle: Bundle) -> Task:
-    """Return what the bundle learns."""
-    manifest = bundle.manifest
-    return task_of(manifest.task.name, manifest.labels, manifest.task.scale)
+    """Return what the bundle learns; raises BundleError where the manifest contradicts itself."""
+    labels, info = bundle.manifest.labels, bundle.manifest.task
+    task = None
+    with suppress(ValueError):
+        task = task_of(info.name, labels, info.scale)
+    if task is None or task.info != info:
+        message = "manifest.json is damaged: its 'task' contradicts itself"
+        raise BundleError(message, where=str(bundle.root), hint="export it again")
+    return task
+
+
+def run_task(bundle: Bundle, run: Path | None) -> Task:
+    """Return what the bundle learns, with the settings that a finished run measured on its held-out data."""
+    measured = None if run is None else read_result(run)["eval"]
+    return bundle_task(bundle).fitted(measured or {})
 
 
 def encode_file(

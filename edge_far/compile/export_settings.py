@@ -45,6 +45,7 @@ class ExportSettings:
     attention: str = "full"  # or heads
     attention_retention: float | None = None  # None: the FFN's share, at least one head
     head_start: str = "auto"  # or fitted, random; auto: fitted where the head alone learns
+    task: str | None = None  # None: the one that the labels of the training data mean
     choose_minutes: float | None = None  # of method auto; None: the work of three full fine-tunings
 
     def defaults(self, learning_rate: float) -> Defaults:

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,7 @@ def export_bundle(settings: ExportSettings, console: Console) -> dict[str, Any]:
         "method": manifest.selection.rung,
         "task": manifest.task.name,
         "labels": len(manifest.labels),
+        "scale": None if manifest.task.scale is None else asdict(manifest.task.scale),
         "head": "fitted" if fitted else source.head.kind,
         "choice": choice.to_json() if choice is not None else None,
         "retention": selection.retention,
@@ -134,7 +135,10 @@ def _choice(prepared: _Prepared, console: Console) -> Choice | None:
 def _prepare(settings: ExportSettings, console: Console) -> _Prepared:
     """Read data and model; say what does not fit together before minutes of work."""
     reserved = [f"reserved-{number}" for number in range(settings.reserve_labels)]
-    examples, task = read_training_data(settings.train, reserved)
+    data = read_training_data(settings.train, settings.task, reserved)
+    examples, task = data.examples, data.task
+    if data.why is not None:
+        console.info(f"task: {task.info.name}, for {data.why} (--task names another)")
     for names in look_alikes(task.labels):
         console.warn(
             f"{settings.train}: the labels {' and '.join(map(quoted, names))} differ in blanks, case or the form of "
@@ -149,6 +153,8 @@ def _prepare(settings: ExportSettings, console: Console) -> _Prepared:
         examples=examples,
         dropout=settings.dropout,
         pooling=settings.pooling,
+        outputs=task.outputs,
+        problem_type=task.problem_type,
     )
     for warning in source.warnings:
         console.warn(warning)
@@ -199,7 +205,7 @@ def compile_bundle(
         for note in graphs.notes:
             console.detail(str(note))
         with_ort = settings.with_ort and write_ort_artifacts(
-            staging / "ort", graphs.folded, learners, console, dropout=settings.dropout
+            staging / "ort", graphs.folded, learners, console, dropout=settings.dropout, loss=task.info.loss
         )
         portable = emit_portable(
             staging / "portable",

@@ -41,13 +41,15 @@ def evaluate(
     task: Task,
     tokens: int = TOKENS_PER_BATCH,
     make_batch: Callable[[Encoded, np.ndarray], Batch] = collate,
+    *,
+    fit: bool = False,
 ) -> Metrics:
-    """Return the task's loss and figures over all examples, `tokens` at a time."""
+    """Return the task's loss and figures over all examples, `tokens` at a time; with `fit` at its best settings."""
     evaluation = task.evaluation()
     for indices in rows_by_length(encoded.lengths, tokens):
         batch = make_batch(encoded, indices)
         evaluation.add(_checked(logits(batch), len(indices), task.outputs), batch.labels)
-    return evaluation.result()
+    return evaluation.result(fit=fit)
 
 
 def predict_logits(logits: Callable[[Batch], np.ndarray], encoded: Encoded, outputs: int) -> np.ndarray:

@@ -6,7 +6,7 @@ Whatever is missing or damaged in it ends in one line: 66 for a missing file, 65
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import onnxruntime as ort
@@ -15,7 +15,7 @@ from edge_far.bundles.manifest import Scale
 from edge_far.device.engine.options import bare_options
 from edge_far.device.release import FACTS_FILE, FACTS_FORMAT, LABELS_FILE, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from edge_far.errors import DataError, InputMissing
-from edge_far.json_file import Damaged, decode, read_document
+from edge_far.json_file import Damaged, Within, decode, read_document
 from edge_far.process.library_paths import utf8_path
 from edge_far.tasks.interface import Task
 from edge_far.tasks.registry import TASKS, task_of
@@ -25,6 +25,7 @@ __all__ = ["FileModel", "is_released_model"]
 
 LONGEST = 1 << 20  # tokens; no model reads more
 COPY_AGAIN = "copy the whole directory again, or write it again with 'edge-far merge'"
+SHARE = Annotated[float, Within(0, 1)]
 KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 
 
@@ -134,7 +135,8 @@ def _task(facts: dict[str, Any], labels: list[str], path: Path) -> Task:
         raise DataError(f"task is {name!r:.40}, not one of {', '.join(TASKS)}", where=str(path), hint=COPY_AGAIN)
     try:
         scale: Scale | None = decode(Scale | None, facts.get("scale"), "scale")
-        return task_of(name, labels, scale)
+        threshold: float | None = decode(SHARE | None, facts.get("threshold"), "threshold")
+        return task_of(name, labels, scale, threshold)
     except (Damaged, ValueError) as error:
         raise DataError(str(error), where=str(path), hint=COPY_AGAIN) from error
 

@@ -170,7 +170,7 @@ def _is_composed(name: str, region: _Region, layout: _Layout) -> bool:
     return all((unit + 1) * group.width <= region.shape[composition.axis] for unit in group.learners[composition.block])
 
 
-def release_facts(bundle: Bundle) -> dict[str, Any]:
+def release_facts(bundle: Bundle, threshold: float | None = None) -> dict[str, Any]:
     """Return what an application must know to run the released model: the content of its release.json."""
     manifest = bundle.manifest
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if manifest.portable.token_types else [])]
@@ -183,6 +183,7 @@ def release_facts(bundle: Bundle) -> dict[str, Any]:
         "weights": manifest.released_weights,
         "task": manifest.task.name,
         "scale": None if manifest.task.scale is None else asdict(manifest.task.scale),
+        "threshold": threshold,
         "labels": list(manifest.labels),
         "inputs": [{"name": name, "type": "int64", "shape": ["batch", "sequence"]} for name in names],
         "outputs": [{"name": "logits", "type": "float32", "shape": ["batch", manifest.task.outputs]}],
@@ -195,11 +196,13 @@ def release_facts(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def write_release(bundle: Bundle, learners: Mapping[str, np.ndarray], out: Path) -> None:
+def write_release(
+    bundle: Bundle, learners: Mapping[str, np.ndarray], out: Path, threshold: float | None = None
+) -> None:
     """Write a directory that any ONNX Runtime loads: model.onnx, weights.bin, tokenizer.json and two JSON files.
 
-    labels.json has the labels in the order of the logits, release.json the `release_facts`. Raises OutputExists or
-    StorageError.
+    labels.json has the labels in the order of the logits, release.json the `release_facts`, with the `threshold` of a
+    task that has one. Raises OutputExists or StorageError.
     """
     layout = _read_document(bundle)
     end = max(region.offset + region.length for region in layout.regions.values())
@@ -218,7 +221,7 @@ def write_release(bundle: Bundle, learners: Mapping[str, np.ndarray], out: Path)
         except OSError as error:
             raise storage_error(error, out) from error
         write_json(staging / LABELS_FILE, list(bundle.manifest.labels))
-        write_json(staging / FACTS_FILE, release_facts(bundle))
+        write_json(staging / FACTS_FILE, release_facts(bundle, threshold))
 
 
 def _copy_bytes(source: Any, target: Any, count: int) -> None:

@@ -99,7 +99,15 @@ def _softmax(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits, targets)
 
 
-LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"softmax": _softmax}
+def _square(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the squared error, mean over the outputs; targets float32 [B, outputs]."""
+    return functional.mse_loss(logits, targets)
+
+
+LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "softmax": _softmax,
+    "square": _square,
+}
 
 
 def mean_loss(name: str, logits: torch.Tensor, targets: Any) -> torch.Tensor:

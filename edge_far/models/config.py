@@ -22,6 +22,7 @@ from edge_far.models.guard import guarded, transformers_package
 
 __all__ = ["ModelConfig", "read_config"]
 
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 DROPOUT_MULTIPLE = 8  # a byte holds the mask of eight numbers (compile/forward/dropout.py)
 SHORTEST = 8  # tokens: the smallest --max-seq-len
 _DECIDES = "correct it in config.json: it must say what the weights were trained with"
@@ -114,12 +115,8 @@ def _refuse_other_models(document: Mapping[str, Any], path: Path) -> None:
     if document.get("pruned_heads"):
         raise _refusal(path, "pruned_heads: transformers no longer reads pruned heads", "choose an unpruned model")
     problem = document.get("problem_type")
-    if problem not in (None, "single_label_classification"):
-        raise _refusal(
-            path,
-            f"problem_type is {_shown(problem)}, and training gives each text one label",
-            "choose a model for single_label_classification, or remove the key to train it as one",
-        )
+    if problem is not None and problem not in PROBLEM_TYPES:
+        raise _refusal(path, f"problem_type is {_shown(problem)}, not one of {', '.join(PROBLEM_TYPES)}", _DECIDES)
 
 
 def _check_sizes(model: ModelConfig, dropout: bool) -> None:

@@ -57,9 +57,17 @@ def saved_labels(model: ModelConfig) -> list[str] | None:
 
 
 def fit_head(
-    model: nn.Module, config: ModelConfig, labels: Sequence[str], loading: Mapping[str, Any], seed: int
+    model: nn.Module,
+    config: ModelConfig,
+    labels: Sequence[str],
+    loading: Mapping[str, Any],
+    seed: int,
+    problem_type: str | None = None,
 ) -> Head:
     """Bring the head of a loaded classifier into the order of `labels`, in place, or make its last layer new.
+
+    Without labels its outputs are numbers. With a `problem_type` (transformers' word for the task) a head that
+    config.json says was trained for another is made new.
 
     `loading` is transformers' account: what it found missing, or of another size, is new already.
     """
@@ -70,6 +78,10 @@ def fit_head(
         return Head("new", "the model has none")
     saved = saved_labels(config)
     layer = model.get_submodule(last)
+    if reason := _of_another_task(config, labels, problem_type):
+        if f"{last}.weight" not in new:
+            _make_new(layer, config, seed)
+        return Head("new", reason, lost=True)
     if any(HEAD.search(name) for name in new):
         if f"{last}.weight" not in new:
             _make_new(layer, config, seed)
@@ -88,6 +100,14 @@ def fit_head(
         layer.weight.copy_(layer.weight[order].clone())
         layer.bias.copy_(layer.bias[order].clone())
     return Head("reordered", f"its labels are the data's, in another order ({_some(saved)})")
+
+
+def _of_another_task(config: ModelConfig, labels: Sequence[str], problem_type: str | None) -> str | None:
+    """Return why the head's rows do not mean what the data's labels do, or None."""
+    if not labels:
+        return "numbers are learned on a scale of their own"
+    found = config.document.get("problem_type")
+    return None if problem_type is None or found in (None, problem_type) else f"the model's is for {found}"
 
 
 def _unlike(config: ModelConfig, saved: Sequence[str] | None, labels: Sequence[str]) -> str | None:

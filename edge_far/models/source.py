@@ -56,12 +56,14 @@ def load_source(
     examples: Sequence[Example] = (),
     dropout: bool = False,
     pooling: str = "auto",
+    outputs: int | None = None,
+    problem_type: str | None = None,
 ) -> SourceModel:
-    """Load a model with a head for `labels`; a new head is initialised from `seed`.
+    """Load a model with a head for `labels`, or of so many `outputs`; a new head is initialised from `seed`.
 
     `model` is a directory or, where a hub is reachable, a model's name. `examples` are some that it will read; with
-    `dropout` its sizes must allow dropout masks; `pooling` is auto, cls or mean (far/pooling.py).
-    Raises InputMissing, Unavailable or StorageError.
+    `dropout` its sizes must allow dropout masks; `pooling` is auto, cls or mean (far/pooling.py); `problem_type`
+    is transformers' word for the task. Raises InputMissing, Unavailable or StorageError.
     """
     transformers_package()
     place = find_place(model)
@@ -71,11 +73,11 @@ def load_source(
     place.fetch_weights()
     check_weights(config)
     tokenizer = choose_tokenizer(config, examples)
-    loaded, loading = _load(config, len(labels), seed, model)
+    loaded, loading = _load(config, len(labels) if outputs is None else outputs, seed, model)
     architecture = architecture_of(loaded).name
     _refuse_random_encoder(loading, model)
     _refuse_not_finite(loaded, model)
-    head = fit_head(loaded, config, labels, loading, seed)
+    head = fit_head(loaded, config, labels, loading, seed, problem_type)
     name = place.hub_name or _name_of(place.whole.resolve(), architecture, loaded.config)
     warnings = [f"a new head: {head.why}"] if head.lost else []
     warnings += tokenizer.warnings
@@ -88,10 +90,10 @@ def load_source(
     )
 
 
-def _load(config: ModelConfig, labels: int, seed: int, model: str) -> tuple[Any, Mapping[str, Any]]:
+def _load(config: ModelConfig, outputs: int, seed: int, model: str) -> tuple[Any, Mapping[str, Any]]:
     """Return the classifier and transformers' account of what was missing, of another size, or unused."""
     transformers = transformers_package()
-    config.config.num_labels = labels
+    config.config.num_labels = outputs
     torch.manual_seed(seed)
     with guarded(
         "cannot load the model", model, "name a local directory with config.json and model.safetensors of one model"

@@ -12,7 +12,7 @@ from edge_far.bundles.manifest import Scale, TaskInfo
 from edge_far.errors import ConfigError
 from edge_far.quoting import shown
 from edge_far.tasks.figures import FIGURES
-from edge_far.tasks.interface import Metrics
+from edge_far.tasks.interface import Metrics, weakest_labels
 from edge_far.texts.data import label_names
 from edge_far.texts.encode import class_numbers
 from edge_far.texts.labels import Names
@@ -26,16 +26,19 @@ NO_LABEL = -1
 class Classify:
     """The task of `labels`, of which each text has one; targets are their numbers, int64 [N], -1 for none."""
 
+    form_name = "name"
+    problem_type = "single_label_classification"
     score_title = "Matthews' correlation"
     credit_name = "accuracy"
     right_or_wrong = True
+    threshold = None
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
-        self.info = TaskInfo(NAME, form="name", loss="softmax", outputs=len(self.labels))
+        self.info = TaskInfo(NAME, form=self.form_name, loss="softmax", outputs=len(self.labels))
 
     @classmethod
-    def made(cls, labels: Sequence[str], scale: Scale | None) -> Classify:
+    def made(cls, labels: Sequence[str], scale: Scale | None, threshold: float | None) -> Classify:
         """Return the task that a bundle or a release describes."""
         return cls(labels)
 
@@ -46,6 +49,10 @@ class Classify:
         if len(names) < 2:
             raise ConfigError("the training data has fewer than two labels")
         return cls(names)
+
+    def fitted(self, measured: Mapping[str, Any]) -> Classify:
+        """Return the task itself: the likeliest label is said, whatever was measured."""
+        return self
 
     @property
     def outputs(self) -> int:
@@ -132,9 +139,7 @@ class Classify:
     @staticmethod
     def weakest(document: Mapping[str, Any]) -> str:
         """Return the labels that the document of an evaluation found hardest, or nothing."""
-        seen = [(c["correct"] / c["support"], label, c) for label, c in document["classes"].items() if c["support"]]
-        found = [f"{shown(label)} {c['correct']}/{c['support']}" for share, label, c in sorted(seen)[:3] if share < 1]
-        return ", ".join(found)
+        return weakest_labels(document["classes"])
 
 
 class ClassifyEvaluation:
@@ -152,7 +157,7 @@ class ClassifyEvaluation:
         np.add.at(self.confusion, (targets, logits.argmax(axis=1)), 1)
         self.loss_sum += math.fsum(cross_entropy(logits, targets))
 
-    def result(self) -> Metrics:
+    def result(self, *, fit: bool = False) -> Metrics:
         """Return the metrics of all that was added; ValueError when that is nothing."""
         examples = int(self.confusion.sum())
         if examples == 0:

@@ -34,6 +34,10 @@ FIGURES = {
     "accuracy": Figure("accuracy", "accuracy", ".2%", 0, 1, short=True),
     "macro_f1": Figure("macro-F1", "macro-F1", ".3f", 0, 1, short=True),
     "matthews": Figure("Matthews", "MCC", ".3f", -1, 1),
+    "pearson": Figure("Pearson", "Pearson", ".3f", -1, 1, short=True),
+    "spearman": Figure("Spearman", "Spearman", ".3f", -1, 1, short=True),
+    "rmse": Figure("RMSE", "RMSE", ".4g", 0, 1e30, short=True),
+    "explained": Figure("explained variance", "explained", ".3f", -1e30, 1),
 }
 
 

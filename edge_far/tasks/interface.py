@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from edge_far.bundles.manifest import TaskInfo
+from edge_far.quoting import shown
 from edge_far.tasks.figures import short_text
 from edge_far.texts.labels import LabelForm
 
-__all__ = ["Evaluation", "Metrics", "Task"]
+__all__ = ["Evaluation", "Metrics", "Task", "weakest_labels"]
 
 DIGITS = 6  # of a figure in a document
 
@@ -22,7 +23,8 @@ class Metrics:
     """The result of an evaluation; the loss is that of training, mean over the examples.
 
     `score` is the figure by which the best epoch is chosen, higher is better; `figures` are named as in figures.py,
-    `details` holds what only the document of `edge-far eval` tells.
+    `details` holds what only the document of `edge-far eval` tells, `settings` those by which answers were made of
+    logits.
     """
 
     examples: int
@@ -30,11 +32,12 @@ class Metrics:
     score: float
     figures: Mapping[str, float]
     details: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the headline figures."""
         figures = {name: round(value, DIGITS) for name, value in self.figures.items()}
-        return {"examples": self.examples, "loss": round(self.loss, DIGITS), **figures}
+        return {"examples": self.examples, "loss": round(self.loss, DIGITS), **figures, **self.settings}
 
     def text(self) -> str:
         """Return the headline figures for people."""
@@ -47,8 +50,11 @@ class Evaluation(Protocol):
     def add(self, logits: np.ndarray, targets: np.ndarray) -> None:
         """Add a batch: logits float [B, outputs] and its targets; rows without a target are left out."""
 
-    def result(self) -> Metrics:
-        """Return the metrics of all that was added; ValueError when that is nothing."""
+    def result(self, *, fit: bool = False) -> Metrics:
+        """Return the metrics of all that was added; ValueError when that is nothing.
+
+        With `fit`, settings by which answers are made of logits are those that are best on it.
+        """
 
 
 class Task(Protocol):
@@ -59,6 +65,7 @@ class Task(Protocol):
 
     labels: tuple[str, ...]
     info: TaskInfo
+    problem_type: str  # as transformers calls it
     score_title: str  # of `score`, in a sentence
     credit_name: str  # of the mean of `credits`, in figures.py
     right_or_wrong: bool  # every credit is 1 or 0
@@ -66,6 +73,10 @@ class Task(Protocol):
     @property
     def outputs(self) -> int:
         """Return the width of the logits."""
+
+    @property
+    def threshold(self) -> float | None:
+        """Return the probability from which a label is said; None where an answer needs none."""
 
     @property
     def form(self) -> LabelForm:
@@ -82,6 +93,9 @@ class Task(Protocol):
 
     def strata(self, targets: np.ndarray) -> np.ndarray:
         """Return a number for each example, int64 [N]: parts of the data keep their proportions."""
+
+    def fitted(self, measured: Mapping[str, Any]) -> Task:
+        """Return the task with the settings that the document of an evaluation tells."""
 
     # --- measuring --------------------------------------------------------------------------------------------------
 
@@ -113,3 +127,10 @@ class Task(Protocol):
 
     def no_answer(self, top: int) -> dict[str, Any]:
         """Return what it tells of a blank text."""
+
+
+def weakest_labels(classes: Mapping[str, Mapping[str, int]]) -> str:
+    """Return the labels of which the smallest share was found, or nothing: light_dim 3/7, ..."""
+    seen = [(c["correct"] / c["support"], label, c) for label, c in classes.items() if c["support"]]
+    found = [f"{shown(label)} {c['correct']}/{c['support']}" for share, label, c in sorted(seen)[:3] if share < 1]
+    return ", ".join(found)

@@ -8,14 +8,17 @@ from typing import Any, Protocol
 from edge_far.bundles.manifest import Scale
 from edge_far.tasks.classify import Classify
 from edge_far.tasks.interface import Task
+from edge_far.tasks.regress import Regress
 
 __all__ = ["TASKS", "TaskKind", "task_of"]
 
 
 class TaskKind(Protocol):
-    """How a task is made; of a document that tells its name, what people read."""
+    """How a task is made; of a document that tells its name, what people read. `form_name` is its labels' form."""
 
-    def made(self, labels: Sequence[str], scale: Scale | None) -> Task:
+    form_name: str
+
+    def made(self, labels: Sequence[str], scale: Scale | None, threshold: float | None) -> Task:
         """Return the task that a bundle or a release describes; ValueError where a part is missing."""
 
     def of_labels(self, labels: Iterable[str], reserved: Sequence[str]) -> Task:
@@ -28,9 +31,9 @@ class TaskKind(Protocol):
         """Return what the document of an evaluation found hardest, or nothing."""
 
 
-TASKS: dict[str, TaskKind] = {"classify": Classify}
+TASKS: dict[str, TaskKind] = {"classify": Classify, "regress": Regress}
 
 
-def task_of(name: str, labels: Sequence[str], scale: Scale | None = None) -> Task:
+def task_of(name: str, labels: Sequence[str], scale: Scale | None = None, threshold: float | None = None) -> Task:
     """Return the task that a manifest, or a release of itself, says; ValueError where a part of it is missing."""
-    return TASKS[name].made(labels, scale)
+    return TASKS[name].made(labels, scale, threshold)

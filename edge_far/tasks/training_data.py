@@ -1,27 +1,80 @@
-"""The task of training data: the one that was named, with its labels."""
+"""The task of training data: the one that was named, or the one that its labels mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_far.errors import ConfigError
 from edge_far.tasks.interface import Task
 from edge_far.tasks.registry import TASKS
-from edge_far.texts.data import Example, read_examples
-from edge_far.texts.labels import label_form
+from edge_far.texts.data import Example, iterate_examples, read_examples
+from edge_far.texts.labels import NUMBER, label_form
+from edge_far.texts.reading.problems import RecordProblem
 
-__all__ = ["read_training_data"]
+__all__ = ["TrainingData", "read_training_data"]
 
 
-def read_training_data(path: Path, reserved: Sequence[str] = ()) -> tuple[list[Example], Task]:
-    """Return all examples of a file and their task, with outputs for `reserved` labels too.
+@dataclass(frozen=True)
+class TrainingData:
+    """All examples of a file, what is to be learned of them, and why that was taken where nobody named it."""
 
-    Raises what reading does, and ConfigError (78) where there is nothing to learn.
+    examples: list[Example]
+    task: Task
+    why: str | None
+
+
+def read_training_data(path: Path, named: str | None = None, reserved: Sequence[str] = ()) -> TrainingData:
+    """Read a file and say what its task is; with outputs for `reserved` labels too.
+
+    `named` is a task's name; None lets the labels say it: numbers with a fraction mean regress, all others
+    classify. Raises what reading does, DataError with the line for a label of another kind, and
+    ConfigError (78) where there is nothing to learn.
     """
-    examples = read_examples(path, labels=label_form("name"))
+    name, why = (named, None) if named is not None else _meant(path)
+    if name not in TASKS:
+        raise ConfigError(f"'{name}' is not a task", where="--task", hint=f"one of {', '.join(TASKS)}")
+    examples = read_examples(path, labels=label_form(TASKS[name].form_name))
     try:
-        task = TASKS["classify"].of_labels((example.label or "" for example in examples), reserved)
+        task = TASKS[name].of_labels((example.label or "" for example in examples), reserved)
     except ConfigError as error:
-        raise ConfigError(error.message, where=str(path), hint=error.hint) from error
-    return examples, task
+        raise ConfigError(error.message, where=error.where or str(path), hint=error.hint) from error
+    return TrainingData(examples, task, why)
+
+
+def _meant(path: Path) -> tuple[str, str | None]:
+    """Return the task that the labels of a file mean, and why where it is not one label a text."""
+    kinds = _Kinds()
+    for _ in iterate_examples(path, labels=kinds):
+        pass
+    if kinds.fractions or (kinds.written_fractions and not kinds.names):
+        return "regress", "labels are numbers with a fraction"
+    return "classify", None
+
+
+class _Kinds:
+    """Stands where a form of labels would (texts/labels.py) and notes what kinds of them there are."""
+
+    def __init__(self) -> None:
+        self.fractions = self.written_fractions = self.names = False
+
+    def read(self, value: object) -> str | None:
+        """Note the kind of a label; what is wrong with it is told when it is read as the task's."""
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        if isinstance(value, float):
+            self.fractions |= not value.is_integer()
+        elif isinstance(value, str):
+            is_number = NUMBER.fullmatch(value.strip()) is not None
+            self.names |= not is_number
+            self.written_fractions |= is_number and not float(value).is_integer()
+        return ""
+
+    def unknown(self, label: str) -> RecordProblem | None:
+        """Return None."""
+        return None
+
+    def value(self, label: str) -> str:
+        """Return the label."""
+        return label

@@ -7,14 +7,20 @@ standard library only, for the daemon's parent process reads labels too.
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from edge_far.quoting import quoted
-from edge_far.texts.reading.json_object import checked_text
+from edge_far.texts.reading.json_object import checked_text, json_type
 from edge_far.texts.reading.problems import RecordProblem
 
-__all__ = ["FORMS", "LabelForm", "Names", "label_form"]
+__all__ = ["FORMS", "NUMBER", "LabelForm", "Names", "Numbers", "label_form"]
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMBER_HINT = "write it with digits and a decimal point, for example 3.5"
+LARGEST = 1e15
 
 
 class LabelForm(Protocol):
@@ -59,7 +65,45 @@ class Names:
         return label
 
 
-FORMS: dict[str, Callable[[Sequence[str] | None], LabelForm]] = {"name": Names}
+class Numbers:
+    """One number: a JSON number, or a text that is one; canonical is the shortest text that reads back the same."""
+
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        pass
+
+    def read(self, value: object) -> str | None:
+        """Return the number; raises RecordProblem for what is none, is infinite, or is NaN."""
+        if isinstance(value, str):
+            value = value.strip()
+            if value and not NUMBER.fullmatch(value):
+                raise RecordProblem(f"the label {quoted(value)} is not a number", NUMBER_HINT)
+        if value is None or value == "":
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise RecordProblem(f"'label' is {json_type(value)}, not a number", NUMBER_HINT)
+        number = _float(value)
+        if not abs(number) <= LARGEST:
+            shown = "NaN, which is no number" if math.isnan(number) else f"beyond {LARGEST:g}"
+            raise RecordProblem(f"'label' is {shown}", "remove the example or correct its label")
+        return repr(number + 0.0)  # no minus zero
+
+    def unknown(self, label: str) -> RecordProblem | None:
+        """Return None: a model of numbers takes any."""
+        return None
+
+    def value(self, label: str) -> float:
+        """Return the number."""
+        return float(label)
+
+
+def _float(value: float | str) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf
+
+
+FORMS: dict[str, Callable[[Sequence[str] | None], LabelForm]] = {"name": Names, "number": Numbers}
 
 
 def label_form(form: str, names: Sequence[str] | None = None) -> LabelForm:

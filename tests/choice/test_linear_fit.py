@@ -8,8 +8,10 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
+from edge_far.bundles.manifest import Scale
 from edge_far.choice.linear_fit import choose_strength, fit_linear
 from edge_far.tasks.classify import Classify
+from edge_far.tasks.regress import Regress
 
 pytestmark = pytest.mark.host
 
@@ -57,3 +59,15 @@ def test_a_constant_column_and_a_label_without_examples_do_no_harm() -> None:
     inputs[:, 0] = 3.0
     fit = fit_linear(inputs, labels, Classify("abcd"), 0.1)
     assert np.isfinite(fit.weight).all() and 3 not in fit.logits(inputs).argmax(axis=1)
+
+
+def test_numbers_are_fitted_by_ridge_regression() -> None:
+    """The fit is scikit-learn's, whose penalty is 1 / (2 C) where squares are summed."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    inputs, _ = vectors()
+    targets = (inputs @ np.linspace(-1, 1, 8) + np.random.default_rng(0).normal(size=len(inputs))).reshape(-1, 1)
+    task = Regress(Scale(0.0, 1.0))
+    fit = fit_linear(inputs, targets.astype(np.float32), task, 0.03)
+    scaled = (inputs - inputs.mean(axis=0)) / inputs.std(axis=0)
+    ridge = linear_model.Ridge(alpha=1 / (2 * 0.03)).fit(scaled, targets)
+    np.testing.assert_allclose(fit.logits(inputs), ridge.predict(scaled).reshape(-1, 1), atol=2e-2)

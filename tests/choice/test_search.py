@@ -19,6 +19,7 @@ from edge_far.far.above_cut import above_cut, as_mapping, logits_of
 from edge_far.texts.batches import collate
 from edge_far.texts.data import Example
 from edge_far.texts.encode import Encoder
+from tests.other_tasks import relabelled
 from tests.tiny_models import ARCHITECTURES, make_examples, make_pooled, make_tiny, make_tokenizer
 
 pytestmark = pytest.mark.host
@@ -63,6 +64,28 @@ def test_a_choice_and_an_export_by_it(tmp_path: Path, capsys: pytest.CaptureFixt
     assert exported["choice"] == stored and selection.reason == stored["reason"]
     assert (selection.rung, selection.attention) == (stored["chosen"]["method"], stored["chosen"]["attention"])
     assert bundle.manifest.defaults.learning_rate == stored["chosen"]["learning_rate"]
+
+
+@pytest.mark.parametrize(("task", "score"), [("regress", "pearson")])
+def test_a_choice_of_another_task(task: str, score: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The labels say the task, the choice is by its score, and the bundle of the head alone begins fitted."""
+    model, train, out = tmp_path / "model", tmp_path / "train.jsonl", tmp_path / "bundle"
+    make_tiny("bert").save_pretrained(model)
+    make_tokenizer("bert").save(str(model / "tokenizer.json"))
+    records = make_examples(60)
+    train.write_text("".join(f"{json.dumps(r)}\n" for r in records), encoding="utf-8")
+    relabelled(train, train, task)
+    common = ["--model", str(model), "--train", str(train), "--epochs", "1", "--pooling", "mean", "--json", "-q"]
+    assert main(["choose", *common, "--learning-rate", "0.001", "--picture", str(tmp_path / "p.png")]) == 0
+    choice = json.loads(capsys.readouterr().out)
+    assert (choice["task"], choice["score"]) == (task, score) and (tmp_path / "p.png").is_file()
+    assert all(-1 <= row[score] <= 1 for row in choice["rows"]) and len(choice["rows"]) >= 3
+    assert main(["export", *common, "--method", "head", "--no-ort", "--out", str(out)]) == 0
+    assert json.loads(capsys.readouterr().out)["head"] == "fitted"
+    manifest = open_bundle(out).manifest
+    assert manifest.task.name == task and len(manifest.labels) == {"regress": 0, "multilabel": 4}[task]
+    assert manifest.task.scale is None or 2 < manifest.task.scale.mean < 3
+    assert not manifest.ort_training
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "length zero": ("release.json", lambda raw: b'{"max_seq_len": 0}', "max_seq_len is 0, not a number"),
     "task no name": ("release.json", lambda raw: b'{"task": ["classify"]}', "task is ['classify'], not one of"),
     "task unknown": ("release.json", lambda raw: b'{"task": "dance"}', "task is 'dance', not one of classify"),
+    "task without its scale": ("release.json", lambda raw: b'{"task": "regress"}', "'scale' is missing"),
     "newer": ("release.json", lambda raw: b'{"format": 3}', "format 3 is newer than this edge-far reads"),
 }
 

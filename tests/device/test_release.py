@@ -160,6 +160,7 @@ def test_the_facts_are_those_of_the_model(name: str, tiny_bundle: OpenBundle, tm
     assert (facts["max_seq_len"], facts["padding_side"], facts["truncation_side"]) == (64, "right", "right")
     pooling = "mean" if "mean" in name else "first token"
     assert (facts["task"], facts["pooling"], facts["format"]) == ("classify", pooling, 2)
+    assert (facts["scale"], facts["threshold"]) == (None, None)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -15,6 +15,7 @@ import pytest
 
 from edge_far.bundles.bundle import Bundle
 from tests.faults.processes import edge_far, events, fail, learners_of, start, succeed
+from tests.other_tasks import BUNDLES, relabelled
 from tests.tiny_cases import REPOSITORY
 
 pytestmark = pytest.mark.device
@@ -31,13 +32,16 @@ PATIENCE_S = 30.0
         ("INT", "tiny-int8", "lion"),
         ("TERM", "bert-r10-5-dropout", "sgd"),
         ("KILL", "roberta-top1-5-dropout", "adamw"),
+        ("KILL", BUNDLES["regress"], "adamw"),
     ],
 )
 def test_result_is_that_of_an_uninterrupted_run(
     kind: str, name: str, optimizer: str, tiny_bundle: Callable[[str], Bundle], tiny_data: Path, tmp_path: Path
 ) -> None:
     script = REPOSITORY / "scripts" / "kill_resume.py"
-    command = [sys.executable, str(script), str(tiny_bundle(name).root), "--train", str(tiny_data), "--kills", "3"]
+    task = {name: task for task, name in BUNDLES.items()}.get(name)
+    data = tiny_data if task is None else relabelled(tiny_data, tmp_path / "train.jsonl", task)
+    command = [sys.executable, str(script), str(tiny_bundle(name).root), "--train", str(data), "--kills", "3"]
     command += ["--signal", kind, "--work", str(tmp_path), "--", "--epochs", "20", "--checkpoint-steps", "3"]
     command += ["--optimizer", optimizer, "--learning-rate", "0.001"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}

@@ -98,3 +98,19 @@ def test_a_model_without_a_head_gets_the_one_transformers_makes(model: SaveModel
     source = load_source(str(directory), ["a", "b", "c"], 7)
     assert (source.head.kind, source.warnings) == ("new", ())
     assert torch.equal(source.model.classifier.weight, theirs.classifier.weight)
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"), [((), "regression"), (("a", "b", "c", "d", "e"), "multi_label_classification")]
+)
+def test_a_head_of_another_task_is_made_new(model: SaveModel, labels: tuple[str, ...], task: str) -> None:
+    from edge_far.models.source import load_source
+
+    directory = model(id2label=dict(enumerate("abcde")), problem_type="single_label_classification")
+    outputs = len(labels) or 1
+    source = load_source(str(directory), labels, 0, outputs=outputs, problem_type=task)
+    assert source.head.kind == "new" and source.head.lost and source.model.config.num_labels == outputs
+    assert source.model.classifier.weight.shape[0] == outputs
+    if labels:
+        own = load_source(str(directory), labels, 0, problem_type="single_label_classification")
+        assert own.head.kind == "kept"

@@ -23,6 +23,12 @@ def a_log(steps: int = 50, **more: Any) -> RunLog:
     return RunLog(steps=points, memory=memory, **facts)
 
 
+def test_draws_a_correlation_that_may_be_negative(tmp_path: Path) -> None:
+    log = a_log(evals=[EvalPoint(25, "pearson", -0.2), EvalPoint(50, "pearson", 0.7)])
+    draw_run(log, tmp_path / "run.png", title="A run")
+    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_draws_a_png_with_both_halves_filled(tmp_path: Path) -> None:
     from matplotlib.image import imread
 

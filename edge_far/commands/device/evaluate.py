@@ -8,10 +8,10 @@ from typing import Any
 
 from edge_far.commands.common import (
     add_profile_arguments,
-    bundle_task,
     encode_file,
     load_learners,
     profile_for,
+    run_task,
     threads_of,
 )
 from edge_far.console import Console
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     learners = load_learners(bundle, options.run)
     encoded = encode_file(bundle, options.data, console)
     model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))
-    metrics = evaluate(numbers_only(model.logits), encoded, bundle_task(bundle))
+    metrics = evaluate(numbers_only(model.logits), encoded, run_task(bundle, options.run))
     return {
         "bundle": str(options.bundle),
         "run": str(options.run) if options.run else None,

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edge_far.commands.common import load_learners
+from edge_far.commands.common import load_learners, run_task
 from edge_far.console import Console
 
 EXAMPLES = """examples:
@@ -36,11 +36,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     bundle = open_bundle(options.bundle)
     learners = load_learners(bundle, options.run)
     manifest = bundle.manifest
-    write_release(bundle, learners, options.out)
+    write_release(bundle, learners, options.out, run_task(bundle, options.run).threshold)
     size = sum(path.stat().st_size for path in options.out.iterdir())
     return {
         "model": str(options.out / "model.onnx"),
         "out": str(options.out),
+        "task": manifest.task.name,
         "labels": len(manifest.labels),
         "weights": manifest.released_weights,
         "mib": round(size / 2**20, 1),
@@ -49,4 +50,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def render(document: dict[str, Any]) -> str:
     """Return what was written."""
-    return f"{document['model']}: {document['mib']} MiB, {document['labels']} labels; weights: {document['weights']}"
+    return f"{document['model']}: {document['mib']} MiB, {_learned(document)}; weights: {document['weights']}"
+
+
+def _learned(document: dict[str, Any]) -> str:
+    return f"{document['labels']} labels" if document["labels"] else str(document["task"])

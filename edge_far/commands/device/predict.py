@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from edge_far.commands.arguments import AtLeast, Number, add_setting, text_argument
 from edge_far.commands.common import (
     add_profile_arguments,
-    bundle_task,
     encoder_for,
     load_learners,
     profile_for,
+    run_task,
     threads_of,
 )
 from edge_far.console import Console
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=[],
         metavar="TEXT",
-        help="texts to classify; - reads one a line from standard input; a blank one has no label",
+        help="texts to answer; - reads one a line from standard input; a blank one has no answer",
     )
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
     parser.add_argument("--data", type=Path, metavar="FILE", help="data file; labels in it are not needed")
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         refusal=UsageError,
         default=1,
         metavar="N",
-        help="the N likeliest labels (default: %(default)s)",
+        help="the N likeliest labels, where a text has one (default: %(default)s)",
     )
     add_setting(
         parser,
@@ -161,7 +161,7 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | Re
     learners = load_learners(bundle, options.run)
     model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))
     length = reading_length(model.logits, options.max_seq_len, bundle.manifest.defaults.max_seq_len)
-    return model, encoder_for(bundle, length), bundle_task(bundle)
+    return model, encoder_for(bundle, length), run_task(bundle, options.run)
 
 
 def render(document: dict[str, Any]) -> str:

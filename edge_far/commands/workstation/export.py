@@ -107,6 +107,12 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="directory of a transformers model, or its name on the hub")
     parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data: .jsonl, .csv or .tsv")
     parser.add_argument(
+        "--task",
+        choices=("classify", "regress"),
+        help="what is learned: classify, one label a text; regress, a number (default: regress where labels are "
+        "numbers with a fraction, else classify)",
+    )
+    parser.add_argument(
         "--profile",
         default="workstation",
         help="device profile: a name or a YAML file (default: %(default)s)",
@@ -206,6 +212,7 @@ def settings_from(options: argparse.Namespace, profile: Profile) -> ExportSettin
         attention_retention=options.attention_retention,
         head_start=options.head_start,
         choose_minutes=options.choose_minutes,
+        task=options.task,
     )
 
 
@@ -254,7 +261,7 @@ def render(document: dict[str, Any]) -> str:
         [
             f"bundle      {document['bundle']} ({document['bundle_mib']} MiB, {document['seconds']} s)",
             f"model       {document['model']} ({document['architecture']}, {document['pooling']} pooling), "
-            f"{document['labels']} labels, head {document['head']}",
+            f"{_learned(document)}, head {document['head']}",
             f"method      {document['method']}"
             + (f": {document['choice']['reason']}" if document["choice"] is not None else ""),
             f"selection   {document['selection']}, retention {document['retention']:g}, {attention}; priming {primed}",
@@ -263,3 +270,10 @@ def render(document: dict[str, Any]) -> str:
             f"next        edge-far train {document['bundle']} --train FILE --out RUN",
         ]
     )
+
+
+def _learned(document: dict[str, Any]) -> str:
+    scale = document["scale"]
+    if scale is None:
+        return f"{document['labels']} labels"
+    return f"numbers (mean {scale['mean']:.4g}, deviation {scale['deviation']:.4g})"

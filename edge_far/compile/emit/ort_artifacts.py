@@ -36,21 +36,32 @@ __all__ = ["write_ort_artifacts"]
 
 NEWEST_IR_VERSION = 10  # onnxruntime 1.19 refuses newer models
 SHARED_BYTES = 1024  # smaller constants stay inside both models, where the runtime can fold them
+LOSS = "softmax"  # cross-entropy: the one that the artifacts are made with
 LEFT_OUT = "left out the ort/ artifacts"
 _GENERATED_NAME = re.compile(r"^onnx::(.+)::\d+$")
 
 
 def write_ort_artifacts(
-    directory: Path, folded: ir.Model, values: Mapping[str, np.ndarray], console: Console, *, dropout: bool
+    directory: Path,
+    folded: ir.Model,
+    values: Mapping[str, np.ndarray],
+    console: Console,
+    *,
+    dropout: bool,
+    loss: str = LOSS,
 ) -> bool:
     """Write the four artifacts into the new `directory`; return False, and say why, where that is impossible.
 
     `folded` is the forward graph in standard operators, the learners among its inputs; `values` are their
-    float32 values by name. The same arguments give the same bytes. Raises StorageError when writing fails.
+    float32 values by name; `loss` is the task's. The same arguments give the same bytes. Raises StorageError when
+    writing fails.
     """
     missing = training_package_missing()
     if missing is not None:
         console.info(f"{LEFT_OUT}: {missing}")
+        return False
+    if loss != LOSS:
+        console.info(f"{LEFT_OUT}: they know the loss {LOSS} alone, this task's is {loss}")
         return False
     tables = _trained_tables(folded.graph, values)
     if tables:

@@ -26,8 +26,9 @@ def add_loss(model: ir.Model, name: str) -> ir.Value:
     """
     graph = model.graph
     (logits,) = graph.outputs
-    loss_of = LOSSES[name]
-    labels = ir.Value(name="labels", shape=ir.Shape([logits.shape[0]]), type=ir.TensorType(ir.DataType.INT64))
+    loss_of, kind = LOSSES[name]
+    shape = ir.Shape([logits.shape[0]]) if kind == ir.DataType.INT64 else logits.shape
+    labels = ir.Value(name="labels", shape=shape, type=ir.TensorType(kind))
     scale = ir.Value(name="loss_scale", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT))
     graph.inputs.extend([labels, scale])
     b = Builder(graph, "loss")
@@ -50,4 +51,16 @@ def _softmax(b: Builder, logits: ir.Value, labels: ir.Value) -> tuple[ir.Value, 
     return b.unary("Neg", total), b.sub(b.unary("Exp", log_probabilities), target)
 
 
-LOSSES: dict[str, Loss] = {"softmax": _softmax}
+def _square(b: Builder, logits: ir.Value, labels: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The squared error, mean over the outputs; labels float32 [batch, outputs]."""
+    error = b.sub(logits, labels)
+    share = b.scalar(1.0 / int(logits.shape[1]))
+    total = b.op("ReduceSum", [b.mul(error, error)], (), keepdims=0)
+    return b.mul(total, share), b.mul(error, b.mul(share, b.scalar(2.0)))
+
+
+# The loss, and the type of its labels: class numbers [batch], or float32 [batch, outputs].
+LOSSES: dict[str, tuple[Loss, ir.DataType]] = {
+    "softmax": (_softmax, ir.DataType.INT64),
+    "square": (_square, ir.DataType.FLOAT),
+}

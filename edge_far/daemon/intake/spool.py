@@ -12,6 +12,7 @@ add`, or do the same itself in any language. When `add` returns, the example is 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
@@ -32,24 +33,27 @@ DEFAULT_SPOOL = Path("/var/spool/edge-far")
 SUFFIX = ".jsonl"
 SPOOLED_FILE_MODE = 0o640  # the directory's group is the daemon's
 HIGHEST_NUMBER = 1 << 62  # ns since 1970: in the year 2116, and still a date that file systems take
+Label = str | float
+LABELS = ("label", "prediction")
 FEEDBACK = ("correct", "wrong")
 MAX_ID_CHARACTERS = 200
 
 
 def add(
     text: str | None = None,
-    label: str | None = None,
+    label: Label | None = None,
     *,
     text_pair: str | None = None,
     id: str | None = None,
-    prediction: str | None = None,
+    prediction: Label | None = None,
     feedback: str | None = None,
     spool: Path = DEFAULT_SPOOL,
 ) -> Path:
     """Hand over one example, one prediction or one feedback; return its file once it is durable.
 
     With a `label` this is an example; without one it needs the application's own `id`, under which a label,
-    or the `feedback` 'correct' or 'wrong', may follow later without the text.
+    or the `feedback` 'correct' or 'wrong', may follow later without the text. A label, and a prediction, is a name; or
+    a number, where the model answers so.
     Raises DataError (65), InputMissing (66) for a missing spool, StorageError (74).
     """
     fields = {
@@ -60,7 +64,7 @@ def add(
         "prediction": prediction,
         "feedback": feedback,
     }
-    record = {name: value for name, value in fields.items() if value is not None}
+    record = {name: _text_of(name, value) for name, value in fields.items() if value is not None}
     _check(record)
     try:
         line = json.dumps(record, ensure_ascii=False).encode("utf-8")
@@ -70,6 +74,12 @@ def add(
         hint = f"a line of the spool has at most {MAX_LINE_BYTES} bytes: cut the text"
         raise DataError(f"the example has {len(line)} bytes", hint=hint)
     return _drop(line + b"\n", Path(spool))
+
+
+def _text_of(name: str, value: Label) -> str:
+    """Return a label that is a number as text, which the daemon reads as well."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return repr(value) if is_number and name in LABELS else value  # type: ignore[return-value]  # checked next
 
 
 def is_ready(name: str) -> bool:

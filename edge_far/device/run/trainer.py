@@ -202,7 +202,8 @@ class Trainer:
             return self.backend.logits(batch)
 
         step = self.state.step
-        metrics = evaluate(logits, data, self.data.task, self.plan.evaluation_tokens, self.data.batch)
+        tokens = self.plan.evaluation_tokens
+        metrics = evaluate(logits, data, self.data.task, tokens, self.data.batch, fit=True)
         if not math.isfinite(metrics.loss):
             raise self._diverged(f"by step {step}: the held-out loss is {metrics.loss:g}")
         document = metrics.document()

@@ -8,8 +8,11 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from edge_far.bundles.manifest import Scale
 from edge_far.daemon.gate import bootstrap
 from edge_far.daemon.gate.bootstrap import acceptance_probability, detectable_loss, lower_bound
+from edge_far.daemon.gate.verdict import Answers, GateSettings, decide
+from edge_far.tasks.regress import Regress
 
 TRIALS = 250
 DRAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
@@ -51,3 +54,22 @@ def test_power_is_that_of_the_test() -> None:
     assert acceptance_probability(np.zeros(60), 0.0, 0.05, 0.95, superior=True) == 1.0
     assert acceptance_probability(np.zeros(60), 0.1, 0.05, 0.95, superior=True) == 0.0
     assert detectable_loss(np.zeros(60), 0.05, 0.95, superior=True) == 0.0
+
+
+def test_the_gate_compares_numbers_by_their_errors() -> None:
+    task, random = Regress(Scale(2.5, 1.5)), np.random.default_rng(0)
+    targets = random.normal(size=(120, 1)).astype(np.float32)
+    good, better = (targets + random.normal(size=(120, 1)).astype(np.float32) * noise for noise in (0.5, 0.3))
+    decision = decide(Answers(task, targets, better, good), settings=GateSettings(tolerance=0.05))
+    assert decision.accepted and decision.device is not None and "explained variance 0.9" in decision.reasons[0]
+    device = decision.device.as_document()
+    assert device["score"] == "explained"
+    assert device["candidate_explained"] == pytest.approx(1 - np.square(better - targets).mean(), rel=1e-5)
+    assert device["difference"] == pytest.approx(device["candidate_explained"] - device["reference_explained"])
+    assert device["candidate_pearson"] > device["reference_pearson"] > 0.7
+    (worse,) = decide(Answers(task, targets, good, better)).reasons
+    assert "device: explained variance" in worse and "is below the current release's" in worse
+    doubled = decide(Answers(task, targets, 2 * targets, good))
+    assert not doubled.accepted, "it correlates perfectly, and is wrong"
+    (constant, *_) = decide(Answers(task, targets, np.zeros((120, 1)), good)).reasons
+    assert "the same answer" in constant

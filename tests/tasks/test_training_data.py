@@ -1,0 +1,76 @@
+"""What is to be learned of a file: inferred from its labels, or named; wrong mixtures are refused with their line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from edge_far.errors import ConfigError, DataError
+from edge_far.tasks.training_data import read_training_data
+
+
+def write(path: Path, labels: Sequence[object]) -> Path:
+    """Write a JSONL file of these labels; or a table, whose cells are texts."""
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"text": f"t{n}", "label": v}) + "\n" for n, v in enumerate(labels)))
+    else:
+        path.write_text("text\tlabel\n" + "".join(f"t{n}\t{label}\n" for n, label in enumerate(labels)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (["on", "off"], "classify"),
+        ([0, 1, 2], "classify"),
+        (["1", "2"], "classify"),
+        (["1.5", "on"], "classify"),
+        ([1, 2.5], "regress"),
+        (["1", "2.5"], "regress"),
+        ([3.0, 0.5, "4"], "regress"),
+    ],
+)
+def test_labels_say_what_is_learned(labels: list[object], task: str, tmp_path: Path) -> None:
+    found = read_training_data(write(tmp_path / "a.jsonl", labels))
+    assert found.task.info.name == task and (found.why is None) == (task == "classify")
+    assert len(found.examples) == len(labels)
+
+
+def test_cells_of_a_table_are_numbers_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", ["5.000", "3.80", "2"])
+    assert read_training_data(path).task.info.name == "regress"
+    assert read_training_data(path, "classify").task.labels == ("2", "3.80", "5.000")
+    whole = write(tmp_path / "b.tsv", ["5", "3", "2"])
+    assert read_training_data(whole).task.labels == ("2", "3", "5")
+    assert read_training_data(whole, "regress").task.info.scale is not None
+
+
+@pytest.mark.parametrize(
+    ("labels", "named", "told"),
+    [
+        ([1.5, 2, "on"], None, "a.jsonl:3: the label 'on' is not a number"),
+        ([1.5, 2, "on"], "classify", "a.jsonl:1: 'label' is a number, not a string or a whole number"),
+        ([1.0, 2.0], None, "a.jsonl:1: 'label' is a number, not a string or a whole number; and 1 more"),
+        (["a", True], None, "a.jsonl:2: 'label' is true or false"),
+        (["on", "off"], "regress", "a.jsonl:1: the label 'on' is not a number"),
+        (["on", ["off"]], "classify", "a.jsonl:2: 'label' is an array, not a string"),
+        ([1.5, float("inf")], None, "a.jsonl:2: 'label' is beyond 1e[+]15"),
+    ],
+)
+def test_a_wrong_mixture_is_refused_with_its_line(
+    labels: list[object], named: str | None, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=told):
+        read_training_data(write(tmp_path / "a.jsonl", labels), named)
+
+
+def test_nothing_to_learn_is_said_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a\.jsonl: the training data has fewer than two labels"):
+        read_training_data(write(tmp_path / "a.jsonl", ["on", "on"]))
+    with pytest.raises(ConfigError, match=r"a\.jsonl: all labels of the training data are the same number"):
+        read_training_data(write(tmp_path / "a.jsonl", [0.5, 0.5]))
+    reserved = read_training_data(write(tmp_path / "a.jsonl", ["on", "off"]), reserved=["reserved-0"])
+    assert reserved.task.labels == ("off", "on", "reserved-0")

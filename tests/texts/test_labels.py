@@ -1,0 +1,81 @@
+"""The forms of a label: what is read, what is refused, and the one text that each label becomes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from edge_far.errors import DataError
+from edge_far.texts.data import Example, read_examples
+from edge_far.texts.labels import Names, Numbers
+from edge_far.texts.reading.problems import RecordProblem
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3, "3.0"),
+        (3.5, "3.5"),
+        ("3.50", "3.5"),
+        (" 3. ", "3.0"),
+        ("+.5", "0.5"),
+        ("-1.25e-3", "-0.00125"),
+        ("-0", "0.0"),
+        (None, None),
+        ("  ", None),
+        (10**15, "1000000000000000.0"),
+    ],
+)
+def test_a_number_becomes_its_shortest_text(value: object, text: str | None) -> None:
+    assert Numbers().read(value) == text
+    assert text is None or Numbers().value(text) == float(text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        True,
+        [3.5],
+        {},
+        "four",
+        "1,5",
+        "1_000",
+        "0x10",
+        "nan",
+        "inf",
+        "١",
+        "1e400",
+        "-2e15",
+        2e15,
+        10**400,
+        math.inf,
+        math.nan,
+    ],
+)
+def test_what_is_no_number_is_refused(value: object) -> None:
+    with pytest.raises(RecordProblem):
+        Numbers().read(value)
+
+
+def test_a_file_of_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,3.80\nb,4\n")
+    assert read_examples(path, labels=Numbers()) == [Example("a", None, "3.8"), Example("b", None, "4.0")]
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a", "label": 1}\n{"text": "b", "label": NaN}\n{"text": "c", "label": "good"}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:2: 'label' is NaN, which is no number; and 1 more, on line 3"):
+        read_examples(path, labels=Numbers())
+
+
+def test_a_name_is_kept_as_it_is() -> None:
+    form = Names(["on", "off"])
+    assert (form.read("on"), form.read(7), form.read(" "), form.read(None)) == ("on", "7", None, None)
+    assert form.unknown("on") is None and json.dumps(form.value("on")) == '"on"'
+    wrong = form.unknown("onn")
+    assert wrong is not None and wrong.hint == "did you mean 'on'? the bundle has 2 labels"
+    for value in (True, 1.5, ["on"]):
+        with pytest.raises(RecordProblem, match="not a string or a whole number"):
+            form.read(value)
