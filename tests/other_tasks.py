@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-BUNDLES = {"regress": "bert-r40-regress-dropout"}
+BUNDLES = {"regress": "bert-r40-regress-dropout", "multilabel": "distilbert-r10-multilabel-dropout"}
 
 
 def relabelled(source: Path, out: Path, task: str) -> Path:

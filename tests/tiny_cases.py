@@ -113,6 +113,8 @@ CASES = (
     Case(
         "roberta-top1-regress-int8", "roberta", 0.4, 1, precision="int8", method="top-1", pooling="mean", task="regress"
     ),
+    Case("distilbert-r10-multilabel-dropout", "distilbert", 0.1, 5, dropout=True, task="multilabel"),
+    Case("bert-head-multilabel-mean", "bert", 0.1, 3, method="head", pooling="mean", task="multilabel"),
     # scripts/test_aarch64.sh trains these two; int8 and dropout meet in the second.
     Case("tiny-fp32", "distilbert", 0.1, 5, dropout=True),
     Case("tiny-int8", "distilbert", 0.1, 5, precision="int8", dropout=True),

@@ -220,7 +220,9 @@ def make_batch(
     types = random.integers(0, 2, mask.shape) * mask if token_types else None
     if task == "classify":
         return Batch(ids, mask, types, random.integers(0, labels, rows))
-    return Batch(ids, mask, types, random.normal(size=(rows, labels)).astype(np.float32))
+    shape = (rows, labels)
+    numbers = random.integers(0, 2, shape) if task == "multilabel" else random.normal(size=shape)
+    return Batch(ids, mask, types, numbers.astype(np.float32))
 
 
 def torch_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:

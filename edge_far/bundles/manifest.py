@@ -81,9 +81,9 @@ class TaskInfo:
     The model learns (label - mean) / deviation where there is a `scale`.
     """
 
-    name: Annotated[str, OneOf("classify", "regress")]
-    form: Annotated[str, OneOf("name", "number")]
-    loss: Annotated[str, OneOf("softmax", "square")]
+    name: Annotated[str, OneOf("classify", "multilabel", "regress")]
+    form: Annotated[str, OneOf("name", "names", "number")]
+    loss: Annotated[str, OneOf("softmax", "sigmoid", "square")]
     outputs: Size
     scale: Scale | None = None
 

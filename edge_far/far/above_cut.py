@@ -104,8 +104,14 @@ def _square(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return functional.mse_loss(logits, targets)
 
 
+def _sigmoid(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the binary cross-entropy, mean over the outputs; targets float32 [B, outputs], 0 or 1."""
+    return functional.binary_cross_entropy_with_logits(logits, targets)
+
+
 LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "softmax": _softmax,
+    "sigmoid": _sigmoid,
     "square": _square,
 }
 

@@ -32,11 +32,13 @@ class Figure:
 # In the order in which they are shown; the first that a document holds is its headline.
 FIGURES = {
     "accuracy": Figure("accuracy", "accuracy", ".2%", 0, 1, short=True),
+    "micro_f1": Figure("micro-F1", "micro-F1", ".3f", 0, 1, short=True),
     "macro_f1": Figure("macro-F1", "macro-F1", ".3f", 0, 1, short=True),
     "matthews": Figure("Matthews", "MCC", ".3f", -1, 1),
     "pearson": Figure("Pearson", "Pearson", ".3f", -1, 1, short=True),
     "spearman": Figure("Spearman", "Spearman", ".3f", -1, 1, short=True),
     "rmse": Figure("RMSE", "RMSE", ".4g", 0, 1e30, short=True),
+    "example_f1": Figure("F1 of an example", "F1", ".3f", 0, 1),
     "explained": Figure("explained variance", "explained", ".3f", -1e30, 1),
 }
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from edge_far.bundles.manifest import Scale
 from edge_far.tasks.classify import Classify
 from edge_far.tasks.interface import Task
+from edge_far.tasks.multilabel import Multilabel
 from edge_far.tasks.regress import Regress
 
 __all__ = ["TASKS", "TaskKind", "task_of"]
@@ -31,7 +32,7 @@ class TaskKind(Protocol):
         """Return what the document of an evaluation found hardest, or nothing."""
 
 
-TASKS: dict[str, TaskKind] = {"classify": Classify, "regress": Regress}
+TASKS: dict[str, TaskKind] = {"classify": Classify, "multilabel": Multilabel, "regress": Regress}
 
 
 def task_of(name: str, labels: Sequence[str], scale: Scale | None = None, threshold: float | None = None) -> Task:

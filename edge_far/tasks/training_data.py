@@ -28,8 +28,8 @@ class TrainingData:
 def read_training_data(path: Path, named: str | None = None, reserved: Sequence[str] = ()) -> TrainingData:
     """Read a file and say what its task is; with outputs for `reserved` labels too.
 
-    `named` is a task's name; None lets the labels say it: numbers with a fraction mean regress, all others
-    classify. Raises what reading does, DataError with the line for a label of another kind, and
+    `named` is a task's name; None lets the labels say it: lists mean multilabel, numbers with a fraction mean
+    regress, all others classify. Raises what reading does, DataError with the line for a label of another kind, and
     ConfigError (78) where there is nothing to learn.
     """
     name, why = (named, None) if named is not None else _meant(path)
@@ -48,6 +48,8 @@ def _meant(path: Path) -> tuple[str, str | None]:
     kinds = _Kinds()
     for _ in iterate_examples(path, labels=kinds):
         pass
+    if kinds.lists or (kinds.written_lists and not kinds.others):
+        return "multilabel", "labels are lists"
     if kinds.fractions or (kinds.written_fractions and not kinds.names):
         return "regress", "labels are numbers with a fraction"
     return "classify", None
@@ -57,13 +59,18 @@ class _Kinds:
     """Stands where a form of labels would (texts/labels.py) and notes what kinds of them there are."""
 
     def __init__(self) -> None:
-        self.fractions = self.written_fractions = self.names = False
+        self.lists = self.fractions = self.written_fractions = self.names = self.written_lists = self.others = False
 
     def read(self, value: object) -> str | None:
         """Note the kind of a label; what is wrong with it is told when it is read as the task's."""
         if value is None or (isinstance(value, str) and not value.strip()):
             return None
-        if isinstance(value, float):
+        is_written_list = isinstance(value, str) and value.strip().startswith("[")
+        self.written_lists |= is_written_list
+        self.others |= not is_written_list
+        if isinstance(value, list):
+            self.lists = True
+        elif isinstance(value, float):
             self.fractions |= not value.is_integer()
         elif isinstance(value, str):
             is_number = NUMBER.fullmatch(value.strip()) is not None

@@ -7,6 +7,7 @@ standard library only, for the daemon's parent process reads labels too.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -16,10 +17,11 @@ from edge_far.quoting import quoted
 from edge_far.texts.reading.json_object import checked_text, json_type
 from edge_far.texts.reading.problems import RecordProblem
 
-__all__ = ["FORMS", "NUMBER", "LabelForm", "Names", "Numbers", "label_form"]
+__all__ = ["FORMS", "NUMBER", "LabelForm", "NameLists", "Names", "Numbers", "label_form"]
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NUMBER_HINT = "write it with digits and a decimal point, for example 3.5"
+LIST_HINT = 'write ["light", "kitchen"], or [] where no label applies'
 LARGEST = 1e15
 
 
@@ -96,6 +98,50 @@ class Numbers:
         return float(label)
 
 
+class NameLists:
+    """Any number of names: a list of strings, or a text that is one in JSON; canonical is the sorted list in JSON.
+
+    `names` are those known, None allows any. An empty list says that no label applies; a missing one says nothing.
+    """
+
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        self._name = Names(names)
+
+    def read(self, value: object) -> str | None:
+        """Return the names; raises RecordProblem."""
+        if isinstance(value, str):
+            value = _list_in(value)
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            raise RecordProblem(f"'label' is {json_type(value)}, not a list of strings", LIST_HINT)
+        names = [self._name.read(item) for item in value]
+        if None in names:
+            raise RecordProblem("a label in the list is empty", LIST_HINT)
+        return json.dumps(sorted(set(filter(None, names))), ensure_ascii=False)
+
+    def unknown(self, label: str) -> RecordProblem | None:
+        """Return the problem of the first name that is not known."""
+        return next((wrong for name in self.value(label) if (wrong := self._name.unknown(name))), None)
+
+    def value(self, label: str) -> list[str]:
+        """Return the names."""
+        return list(json.loads(label))
+
+
+def _list_in(text: str) -> object:
+    """Return the list that a cell of a table holds, None for an empty one."""
+    if not text.strip():
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise RecordProblem(f"the label {quoted(text)} is not a list", LIST_HINT)
+    return found
+
+
 def _float(value: float | str) -> float:
     try:
         return float(value)
@@ -103,7 +149,7 @@ def _float(value: float | str) -> float:
         return math.inf
 
 
-FORMS: dict[str, Callable[[Sequence[str] | None], LabelForm]] = {"name": Names, "number": Numbers}
+FORMS: dict[str, Callable[[Sequence[str] | None], LabelForm]] = {"name": Names, "names": NameLists, "number": Numbers}
 
 
 def label_form(form: str, names: Sequence[str] | None = None) -> LabelForm:

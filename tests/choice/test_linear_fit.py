@@ -11,6 +11,7 @@ import torch
 from edge_far.bundles.manifest import Scale
 from edge_far.choice.linear_fit import choose_strength, fit_linear
 from edge_far.tasks.classify import Classify
+from edge_far.tasks.multilabel import Multilabel
 from edge_far.tasks.regress import Regress
 
 pytestmark = pytest.mark.host
@@ -71,3 +72,14 @@ def test_numbers_are_fitted_by_ridge_regression() -> None:
     scaled = (inputs - inputs.mean(axis=0)) / inputs.std(axis=0)
     ridge = linear_model.Ridge(alpha=1 / (2 * 0.03)).fit(scaled, targets)
     np.testing.assert_allclose(fit.logits(inputs), ridge.predict(scaled).reshape(-1, 1), atol=2e-2)
+
+
+def test_lists_of_labels_are_fitted_each_by_itself() -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    inputs, labels = vectors()
+    targets = np.stack([labels == 0, labels >= 1], axis=1).astype(np.float32)
+    fit = fit_linear(inputs, targets, Multilabel(["a", "b"]), 0.1)
+    scaled = (inputs - inputs.mean(axis=0)) / inputs.std(axis=0)
+    # The loss is the mean over two labels: half of what scikit-learn sums, so half its C.
+    each = linear_model.LogisticRegression(C=0.05, max_iter=1000).fit(scaled, targets[:, 0])
+    np.testing.assert_allclose(fit.logits(inputs)[:, 0], each.decision_function(scaled), atol=2e-2)

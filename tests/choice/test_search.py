@@ -66,7 +66,7 @@ def test_a_choice_and_an_export_by_it(tmp_path: Path, capsys: pytest.CaptureFixt
     assert bundle.manifest.defaults.learning_rate == stored["chosen"]["learning_rate"]
 
 
-@pytest.mark.parametrize(("task", "score"), [("regress", "pearson")])
+@pytest.mark.parametrize(("task", "score"), [("regress", "pearson"), ("multilabel", "micro_f1")])
 def test_a_choice_of_another_task(task: str, score: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The labels say the task, the choice is by its score, and the bundle of the head alone begins fitted."""
     model, train, out = tmp_path / "model", tmp_path / "train.jsonl", tmp_path / "bundle"

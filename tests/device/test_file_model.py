@@ -80,6 +80,11 @@ DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "task no name": ("release.json", lambda raw: b'{"task": ["classify"]}', "task is ['classify'], not one of"),
     "task unknown": ("release.json", lambda raw: b'{"task": "dance"}', "task is 'dance', not one of classify"),
     "task without its scale": ("release.json", lambda raw: b'{"task": "regress"}', "'scale' is missing"),
+    "threshold a text": (
+        "release.json",
+        lambda raw: b'{"task": "multilabel", "threshold": "high"}',
+        'threshold\' is "high"',
+    ),
     "newer": ("release.json", lambda raw: b'{"format": 3}', "format 3 is newer than this edge-far reads"),
 }
 

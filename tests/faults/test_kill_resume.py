@@ -33,6 +33,7 @@ PATIENCE_S = 30.0
         ("TERM", "bert-r10-5-dropout", "sgd"),
         ("KILL", "roberta-top1-5-dropout", "adamw"),
         ("KILL", BUNDLES["regress"], "adamw"),
+        ("KILL", BUNDLES["multilabel"], "adamw8bit"),
     ],
 )
 def test_result_is_that_of_an_uninterrupted_run(

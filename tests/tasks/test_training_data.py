@@ -31,6 +31,7 @@ def write(path: Path, labels: Sequence[object]) -> Path:
         ([1, 2.5], "regress"),
         (["1", "2.5"], "regress"),
         ([3.0, 0.5, "4"], "regress"),
+        ([["on"], [], ["on", "hall"]], "multilabel"),
     ],
 )
 def test_labels_say_what_is_learned(labels: list[object], task: str, tmp_path: Path) -> None:
@@ -43,6 +44,8 @@ def test_cells_of_a_table_are_numbers_too(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", ["5.000", "3.80", "2"])
     assert read_training_data(path).task.info.name == "regress"
     assert read_training_data(path, "classify").task.labels == ("2", "3.80", "5.000")
+    lists = write(tmp_path / "c.tsv", ['["on"]', "[]"])
+    assert read_training_data(lists).task.labels == ("on",)
     whole = write(tmp_path / "b.tsv", ["5", "3", "2"])
     assert read_training_data(whole).task.labels == ("2", "3", "5")
     assert read_training_data(whole, "regress").task.info.scale is not None
@@ -56,6 +59,8 @@ def test_cells_of_a_table_are_numbers_too(tmp_path: Path) -> None:
         ([1.0, 2.0], None, "a.jsonl:1: 'label' is a number, not a string or a whole number; and 1 more"),
         (["a", True], None, "a.jsonl:2: 'label' is true or false"),
         (["on", "off"], "regress", "a.jsonl:1: the label 'on' is not a number"),
+        (["on", ["off"]], None, "a.jsonl:1: the label 'on' is not a list"),
+        ([["on"], 1.5], None, "a.jsonl:2: 'label' is a number, not a list of strings"),
         (["on", ["off"]], "classify", "a.jsonl:2: 'label' is an array, not a string"),
         ([1.5, float("inf")], None, "a.jsonl:2: 'label' is beyond 1e[+]15"),
     ],
@@ -72,5 +77,7 @@ def test_nothing_to_learn_is_said_with_the_file(tmp_path: Path) -> None:
         read_training_data(write(tmp_path / "a.jsonl", ["on", "on"]))
     with pytest.raises(ConfigError, match=r"a\.jsonl: all labels of the training data are the same number"):
         read_training_data(write(tmp_path / "a.jsonl", [0.5, 0.5]))
+    with pytest.raises(ConfigError, match=r"a\.jsonl: no example of the training data has a label"):
+        read_training_data(write(tmp_path / "a.jsonl", [[], []]))
     reserved = read_training_data(write(tmp_path / "a.jsonl", ["on", "off"]), reserved=["reserved-0"])
     assert reserved.task.labels == ("off", "on", "reserved-0")

@@ -10,7 +10,7 @@ import pytest
 
 from edge_far.errors import DataError
 from edge_far.texts.data import Example, read_examples
-from edge_far.texts.labels import Names, Numbers
+from edge_far.texts.labels import NameLists, Names, Numbers
 from edge_far.texts.reading.problems import RecordProblem
 
 
@@ -79,3 +79,35 @@ def test_a_name_is_kept_as_it_is() -> None:
     for value in (True, 1.5, ["on"]):
         with pytest.raises(RecordProblem, match="not a string or a whole number"):
             form.read(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (["on", "hall"], '["hall", "on"]'),
+        (["on", "on", 7], '["7", "on"]'),
+        ([], "[]"),
+        ('["on"]', '["on"]'),
+        (" [] ", "[]"),
+        (None, None),
+        (" ", None),
+        (["é"], '["é"]'),
+    ],
+)
+def test_a_list_becomes_its_sorted_names(value: object, text: str | None) -> None:
+    form = NameLists(["on", "hall", "7", "é"])
+    assert form.read(value) == text
+    assert text is None or (form.value(text) == json.loads(text) and form.unknown(text) is None)
+
+
+@pytest.mark.parametrize(
+    "value", ["on", '"on"', "[on]", 7, True, {"on": 1}, ["on", None], ["on", " "], [["on"]], [1.5]]
+)
+def test_what_is_no_list_of_names_is_refused(value: object) -> None:
+    with pytest.raises(RecordProblem):
+        NameLists().read(value)
+
+
+def test_an_unknown_name_in_a_list_is_told() -> None:
+    wrong = NameLists(["on", "hall"]).unknown('["hal", "on"]')
+    assert wrong is not None and wrong.message == "unknown label 'hal'" and "did you mean 'hall'?" in str(wrong.hint)

@@ -108,9 +108,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data: .jsonl, .csv or .tsv")
     parser.add_argument(
         "--task",
-        choices=("classify", "regress"),
-        help="what is learned: classify, one label a text; regress, a number (default: regress where labels are "
-        "numbers with a fraction, else classify)",
+        choices=("classify", "multilabel", "regress"),
+        help="what is learned: classify, one label a text; multilabel, a list of labels; regress, a number (default: "
+        "multilabel where labels are lists, regress where they are numbers with a fraction, else classify)",
     )
     parser.add_argument(
         "--profile",

@@ -59,8 +59,20 @@ def _square(b: Builder, logits: ir.Value, labels: ir.Value) -> tuple[ir.Value, i
     return b.mul(total, share), b.mul(error, b.mul(share, b.scalar(2.0)))
 
 
+def _sigmoid(b: Builder, logits: ir.Value, labels: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Binary cross-entropy of each output, mean over the outputs; labels float32 [batch, outputs], 0 or 1.
+
+    softplus(x) - label * x, which overflows for no x.
+    """
+    share = b.scalar(1.0 / int(logits.shape[1]))
+    losses = b.sub(b.unary("Softplus", logits), b.mul(labels, logits))
+    total = b.op("ReduceSum", [losses], (), keepdims=0)
+    return b.mul(total, share), b.mul(b.sub(b.unary("Sigmoid", logits), labels), share)
+
+
 # The loss, and the type of its labels: class numbers [batch], or float32 [batch, outputs].
 LOSSES: dict[str, tuple[Loss, ir.DataType]] = {
     "softmax": (_softmax, ir.DataType.INT64),
+    "sigmoid": (_sigmoid, ir.DataType.FLOAT),
     "square": (_square, ir.DataType.FLOAT),
 }

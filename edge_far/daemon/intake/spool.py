@@ -33,7 +33,7 @@ DEFAULT_SPOOL = Path("/var/spool/edge-far")
 SUFFIX = ".jsonl"
 SPOOLED_FILE_MODE = 0o640  # the directory's group is the daemon's
 HIGHEST_NUMBER = 1 << 62  # ns since 1970: in the year 2116, and still a date that file systems take
-Label = str | float
+Label = str | float | list[str]
 LABELS = ("label", "prediction")
 FEEDBACK = ("correct", "wrong")
 MAX_ID_CHARACTERS = 200
@@ -53,7 +53,7 @@ def add(
 
     With a `label` this is an example; without one it needs the application's own `id`, under which a label,
     or the `feedback` 'correct' or 'wrong', may follow later without the text. A label, and a prediction, is a name; or
-    a number, where the model answers so.
+    a number or a list of names, where the model answers so.
     Raises DataError (65), InputMissing (66) for a missing spool, StorageError (74).
     """
     fields = {
@@ -77,7 +77,9 @@ def add(
 
 
 def _text_of(name: str, value: Label) -> str:
-    """Return a label that is a number as text, which the daemon reads as well."""
+    """Return a label that is a number or a list of names as text, which the daemon reads as well."""
+    if name in LABELS and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return json.dumps(value, ensure_ascii=False)
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return repr(value) if is_number and name in LABELS else value  # type: ignore[return-value]  # checked next
 

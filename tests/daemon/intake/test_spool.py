@@ -27,13 +27,13 @@ def test_add_leaves_one_complete_file(tmp_path: Path) -> None:
     assert file.read_bytes().endswith(b"\n") and stat.S_IMODE(file.stat().st_mode) == 0o640
 
 
-@pytest.mark.parametrize(("label", "text"), [(3.5, "3.5"), (4, "4")])
-def test_a_label_may_be_a_number(label: object, text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("label", "text"), [(3.5, "3.5"), (4, "4"), (["on", "é"], '["on", "é"]'), ([], "[]")])
+def test_a_label_may_be_a_number_or_a_list(label: object, text: str, tmp_path: Path) -> None:
     file = spool.add("a", label, spool=tmp_path)  # type: ignore[arg-type]
     assert json.loads(file.read_text()) == {"text": "a", "label": text}
 
 
-@pytest.mark.parametrize("label", [True, float("nan"), float("inf"), {"on": 1}, ["on"]])
+@pytest.mark.parametrize("label", [True, float("nan"), float("inf"), {"on": 1}, ["on", 1]])
 def test_other_labels_are_refused(label: object, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'label' is not a text"):
         spool.add("a", label, spool=tmp_path)  # type: ignore[arg-type]
