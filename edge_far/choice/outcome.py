@@ -41,7 +41,7 @@ class Row:
             "pooling": trial.pooling,
             "learning_rate": trial.learning_rate,
             "epochs": trial.epochs,
-            **{name: round(value, 4) for name, value in self.answers.figures.items()},
+            **{name: _rounded(name, value) for name, value in self.answers.figures.items()},
             "below_best": round(self.compared.below, 4),
             "below_best_error": round(self.compared.error, 4),
             "trained_parameters": self.trained,
@@ -111,6 +111,10 @@ def as_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> st
             f"{row['job_work']:>6.3f} {row['step_work']:>6.3f} {row['gflop']:>9,.0f} {row['state_mib']:>10.1f}"
         )
     return "\n".join(lines)
+
+
+def _rounded(name: str, value: float) -> float:
+    return FIGURES[name].rounded(value, 4) if name in FIGURES else round(value, 4)
 
 
 def _width(name: str) -> int:

@@ -24,6 +24,10 @@ class Figure:
     high: float
     short: bool = False
 
+    def rounded(self, value: float, digits: int) -> float:
+        """Return a value for a document: so many decimals of a share, so many digits of a figure with a unit."""
+        return round(value, digits) if self.high <= 1 else float(f"{value:.{digits}g}")
+
     def shown(self, value: float) -> str:
         """Return a value for people."""
         return format(value, self.format)

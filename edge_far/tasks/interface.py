@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_far.bundles.manifest import TaskInfo
 from edge_far.quoting import shown
-from edge_far.tasks.figures import short_text
+from edge_far.tasks.figures import FIGURES, short_text
 from edge_far.texts.labels import LabelForm
 
 __all__ = ["Evaluation", "Metrics", "Task", "weakest_labels"]
@@ -36,7 +36,7 @@ class Metrics:
 
     def document(self) -> dict[str, Any]:
         """Return the headline figures."""
-        figures = {name: round(value, DIGITS) for name, value in self.figures.items()}
+        figures = {name: FIGURES[name].rounded(value, DIGITS) for name, value in self.figures.items()}
         return {"examples": self.examples, "loss": round(self.loss, DIGITS), **figures, **self.settings}
 
     def text(self) -> str:
@@ -82,14 +82,13 @@ class Task(Protocol):
     def form(self) -> LabelForm:
         """Return how a label is read."""
 
-    @property
-    def chance(self) -> float:
-        """Return the loss of a guess: training has diverged where its loss is many times that."""
-
     # --- learning ---------------------------------------------------------------------------------------------------
 
     def targets(self, labels: Sequence[str | None]) -> np.ndarray:
         """Return the targets of canonical labels; raises DataError for one that the model does not know."""
+
+    def chance(self, targets: np.ndarray) -> float:
+        """Return the most that a guess loses on an example: training has diverged where its loss is many times that."""
 
     def strata(self, targets: np.ndarray) -> np.ndarray:
         """Return a number for each example, int64 [N]: parts of the data keep their proportions."""

@@ -34,7 +34,6 @@ class Multilabel:
     score_title = "micro F1"
     credit_name = "example_f1"
     right_or_wrong = False
-    chance = math.log(2)  # of each label, as of a coin
 
     def __init__(self, labels: Sequence[str], threshold: float = USUAL_THRESHOLD) -> None:
         self.labels = tuple(labels)
@@ -81,6 +80,10 @@ class Multilabel:
                     raise DataError(f"unknown label {quoted(name)}", hint=f"the bundle has {len(places)} labels")
                 found[row, places[name]] = 1.0
         return found
+
+    def chance(self, targets: np.ndarray) -> float:
+        """Return the loss of a coin thrown for each label."""
+        return math.log(2)
 
     def strata(self, targets: np.ndarray) -> np.ndarray:
         """Return the rarest label of each example, and one more number for those without any."""

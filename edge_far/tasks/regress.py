@@ -36,7 +36,6 @@ class Regress:
     right_or_wrong = False
     threshold = None
     outputs = 1
-    chance = 1.0  # the variance of standardised labels
     labels: tuple[str, ...] = ()
 
     def __init__(self, scale: Scale) -> None:
@@ -74,6 +73,10 @@ class Regress:
         """Return the standardised labels."""
         numbers = np.array([math.nan if label is None else float(label) for label in labels], np.float64)
         return ((numbers - self.scale.mean) / self.scale.deviation).astype(np.float32).reshape(-1, 1)
+
+    def chance(self, targets: np.ndarray) -> float:
+        """Return what the label that is farthest from the mean costs who names the mean, at least the variance, 1."""
+        return max(1.0, float(np.nanmax(np.square(targets), initial=0.0)))
 
     def strata(self, targets: np.ndarray) -> np.ndarray:
         """Return the tenth of the ranking that each example is in."""

@@ -112,6 +112,8 @@ def _elementwise(rng: np.random.Generator) -> list[Case]:
         Case("Erf", "Erf", {"x": x}, erf, FP32),
         Case("Gelu", "Gelu", {"x": x}, gelu, FP32, MICROSOFT),
         Case("Tanh", "Tanh", {"x": x}, np.tanh(wide), FP32),
+        Case("Sigmoid", "Sigmoid", {"x": x}, 1 / (1 + np.exp(-wide)), FP32),
+        Case("Softplus", "Softplus", {"x": x * 40}, np.logaddexp(0.0, (x * 40).astype(np.float64)), FP32),
         Case(
             "ReduceL2 of rows",
             "ReduceL2",

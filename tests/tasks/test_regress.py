@@ -113,6 +113,17 @@ def test_the_scale_is_that_of_the_training_data() -> None:
         task_of("regress", ())
 
 
+def test_a_guess_loses_most_on_the_label_that_is_farthest_from_the_mean() -> None:
+    assert TASK.chance(TASK.targets(["2.5", "3.0", None])) == 1.0
+    assert TASK.chance(TASK.targets(["2.5", "-27.5", None])) == pytest.approx(400.0)
+
+
+def test_small_units_are_not_rounded_away() -> None:
+    evaluation = Regress(Scale(0.0, 1e-9)).evaluation()
+    evaluation.add(np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32))
+    assert evaluation.result().document()["rmse"] == 1e-9
+
+
 def test_strata_are_tenths_of_the_ranking() -> None:
     targets = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
     strata = TASK.strata(targets)

@@ -86,6 +86,7 @@ class Trainer:
         self.checkpoint_steps = checkpoint_steps
         self.control = control or Control(None)
         self.prediction = prediction
+        self.chance = data.task.chance(data.train.labels)
         self.backend = make_backend()
         self.optimizer = make_optimizer(
             settings.optimizer,
@@ -186,7 +187,7 @@ class Trainer:
         rate = self.schedule(number)
         log.write("step", **step_figures(step, memory, number=number + 1, epoch=epoch, learning_rate=rate))
         progress.update(self.state.step, progress_text(self.state, memory, self.plan.budget_mib))
-        diverged = self.state.divergence(self.data.task.chance)
+        diverged = self.state.divergence(self.chance)
         if diverged:
             raise self._diverged(diverged)
 
