@@ -21,7 +21,7 @@ BATCHES_PER_WINDOW = 32
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B padded examples of S tokens: all int64, [B, S] and labels [B] (-1 where there is none).
+    """B padded examples of S tokens, all int64 [B, S]; labels as in Encoded, int64 [B] or float32 [B, outputs].
 
     `hidden` holds what a bundle's prefix makes of them, float32 [B, S, width] or pooled [B, width], where it is known.
     """
