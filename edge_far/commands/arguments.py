@@ -1,4 +1,4 @@
-"""Arguments with bounds or an encoding, refused when the command line is read; imports nothing but the shared floor."""
+"""Arguments with bounds or an encoding, refused when the command line is read; imports little: --help is quick."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from edge_far.bundles.manifest import bounds_of
 from edge_far.errors import ConfigError, DataError, EdgeFarError
 from edge_far.json_file import Within
+from edge_far.texts.reading.columns import Columns, parse_columns
 
-__all__ = ["LARGEST", "SEEDS", "AtLeast", "Number", "add_setting", "text_argument"]
+__all__ = ["LARGEST", "SEEDS", "AtLeast", "Number", "add_columns_argument", "add_setting", "text_argument"]
 
 LARGEST = 2**63 - 1
 SHOWN_CHARACTERS = 40
@@ -61,6 +62,17 @@ def add_setting(parser: Any, option: str, **words: Any) -> None:
     """
     within = bounds_of(option.removeprefix("--").replace("-", "_"))
     parser.add_argument(option, action=Number, type=type(within.low), within=within, **words)
+
+
+def add_columns_argument(parser: Any) -> None:
+    """Declare how a data file calls our fields."""
+    parser.add_argument(
+        "--columns",
+        type=parse_columns,
+        default=Columns(),
+        metavar="OURS=THEIRS,...",
+        help="the file's names of text, text_pair and label, where they are others: text=sentence1,label=gold_label",
+    )
 
 
 def text_argument(word: str) -> str:

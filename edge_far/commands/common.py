@@ -21,8 +21,9 @@ from edge_far.profile.schema import settings_of
 from edge_far.storage import sha256_of, write_json
 from edge_far.tasks.interface import Task
 from edge_far.tasks.registry import task_of
-from edge_far.texts.data import iterate_examples
+from edge_far.texts.data import OUR_NAMES, iterate_examples
 from edge_far.texts.encode import Encoded, Encoder
+from edge_far.texts.reading.columns import Columns
 
 if TYPE_CHECKING:
     from edge_far.device.planning.step_times import StepTimes
@@ -211,15 +212,21 @@ def run_task(bundle: Bundle, run: Path | None) -> Task:
 
 
 def encode_file(
-    bundle: Bundle, path: Path, console: Console, *, max_seq_len: int | None = None, left_out: Path | None = None
+    bundle: Bundle,
+    path: Path,
+    console: Console,
+    *,
+    max_seq_len: int | None = None,
+    left_out: Path | None = None,
+    columns: Columns = OUR_NAMES,
 ) -> Encoded:
-    """Read and encode labelled data; says how many texts were cut.
+    """Read and encode labelled data, whose fields are called as `columns` says; says how many texts were cut.
 
     A text that the model cannot read is a DataError; with the file `left_out` it is left out, and told there as JSON:
     the reason by the example's number from 0.
     """
     task = bundle_task(bundle)
-    examples = iterate_examples(path, labels=task.form)
+    examples = iterate_examples(path, labels=task.form, columns=columns)
     unreadable: dict[int, str] | None = None if left_out is None else {}
     try:
         encoded = encoder_for(bundle, max_seq_len).encode(examples, task.targets, unreadable)

@@ -9,6 +9,8 @@ from edge_far.bundles.manifest import Defaults
 from edge_far.far.prime import CLIP_NORM, WARMUP, WEIGHT_DECAY
 from edge_far.models.source import SourceModel
 from edge_far.profile.document import Profile
+from edge_far.texts.data import OUR_NAMES
+from edge_far.texts.reading.columns import Columns
 
 __all__ = ["ExportSettings", "learning_rate_of"]
 
@@ -46,6 +48,7 @@ class ExportSettings:
     attention_retention: float | None = None  # None: the FFN's share, at least one head
     head_start: str = "auto"  # or fitted, random; auto: fitted where the head alone learns
     task: str | None = None  # None: the one that the labels of the training data mean
+    columns: Columns = OUR_NAMES
     choose_minutes: float | None = None  # of method auto; None: the work of three full fine-tunings
 
     def defaults(self, learning_rate: float) -> Defaults:

@@ -135,7 +135,7 @@ def _choice(prepared: _Prepared, console: Console) -> Choice | None:
 def _prepare(settings: ExportSettings, console: Console) -> _Prepared:
     """Read data and model; say what does not fit together before minutes of work."""
     reserved = [f"reserved-{number}" for number in range(settings.reserve_labels)]
-    data = read_training_data(settings.train, settings.task, reserved)
+    data = read_training_data(settings.train, settings.task, reserved, settings.columns)
     examples, task = data.examples, data.task
     if data.why is not None:
         console.info(f"task: {task.info.name}, for {data.why} (--task names another)")

@@ -9,8 +9,9 @@ from pathlib import Path
 from edge_far.errors import ConfigError
 from edge_far.tasks.interface import Task
 from edge_far.tasks.registry import TASKS
-from edge_far.texts.data import Example, iterate_examples, read_examples
+from edge_far.texts.data import OUR_NAMES, Example, iterate_examples, read_examples
 from edge_far.texts.labels import NUMBER, label_form
+from edge_far.texts.reading.columns import Columns
 from edge_far.texts.reading.problems import RecordProblem
 
 __all__ = ["TrainingData", "read_training_data"]
@@ -25,17 +26,20 @@ class TrainingData:
     why: str | None
 
 
-def read_training_data(path: Path, named: str | None = None, reserved: Sequence[str] = ()) -> TrainingData:
+def read_training_data(
+    path: Path, named: str | None = None, reserved: Sequence[str] = (), columns: Columns = OUR_NAMES
+) -> TrainingData:
     """Read a file and say what its task is; with outputs for `reserved` labels too.
 
     `named` is a task's name; None lets the labels say it: lists mean multilabel, numbers with a fraction mean
-    regress, all others classify. Raises what reading does, DataError with the line for a label of another kind, and
+    regress, all others classify. `columns` says how the file calls our fields.
+    Raises what reading does, DataError with the line for a label of another kind, and
     ConfigError (78) where there is nothing to learn.
     """
-    name, why = (named, None) if named is not None else _meant(path)
+    name, why = (named, None) if named is not None else _meant(path, columns)
     if name not in TASKS:
         raise ConfigError(f"'{name}' is not a task", where="--task", hint=f"one of {', '.join(TASKS)}")
-    examples = read_examples(path, labels=label_form(TASKS[name].form_name))
+    examples = read_examples(path, labels=label_form(TASKS[name].form_name), columns=columns)
     try:
         task = TASKS[name].of_labels((example.label or "" for example in examples), reserved)
     except ConfigError as error:
@@ -43,10 +47,10 @@ def read_training_data(path: Path, named: str | None = None, reserved: Sequence[
     return TrainingData(examples, task, why)
 
 
-def _meant(path: Path) -> tuple[str, str | None]:
+def _meant(path: Path, columns: Columns) -> tuple[str, str | None]:
     """Return the task that the labels of a file mean, and why where it is not one label a text."""
     kinds = _Kinds()
-    for _ in iterate_examples(path, labels=kinds):
+    for _ in iterate_examples(path, labels=kinds, columns=columns):
         pass
     if kinds.lists or (kinds.written_lists and not kinds.others):
         return "multilabel", "labels are lists"

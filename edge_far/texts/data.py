@@ -1,7 +1,7 @@
 """Training and evaluation data from JSONL, CSV or TSV files; every error names file and line.
 
 Refuses to know the tokenizer and the model. The formats are described in docs/reference/data-files.md; lines.py reads
-lines, tables.py rows, json_object.py objects.
+lines, tables.py rows, json_object.py objects, arrow.py what a workstation has besides.
 """
 
 from __future__ import annotations
@@ -11,21 +11,33 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from edge_far.errors import DataError, InputMissing, StorageError
+from edge_far.errors import DataError, StorageError
 from edge_far.quoting import quoted
 from edge_far.texts.labels import LabelForm, Names
+from edge_far.texts.reading.arrow import arrow_records, is_arrow
+from edge_far.texts.reading.columns import FIELDS, Columns
+from edge_far.texts.reading.files import PACKING_ERRORS, check_packing, format_of, open_data, packing_problem
 from edge_far.texts.reading.json_object import checked_text, read_object
 from edge_far.texts.reading.lines import Lines
 from edge_far.texts.reading.problems import FileProblems, NothingMoreToTell, RecordProblem
 from edge_far.texts.reading.tables import table_records
 
-__all__ = ["Example", "ExampleChecker", "Labels", "iterate_examples", "label_names", "look_alikes", "read_examples"]
+__all__ = [
+    "OUR_NAMES",
+    "Example",
+    "ExampleChecker",
+    "Labels",
+    "iterate_examples",
+    "label_names",
+    "look_alikes",
+    "read_examples",
+]
 
-FIELDS = ("text", "text_pair", "label")
 Labels = LabelForm | Sequence[str] | None
-FORMATS = {".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".tsv": "TSV"}
+
+
+OUR_NAMES = Columns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,55 +49,81 @@ class Example:
     label: str | None = None
 
 
-def read_examples(path: Path, *, labels: Labels, require_labels: bool = True) -> list[Example]:
+def read_examples(
+    path: Path, *, labels: Labels, require_labels: bool = True, columns: Columns = OUR_NAMES
+) -> list[Example]:
     """Return all examples of a file at once; everything else is as with `iterate_examples`."""
-    return list(iterate_examples(path, labels=labels, require_labels=require_labels))
+    return list(iterate_examples(path, labels=labels, require_labels=require_labels, columns=columns))
 
 
-def iterate_examples(path: Path, *, labels: Labels, require_labels: bool = True) -> Iterator[Example]:
-    """Yield the examples of a file whose suffix says its format: .jsonl, .ndjson, .csv or .tsv.
+def iterate_examples(
+    path: Path, *, labels: Labels, require_labels: bool = True, columns: Columns = OUR_NAMES
+) -> Iterator[Example]:
+    """Yield the examples of a file whose suffix says its format: .jsonl, .ndjson, .csv or .tsv, packed by gzip or not.
+
+    On a workstation Parquet too, and a directory that `datasets` has saved; there a number counts rows.
 
     `labels` is the form of a task's labels; or the names that the bundle knows, None for any name. Without
-    `require_labels` a label may be missing and may be unknown (prediction does not need it). Raises InputMissing (66),
-    StorageError (74), and DataError (65) with the first error in full and the lines of up to four more: only at the
-    end, so what was yielded before counts only if the end is reached.
+    `require_labels` a label may be missing and may be unknown (prediction does not need it). `columns` says how the
+    file calls our fields. Raises InputMissing (66), StorageError (74), Unavailable (69), and DataError (65) with the
+    first error in full and the lines of up to four more: only at the end, so what was yielded before counts only if the
+    end is reached.
     """
     path = Path(path)
-    kind = FORMATS.get(path.suffix.lower())
-    file = _open(path)
-    with file:
+    problems = FileProblems(path)
+    checker = ExampleChecker(labels, require_labels)
+    count = 0
+    try:
+        for number, record in _records(path, problems, checker, columns):
+            try:
+                example = checker.example(record)
+            except RecordProblem as wrong:
+                problems.add(number, wrong)
+                continue
+            count += 1
+            yield example
+    except NothingMoreToTell:
+        pass
+    problems.raise_if_any()
+    if not count:
+        raise DataError("the file holds no examples", where=str(path), hint="give a file with at least one example")
+
+
+def _records(
+    path: Path, problems: FileProblems, checker: ExampleChecker, columns: Columns
+) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield the number of each line or row and its record, by our names."""
+    if is_arrow(path):
+        needed = [
+            columns.names.get(name, name) for name in ("text", "label") if name == "text" or checker.require_labels
+        ]
+        yield from ((number, columns.record(record)) for number, record in arrow_records(path, needed))
+        return
+    kind = format_of(path)
+    with open_data(path) as file:
         if kind is None:
             raise DataError(
                 f"unknown data format {quoted(path.suffix)}",
                 where=str(path),
                 hint="name the file .jsonl, .csv or .tsv",
             )
-        problems = FileProblems(path)
-        checker = ExampleChecker(labels, require_labels)
         lines = Lines(file, problems)
-        records = (
-            _jsonl_records(lines, problems)
-            if kind == "JSONL"
-            else table_records(lines, problems, kind, lambda names: _check_columns(names, kind, checker))
-        )
-        count = 0
         try:
-            for number, record in records:
-                try:
-                    example = checker.example(record)
-                except RecordProblem as wrong:
-                    problems.add(number, wrong)
-                    continue
-                count += 1
-                yield example
+            if kind == "JSONL":
+                yield from _jsonl_records(lines, problems, columns)
+            else:
+                yield from table_records(
+                    lines, problems, kind, lambda names: _checked_header(columns.header(names), kind, checker)
+                )
         except NothingMoreToTell:
-            pass
+            check_packing(path, file)  # what is damaged unpacks to wrong lines
+            raise
+        except PACKING_ERRORS as error:
+            raise packing_problem(path, error) from error
         except OSError as error:
             raise StorageError(f"cannot read: {error.strerror}", where=str(path)) from error
-    problems.raise_if_any()
-    if not count:
-        what = "the file is empty" if lines.number == 0 else "the file holds no examples"
-        raise DataError(what, where=str(path), hint="give a file with at least one example")
+    if lines.number == 0:
+        raise DataError("the file is empty", where=str(path), hint="give a file with at least one example")
 
 
 def label_names(labels: Iterable[str]) -> list[str]:
@@ -139,33 +177,22 @@ class ExampleChecker:
         return label
 
 
-def _open(path: Path) -> BinaryIO:
-    try:
-        if path.is_dir():
-            raise DataError("is a directory, not a data file", where=str(path), hint="name one file in it")
-        return path.open("rb")
-    except FileNotFoundError as error:
-        raise InputMissing("data file does not exist", where=str(path), hint="check the path") from error
-    except OSError as error:
-        raise StorageError(
-            f"cannot read: {error.strerror}", where=str(path), hint="check the owner and the mode of the file"
-        ) from error
-
-
-def _jsonl_records(lines: Lines, problems: FileProblems) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _jsonl_records(
+    lines: Lines, problems: FileProblems, columns: Columns
+) -> Iterator[tuple[int, Mapping[str, object]]]:
     for line in lines:
         if not line.strip():
             continue
         try:
-            record = read_object(line)
+            record = columns.record(read_object(line))
         except RecordProblem as wrong:
             problems.add(lines.number, wrong)
         else:
             yield lines.number, record
 
 
-def _check_columns(names: Sequence[str], kind: str, checker: ExampleChecker) -> None:
-    """Raise RecordProblem for a header that lacks a column, or has one of ours twice."""
+def _checked_header(names: list[str], kind: str, checker: ExampleChecker) -> list[str]:
+    """Return the names; raises RecordProblem for a header that lacks a column, or has one of ours twice."""
     separator = "," if kind == "CSV" else "<tab>"
     hint = f"the first line of a {kind} file names the columns, for example text{separator}label"
     _refuse_misspelt(names)
@@ -176,6 +203,7 @@ def _check_columns(names: Sequence[str], kind: str, checker: ExampleChecker) -> 
     for name in FIELDS:
         if names.count(name) > 1:
             raise RecordProblem(f"column '{name}' appears twice in the header", hint)
+    return names
 
 
 def _refuse_misspelt(names: Collection[str]) -> None:

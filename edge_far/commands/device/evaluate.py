@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from edge_far.commands.arguments import add_columns_argument
 from edge_far.commands.common import (
     add_profile_arguments,
     encode_file,
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="labelled data: .jsonl, .csv or .tsv")
+    add_columns_argument(parser)
     add_profile_arguments(parser)
 
 
@@ -41,7 +43,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     use_one_heap()
     bundle = open_bundle(options.bundle)
     learners = load_learners(bundle, options.run)
-    encoded = encode_file(bundle, options.data, console)
+    encoded = encode_file(bundle, options.data, console, columns=options.columns)
     model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))
     metrics = evaluate(numbers_only(model.logits), encoded, run_task(bundle, options.run))
     return {

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edge_far.commands.arguments import add_setting
+from edge_far.commands.arguments import add_columns_argument, add_setting
 from edge_far.commands.common import (
     add_budget_argument,
     add_optimizer_argument,
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far plan`."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
     parser.add_argument("--train", type=Path, metavar="FILE", help="plan for the lengths of this data")
+    add_columns_argument(parser)
     add_setting(parser, "--batch-size", metavar="N", help="examples an optimiser step (default: the bundle's)")
     add_setting(parser, "--max-seq-len", metavar="N", help="cut texts to N tokens")
     add_optimizer_argument(parser)
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     settings = resolve_settings(bundle, {"batch_size": options.batch_size, "max_seq_len": options.max_seq_len})
     encoded = None
     if options.train:
-        encoded = encode_file(bundle, options.train, console, max_seq_len=settings.max_seq_len)
+        encoded = encode_file(bundle, options.train, console, max_seq_len=settings.max_seq_len, columns=options.columns)
         shapes = shapes_of(encoded, settings.batch_size)
     else:
         lengths = tuple(range(8, settings.max_seq_len + 1, 8))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_far.commands.arguments import AtLeast, Number, add_setting, text_argument
+from edge_far.commands.arguments import AtLeast, Number, add_columns_argument, add_setting, text_argument
 from edge_far.commands.common import (
     add_profile_arguments,
     encoder_for,
@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
     parser.add_argument("--data", type=Path, metavar="FILE", help="data file; labels in it are not needed")
+    add_columns_argument(parser)
     parser.add_argument(
         "--top",
         action=Number,
@@ -110,7 +111,7 @@ def _examples(options: argparse.Namespace, task: Task) -> Iterable[Example]:
     from edge_far.texts.data import Example, iterate_examples
 
     if options.data:
-        return iterate_examples(options.data, labels=task.form, require_labels=False)
+        return iterate_examples(options.data, labels=task.form, require_labels=False, columns=options.columns)
     if options.text == ["-"]:
         texts = _lines_of_standard_input()
         if not texts:

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_far.commands.arguments import AtLeast, Number, add_setting
+from edge_far.commands.arguments import AtLeast, Number, add_columns_argument, add_setting
 from edge_far.commands.common import (
     add_budget_argument,
     add_optimizer_argument,
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
     parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="labelled data: .jsonl, .csv or .tsv")
+    add_columns_argument(parser)
     parser.add_argument(
         "--eval",
         type=Path,

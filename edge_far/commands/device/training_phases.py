@@ -98,8 +98,14 @@ def train(job: Job, stop: StopRequest) -> dict[str, Any]:
 def _read_data(job: Job) -> TrainData:
     """Read and encode the training data and, where there is some, the held-out data."""
     options, length = job.options, job.wanted.settings.max_seq_len
-    training = encode_file(job.bundle, options.train, job.console, max_seq_len=length, left_out=options.left_out)
-    held_out = encode_file(job.bundle, options.eval, job.console, max_seq_len=length) if options.eval else None
+    training = encode_file(
+        job.bundle, options.train, job.console, max_seq_len=length, left_out=options.left_out, columns=options.columns
+    )
+    held_out = (
+        encode_file(job.bundle, options.eval, job.console, max_seq_len=length, columns=options.columns)
+        if options.eval
+        else None
+    )
     return TrainData(training, held_out, bundle_task(job.bundle))
 
 

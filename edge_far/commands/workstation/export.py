@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_far.commands.arguments import Number, add_setting
+from edge_far.commands.arguments import Number, add_columns_argument, add_setting
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable
 from edge_far.json_file import Within
@@ -106,6 +106,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare model, data and profile, which `edge-far choose` has too."""
     parser.add_argument("--model", required=True, help="directory of a transformers model, or its name on the hub")
     parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data: .jsonl, .csv or .tsv")
+    add_columns_argument(parser)
     parser.add_argument(
         "--task",
         choices=("classify", "multilabel", "regress"),
@@ -190,6 +191,7 @@ def settings_from(options: argparse.Namespace, profile: Profile) -> ExportSettin
     return ExportSettings(
         model=options.model,
         train=options.train,
+        columns=options.columns,
         out=options.out,
         profile=profile,
         selection=options.selection,

@@ -21,29 +21,31 @@ QUOTES_HINT = "double every quote inside a quoted field and close it"
 # Spreadsheets begin a file with this line to say what separates the columns.
 SEPARATOR_LINE = re.compile(r"sep=(.)", re.IGNORECASE | re.DOTALL)
 
-CheckNames = Callable[[Sequence[str]], None]
+CheckedNames = Callable[[list[str]], list[str]]
 
 
 def table_records(
-    lines: Lines, problems: FileProblems, kind: str, check_names: CheckNames
+    lines: Lines, problems: FileProblems, kind: str, checked_names: CheckedNames
 ) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Yield the line and the record of each row below the header of a 'CSV' or a 'TSV'.
 
-    `check_names` raises RecordProblem for names of columns that will not do; a wrong header ends the reading.
+    `checked_names` returns our names of the columns, and raises RecordProblem where they will not do; a wrong header
+    ends the reading.
     """
     separator = SEPARATOR_OF[kind]
     source = _Source(lines, problems, separator)
     rows = _csv_rows(source, problems) if kind == "CSV" else _tsv_rows(source)
     header: list[str] | None = None
+    names: list[str] = []
     for row in rows:
         if not any(cell.strip() for cell in row):
             continue
         try:
             if header is None:
                 header = [name.strip() for name in row]
-                check_names(header)
+                names = checked_names(header)
             else:
-                yield source.first, _record(row, header, separator)
+                yield source.first, dict(zip(names, _checked(row, header, separator), strict=True))
         except RecordProblem as wrong:
             problems.add(source.first, wrong, last=source.in_header)
         source.in_header = False
@@ -159,13 +161,14 @@ def _wrong_separator(seen: str, separator: str) -> RecordProblem:
     )
 
 
-def _record(row: list[str], header: list[str], separator: str) -> Mapping[str, object]:
+def _checked(row: list[str], header: list[str], separator: str) -> list[str]:
+    """Return the cells of a row; raises RecordProblem where they do not fit the header."""
     if len(row) != len(header):
         found = f"{len(row)} field{'' if len(row) == 1 else 's'} where the header has {len(header)}"
         raise RecordProblem(found, _hint_on_fields(row, header, separator))
     if len(header) > 1 and [cell.strip() for cell in row] == header:
         raise RecordProblem("the header stands here again", "were two files joined? remove this line")
-    return dict(zip(header, row, strict=True))
+    return row
 
 
 def _hint_on_fields(row: Sequence[str], header: Sequence[str], separator: str) -> str:
