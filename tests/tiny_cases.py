@@ -115,6 +115,9 @@ CASES = (
     ),
     Case("distilbert-r10-multilabel-dropout", "distilbert", 0.1, 5, dropout=True, task="multilabel"),
     Case("bert-head-multilabel-mean", "bert", 0.1, 3, method="head", pooling="mean", task="multilabel"),
+    # The bias of positions learns here, though its heads are parted.
+    Case("mpnet-r10-5-embeddings-dropout", "mpnet", 0.1, 5, "train", dropout=True, attention_retention=0.25),
+    Case("mpnet-top1-5-int8", "mpnet", 0.4, 5, precision="int8", method="top-1"),
     # scripts/test_aarch64.sh trains these two; int8 and dropout meet in the second.
     Case("tiny-fp32", "distilbert", 0.1, 5, dropout=True),
     Case("tiny-int8", "distilbert", 0.1, 5, precision="int8", dropout=True),

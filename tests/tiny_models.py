@@ -28,7 +28,7 @@ from edge_far.tasks.registry import task_of
 from edge_far.texts.batches import Batch
 from tests.tiny_cases import gradient_errors
 
-ARCHITECTURES = ("bert", "distilbert", "roberta", "electra")  # all that differ in more than names
+ARCHITECTURES = ("bert", "distilbert", "roberta", "electra", "mpnet")  # all that differ in more than names
 VOCABULARY = 100
 MAX_POSITIONS = 64
 TABLE_WIDTH = 16  # of embeddings that are projected

@@ -6,12 +6,13 @@ from edge_far.architectures.adapter import Architecture
 from edge_far.architectures.families.bert import BERT
 from edge_far.architectures.families.distilbert import DISTILBERT
 from edge_far.architectures.families.electra import ELECTRA
+from edge_far.architectures.families.mpnet import MPNET
 from edge_far.architectures.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
 __all__ = ["ARCHITECTURES", "TITLES", "architecture_named", "architecture_of_class", "why_refused"]
 
 ARCHITECTURES: dict[str, Architecture] = {
-    each.name: each for each in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA)
+    each.name: each for each in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MPNET)
 }
 TITLES = ", ".join(each.title for each in ARCHITECTURES.values())
 _OF_CLASS = {name: each for each in ARCHITECTURES.values() for name in each.model_classes}
@@ -23,7 +24,6 @@ _DISENTANGLED = "its attention keeps content and position apart (disentangled at
 _LOCAL = "its attention reads windows of a text"
 _REFUSED = {
     "albert": "all its blocks are one and the same",
-    "mpnet": "its attention adds a bias of relative positions",
     "modernbert": "its FFNs are gated, its positions rotary, and query, key and value one matrix",
     "nomic_bert": "its FFNs are gated and its positions rotary",
     "mobilebert": "its blocks have bottlenecks, four FFNs each, and no LayerNorm",

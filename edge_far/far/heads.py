@@ -129,9 +129,24 @@ class SplitAttention(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, *arguments: Any, **named: Any) -> tuple[torch.Tensor, None]:
         """Return the projected sum of all heads; the attention's weights are not returned."""
-        sides = ((self.learner, self.learner_out), (self.frozen, self.frozen_out))
-        parts = [out(side(hidden_states, *arguments, **named)[0]) for side, out in sides if side is not None]
+        sides = (
+            (self.learners, self.learner, self.learner_out),
+            (self.non_learners, self.frozen, self.frozen_out),
+        )
+        parts = []
+        for heads, side, out in sides:
+            if side is not None:
+                positional = [self._of_heads(argument, heads) for argument in arguments]
+                by_name = {name: self._of_heads(argument, heads) for name, argument in named.items()}
+                parts.append(out(side(hidden_states, *positional, **by_name)[0]))
         return sum(parts[1:], start=parts[0]), None
+
+    def _of_heads(self, argument: Any, heads: np.ndarray) -> Any:
+        """Return these heads' part of a mask or bias [batch, heads, queries, keys], and any other argument as it is."""
+        total = len(self.learners) + len(self.non_learners)
+        if not isinstance(argument, torch.Tensor) or argument.dim() != 4 or argument.shape[1] != total or total == 1:
+            return argument
+        return argument.index_select(1, torch.from_numpy(heads).to(argument.device))
 
     def merged(self) -> tuple[nn.Module, nn.Linear]:
         """Return the original attention and its output projection, holding this module's present values.
@@ -196,9 +211,13 @@ def _take(
 def _with_linears(attention: nn.Module, slots: AttentionSlots, inputs: Sequence[nn.Linear]) -> nn.Module:
     """Return a copy of an attention with other queries, keys and values, and an identity for an output projection.
 
-    The class finds the number of heads from the width of what they give it.
+    The class finds the number of heads from the width of what they give it, or from its own `all_head_size`.
     """
     instead = {id(attention.get_submodule(name)): linear for name, linear in zip(slots.inputs, inputs, strict=True)}
     if slots.inner_output is not None:
         instead[id(attention.get_submodule(slots.inner_output))] = nn.Identity()
-    return copy.deepcopy(attention, {**instead, id(attention.config): attention.config})
+    config = getattr(attention, "config", None)
+    copied = copy.deepcopy(attention, {**instead, id(config): config})
+    if hasattr(copied, "all_head_size"):
+        copied.all_head_size = inputs[0].out_features
+    return copied

@@ -31,6 +31,7 @@ STANDARD = {
     "Exp",
     "Expand",
     "Gather",
+    "GatherND",
     "Gelu",
     "Gemm",
     "Greater",

@@ -161,3 +161,13 @@ def test_embeddings_of_another_width(model: SaveModel) -> None:
     refused(Unavailable, "embedding_size is 20 with hidden_dropout_prob 0.1", model=directory, dropout=True)
     assert read_config(directory, dropout=False).config.embedding_size == 20
     refused(Unavailable, "config.json says [100, 20] (vocab_size, embedding_size)", model=directory)
+
+
+def test_mpnet_has_a_table_of_distances_and_skips_two_positions(model: SaveModel) -> None:
+    """Whatever pads: transformers begins at 2, and always asks for 32 buckets."""
+    from edge_far.models.config import read_config
+
+    directory = model("mpnet", pad_token_id=5, max_position_embeddings=34)
+    assert read_config(directory, dropout=True).max_positions == 32
+    says = "relative_attention_num_buckets is 16, not a whole number from 32"
+    refused(Unavailable, says, model=model("mpnet", relative_attention_num_buckets=16))

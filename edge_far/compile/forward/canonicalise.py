@@ -76,7 +76,7 @@ class _TokenRows:
             return self._reshape(node, b)
         if node.op_type == "Gather" and node.inputs[0] in self.rows:
             return self._first_token(node, b)
-        if node.op_type == "Mul" and len(dims_of(output)) == 4:
+        if node.op_type in ("Mul", "Div") and len(dims_of(output)) == 4:
             return self._scale(node)
         return None
 
@@ -153,12 +153,14 @@ class _TokenRows:
         return product
 
     def _scale(self, node: ir.Node) -> ir.Value | None:
-        """Mul(FusedMatMul(q, k), scale) -> FusedMatMul(q, k, alpha=scale)."""
-        for value, other in (node.inputs, reversed(node.inputs)):
+        """Mul(FusedMatMul(q, k), scale) -> FusedMatMul(q, k, alpha=scale); Div alike."""
+        divided = node.op_type == "Div"
+        for value, other in (node.inputs,) if divided else (node.inputs, reversed(node.inputs)):
             scale = constant_of(other)
             producer = value.producer() if value is not None else None
             if scale is not None and scale.size == 1 and producer is not None and producer.op_type == "FusedMatMul":
-                alpha = float(scale.reshape(())) * producer.attributes["alpha"].as_float()
+                factor = 1.0 / float(scale.reshape(())) if divided else float(scale.reshape(()))
+                alpha = factor * producer.attributes["alpha"].as_float()
                 producer.attributes["alpha"] = ir.AttrFloat32("alpha", alpha)
                 self.note.changed("attention scales fused")
                 return value

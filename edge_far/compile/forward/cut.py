@@ -54,7 +54,8 @@ def _border(graph: ir.Graph, modules: Sequence[str]) -> ir.Value:
     starts = tuple(f"{path}." for path in modules)
     derived: set[ir.Value] = set()  # what depends on parameters alone, those of the modules among them
     for value in (*graph.initializers.values(), *graph.inputs):
-        if value.name is not None and value.name.startswith(starts):
+        # Which heads of a mask a module takes is its own constant too, but no parameter.
+        if value.name is not None and value.name.startswith(starts) and value.dtype == ir.DataType.FLOAT:
             derived.add(value)
     for node in graph:
         read = [value for value in node.inputs if value is not None]

@@ -2,20 +2,23 @@
 
 Keys and values of the last block still cover all tokens; its queries, attention rows, FFN and LayerNorms shrink from
 [batch*sequence, ...] to [batch, ...]. Exact: those operators work on rows. A node is converted when every use of its
-output is a row operand of a converted node; the boundary gets edge_far.FirstToken.
+output is a row operand of a converted node; the boundary gets edge_far.FirstToken. A mask with a row a query, which
+nothing trained is in, gets its first row there.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from edge_far.compile.graph.builder import INTERNAL, Builder
-from edge_far.compile.graph.edits import insert_before, remove_dead_nodes, replace_value
+from edge_far.compile.graph.edits import depends_on_float_inputs, insert_before, remove_dead_nodes, replace_value
 from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, Dim, dims_of
 
 __all__ = ["compute_first_token_only"]
 
+QUERIES = 2  # the axis of [batch, heads, queries, keys]
 # Operators that work on rows, with the inputs that carry the rows.
 _ROW_OPERANDS: dict[str, tuple[int, ...]] = {
     "LayerNormalization": (0,),
@@ -59,10 +62,10 @@ def compute_first_token_only(model: ir.Model) -> PassNote:
 
 
 def _row_axis(dims: tuple[Dim, ...]) -> int | None:
-    """Return the axis that runs over (query) tokens: of [T, H], [B, S, A, d], [B, A, S, x]; else None."""
+    """Return the axis that runs over (query) tokens: of [T, H], [B, S, A, d], [B or 1, A, S, x]; else None."""
     if dims and dims[0] == TOKENS:
         return 0
-    if len(dims) == 4 and dims[0] == BATCH:
+    if len(dims) == 4 and dims[0] in (BATCH, 1):
         return next((axis for axis in (1, 2) if dims[axis] == SEQUENCE), None)
     return None
 
@@ -95,9 +98,19 @@ def _may_shrink(node: ir.Node, converted: set[ir.Node], head: ir.Node) -> bool:
         value = node.inputs[index]
         assert value is not None
         dims = dims_of(value)
-        if _row_axis(dims) is not None and dims[0] != TOKENS and value.producer() not in converted:
+        if value.producer() in converted or _row_axis(dims) in (None, 0):
+            continue
+        if _row_axis(dims) != QUERIES or depends_on_float_inputs(value):
             return False
     return all(user is head or user in converted for value in node.outputs for user, _ in value.uses())
+
+
+def _first_row(value: ir.Value, b: Builder) -> ir.Value:
+    """Return the first tokens of rows, or the first query's row of a mask [B or 1, A, S, S]."""
+    if dims_of(value)[0] == TOKENS:
+        return b.op("FirstToken", [value], (BATCH, dims_of(value)[-1]), domain=INTERNAL)
+    first = b.constant(np.array([0], np.int64), "first_query")
+    return b.op("Gather", [value, first], _shrunk(dims_of(value)), axis=QUERIES)
 
 
 def _convert(node: ir.Node, rows: dict[ir.Value, ir.Value], b: Builder) -> None:
@@ -108,7 +121,7 @@ def _convert(node: ir.Node, rows: dict[ir.Value, ir.Value], b: Builder) -> None:
         if _row_axis(dims_of(value)) is None:
             continue  # broadcast over the queries: the mask
         if value not in rows:
-            rows[value] = b.op("FirstToken", [value], (BATCH, dims_of(value)[-1]), domain=INTERNAL)
+            rows[value] = _first_row(value, b)
         inputs[index] = rows[value]
     shape = _shrunk(dims_of(node.outputs[0]))
     source = inputs[0]

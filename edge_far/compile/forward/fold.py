@@ -1,7 +1,8 @@
 """Computes at export time everything that depends on frozen parameters alone.
 
 1. Every node whose inputs are all constants becomes a constant (transposed frozen weights, mask constants).
-2. Position indices, which depend on the sequence length only, become a slice of a constant row.
+2. Position indices, which depend on the sequence length only, become a slice of a constant row; so does what else
+   counts the tokens (Range).
 3. Where all embedding tables are frozen, the position and type tables become one table of their sums, which
    saves a gather and an addition over all tokens.
 """
@@ -39,9 +40,11 @@ def fold_embeddings(model: ir.Model, max_positions: int) -> PassNote:
     graph = model.graph
     for node in [node for node in graph if node.op_type == "Gather"]:
         index = node.inputs[1]
-        if index is not None and _depends_on_length_only(index):
+        if index is not None and len(dims_of(index)) == 2 and _depends_on_length_only(index):
             _slice_positions(graph, node, max_positions)
             note.changed("position look-ups sliced")
+    remove_dead_nodes(model)
+    _slice_ranges(graph, max_positions, note)
     words = [node for node in graph if node.op_type == "Gather" and _root_name(node) == "input_ids"]
     if len(words) != 1:
         note.refuse(f"sum of tables: expected one word look-up, found {len(words)}")
@@ -96,10 +99,25 @@ def _slice_positions(graph: ir.Graph, gather: ir.Node, max_positions: int) -> No
     graph.remove(gather, safe=True)
 
 
-def _slice_arguments(builder: Builder, length: ir.Value) -> list[ir.Value]:
+def _slice_ranges(graph: ir.Graph, max_positions: int, note: PassNote) -> None:
+    """Range(0, length, 1) -> [0, 1, 2, ...][:length]."""
+    for node in [node for node in graph if node.op_type == "Range"]:
+        start, _, step = (constant_of(value) for value in node.inputs)
+        if start is None or step is None or start != 0 or step != 1 or not _depends_on_length_only(node.outputs[0]):
+            continue
+        builder = Builder(graph, "range")
+        numbers = builder.constant(np.arange(max_positions, dtype=np.int64), "places")
+        arguments = _slice_arguments(builder, builder.input_shape(1, 2), axis=0)
+        row = builder.op("Slice", [numbers, *arguments], (SEQUENCE,), dtype=ir.DataType.INT64)
+        insert_before(graph, node, builder.nodes)
+        replace_value(node.outputs[0], row)
+        graph.remove(node, safe=True)
+        note.changed("ranges sliced")
+
+
+def _slice_arguments(builder: Builder, length: ir.Value, axis: int = 1) -> list[ir.Value]:
     start = builder.constant(np.array([0], np.int64), "slice.start")
-    axis = builder.constant(np.array([1], np.int64), "slice.axis")
-    return [start, length, axis]
+    return [start, length, builder.constant(np.array([axis], np.int64), f"slice.axis.{axis}")]
 
 
 def _evaluate_index(graph: ir.Graph, index: ir.Value, max_positions: int) -> np.ndarray:

@@ -4,7 +4,8 @@
    passes over [batch, heads, sequence, sequence] or its inputs become one. The weights are an output, kept for the
    backward pass.
 2. The mask is expanded from [batch, 1, 1, sequence] to one row a query, once for all blocks: the operator asks for it.
-3. Refused where something stands between Softmax and product: dropout on the weights is not the operator's.
+3. Refused where something stands between Softmax and product: dropout on the weights is not the operator's; and where
+   something in the mask is trained.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_far.compile.graph.builder import SWAP_HEADS, Builder
-from edge_far.compile.graph.edits import insert_before, only_user, produced_by, remove_dead_nodes, replace_value
+from edge_far.compile.graph.edits import (
+    depends_on_float_inputs,
+    insert_before,
+    only_user,
+    produced_by,
+    remove_dead_nodes,
+    replace_value,
+)
 from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import BATCH, SEQUENCE, dims_of
 
@@ -47,6 +55,9 @@ def fuse_attention(model: ir.Model) -> PassNote:
         if pattern is None:
             note.refuse(f"{softmax.name}: not a plain attention (dropout of its weights?)")
             continue
+        if depends_on_float_inputs(pattern.mask):
+            note.refuse(f"{softmax.name}: its mask is trained")
+            continue
         anchor = pattern.result.producer()
         assert anchor is not None
         b = Builder(graph, "attention")
@@ -66,7 +77,8 @@ def _attention(pattern: _Pattern, b: Builder) -> ir.Value:
     assert isinstance(heads, int) and isinstance(width, int)
     parts = (pattern.query, pattern.key, pattern.value)
     query, key, value = (b.reshape_keeping(part, dims_of(part)[:2], (heads * width,)) for part in parts)
-    mask = pattern.mask if queries == 1 else _expanded(pattern.mask, b)
+    one_row = dims_of(pattern.mask)[2] == 1
+    mask = _expanded(pattern.mask, b) if one_row and queries != 1 else pattern.mask
     result, _, _, _ = b.multi(
         "Attention",
         [query, key, value, mask],

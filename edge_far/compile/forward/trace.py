@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from unittest import mock
 
 import onnx_ir as ir
 import torch
@@ -34,6 +36,12 @@ class _Classifier(torch.nn.Module):
         super().__init__()
         self.model = model
         self.architecture = architecture
+        self.skipped_positions = architecture.skipped_positions(model.config.pad_token_id)
+        self.position_bias = None
+        if architecture.position_bias is not None:
+            encoder = model.get_submodule(f"{architecture.encoder}.{architecture.position_bias}")
+            longest = int(model.config.max_position_embeddings) - self.skipped_positions
+            self.position_bias = _PositionBias(encoder, longest)
 
     def forward(
         self,
@@ -42,6 +50,8 @@ class _Classifier(torch.nn.Module):
         token_type_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         scores = ((1.0 - attention_mask.to(torch.float32)) * MASKED_SCORE)[:, None, None, :]
+        if self.position_bias is not None:
+            scores = scores + self.position_bias(input_ids.shape[1])
         arguments = {"input_ids": input_ids, "attention_mask": scores}
         if isinstance(self.model, MeanPooledClassifier):
             arguments["token_mask"] = attention_mask
@@ -49,12 +59,39 @@ class _Classifier(torch.nn.Module):
             arguments["token_type_ids"] = token_type_ids
         if self.architecture.first_position is not None:
             # Some count from behind the padding's position; padding on the right never needs other positions.
-            first = self.architecture.skipped_positions(self.model.config.pad_token_id)
-            arguments["position_ids"] = torch.arange(input_ids.shape[1])[None] + first
+            arguments["position_ids"] = torch.arange(input_ids.shape[1])[None] + self.skipped_positions
         if self.architecture.token_types == "zeros":
             arguments["token_type_ids"] = torch.zeros_like(input_ids)
         logits: torch.Tensor = self.model(**arguments).logits
         return logits
+
+
+class _PositionBias(torch.nn.Module):
+    """A bias of relative positions, for texts of at most `longest` tokens: added to the mask once, not in each block.
+
+    The encoder computes it from buckets of distances, with logarithms, in each pass. The bucket of a distance is
+    a constant; what is left is a look-up in the table, and one addition that all blocks share.
+    """
+
+    def __init__(self, encoder: torch.nn.Module, longest: int) -> None:
+        super().__init__()
+        self.encoder = (encoder,)  # a tuple: its parameters keep the names that they have in the model
+        self.longest = longest
+        distances = torch.arange(1 - longest, longest)  # of what is read, from who reads
+        self.register_buffer("buckets", encoder.relative_position_bucket(distances))
+
+    def forward(self, length: int) -> torch.Tensor:
+        """Return the bias [1, heads, length, length] of each query (third axis) and key (last axis)."""
+        places = torch.arange(length)
+        distances = places[None, None, :] - places[None, :, None] + (self.longest - 1)
+        bias: torch.Tensor = self.encoder[0].relative_attention_bias(self.buckets[distances])
+        return bias.permute(0, 3, 1, 2)
+
+    @contextmanager
+    def in_the_mask(self) -> Iterator[None]:
+        """Let the encoder add none of its own meanwhile."""
+        with mock.patch.object(self.encoder[0], "compute_position_bias", lambda *_, **__: None):
+            yield
 
 
 def takes_token_types(architecture: str) -> bool:
@@ -71,12 +108,15 @@ def export_forward(model: torch.nn.Module, architecture: str, trained: Collectio
     example = [torch.ones((2, 16), dtype=torch.int64) for _ in names]
     dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     was_training = model.training
+    traced = _Classifier(model, architecture_named(architecture)).train()
     # Tracing wants plain tensors: the caller's requires_grad marks stay with the caller's model.
-    with warnings.catch_warnings(), _quiet_exporter():
+    with warnings.catch_warnings(), _quiet_exporter(), ExitStack() as meanwhile:
         warnings.simplefilter("ignore")
+        if traced.position_bias is not None:
+            meanwhile.enter_context(traced.position_bias.in_the_mask())
         try:
             program = torch.onnx.export(
-                _Classifier(model, architecture_named(architecture)).train(),
+                traced,
                 tuple(example),
                 dynamo=True,
                 opset_version=OPSET,

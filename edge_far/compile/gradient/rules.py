@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edge_far.compile.graph.builder import INTERNAL, MICROSOFT, SWAP_HEADS, Builder
-from edge_far.compile.graph.sizes import TOKENS, dims_of
+from edge_far.compile.graph.builder import INTERNAL, MICROSOFT, SWAP_HEADS, Builder, constant_of
+from edge_far.compile.graph.sizes import TOKENS, Dim, dims_of
 from edge_far.errors import Unavailable
 
 __all__ = ["RULES"]
@@ -185,8 +185,27 @@ def _first_token(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) 
     yield 0, b.op("FirstTokenGrad", [dy], (TOKENS, dims_of(dy)[-1]), domain=INTERNAL)
 
 
+def _put_back(dy: ir.Value, dims: Sequence[Dim], axis: int, index: ir.Value, b: Builder) -> ir.Value:
+    taken, size = constant_of(index), dims[axis]
+    if taken is None or not isinstance(size, int) or taken.ndim != 1 or len(set(taken.tolist())) < len(taken):
+        raise Unavailable("only a constant selection has a gradient rule", where=f"value {index.name}")
+    pads = np.zeros(2 * len(dims), np.int64)
+    pads[len(dims) + axis] = 1
+    zeros_last = [*dims[:axis], len(taken) + 1, *dims[axis + 1 :]]
+    padded = b.op("Pad", [dy, b.constant(pads, f"pads.{axis}.{len(dims)}")], zeros_last, mode="constant")
+    places = np.full(size, len(taken), np.int64)
+    places[taken] = np.arange(len(taken))
+    return b.op("Gather", [padded, b.constant(places, "places_of_taken")], dims, axis=axis)
+
+
 @_rule("Gather")
 def _gather(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
-    """An embedding look-up: row i of the table gets the sum of dy over the places where the index is i."""
+    """An embedding look-up: row i of the table gets the sum of dy over the places where the index is i.
+
+    Along another axis, where a constant index takes each at most once: dy put back, and zeros where nothing was taken.
+    """
     table, index = _inputs(node)
+    if axis := node.attributes["axis"].as_int() if "axis" in node.attributes else 0:
+        yield 0, _put_back(dy, dims_of(table), axis, index, b)
+        return
     yield 0, b.op("EmbeddingGrad", [dy, index], dims_of(table), domain=INTERNAL)

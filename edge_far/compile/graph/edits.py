@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 __all__ = [
     "Use",
+    "depends_on_float_inputs",
     "first_reader",
     "insert_before",
     "later_uses",
@@ -61,6 +62,20 @@ def produced_by(value: ir.Value | None, op_type: str) -> ir.Node | None:
     """Return the node that makes a value, where it is an operator of this type."""
     producer = value.producer() if value is not None else None
     return producer if producer is not None and producer.op_type == op_type else None
+
+
+def depends_on_float_inputs(value: ir.Value) -> bool:
+    """Say whether a value is computed from parameters that learn, or from hidden states."""
+    stack, seen = [value], {value}
+    while stack:
+        at = stack.pop()
+        producer = at.producer()
+        if producer is None and at.const_value is None and at.dtype == ir.DataType.FLOAT:
+            return True
+        new = used_values([producer]) - seen if producer is not None else set()
+        seen |= new
+        stack += new
+    return False
 
 
 def only_user(value: ir.Value) -> ir.Node | None:

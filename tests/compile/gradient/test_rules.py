@@ -64,6 +64,10 @@ def attention_reference(q, k, v):
     return (torch.softmax(0.5 * q @ k.transpose(2, 3), -1) @ v).transpose(1, 2).reshape(B, S, H)
 
 
+def take_heads(b: Builder, x: ir.Value, heads: list[int]) -> ir.Value:
+    return b.op("Gather", [x, b.constant(np.array(heads), "heads")], ("batch", len(heads), "sequence", 3), axis=1)
+
+
 CASES = [
     RuleCase(
         ("", "Gemm"),
@@ -96,6 +100,14 @@ CASES = [
         lambda p, v: p @ v,
         (0, 1),
         "FusedMatMul",
+    ),
+    RuleCase(
+        ("", "Gather"),
+        (("batch", 5, "sequence", 3),),
+        lambda b, x: take_heads(b, x, [3, 1]),
+        lambda x: x[:, [3, 1]],
+        (0,),
+        "Gather-heads",
     ),
     RuleCase(
         ("", "Add"),
@@ -273,6 +285,13 @@ def test_gather_rule_sums_repeated_rows_into_the_accumulator() -> None:
     (found,) = run_graph(model, input_ids=ids, table=table.detach().numpy(), acc=start, dy=gradient_of_rows)
     np.testing.assert_allclose(found, start + expected.numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(found[5:], start[5:])
+
+
+def test_a_selection_that_takes_a_head_twice_has_no_rule() -> None:
+    model = make_graph({"x": ("batch", 5, "sequence", 3)}, lambda b, x: take_heads(b, x, [1, 1]))
+    (node,) = model.graph
+    with pytest.raises(Unavailable, match="only a constant selection"):
+        next(RULES["", "Gather"](node, node.outputs[0], [True, False], Builder(model.graph, "g")))
 
 
 def test_gelu_gradient_at_the_ends() -> None:
