@@ -10,6 +10,8 @@ import pytest
 
 from edge_far.errors import ConfigError, DataError
 from edge_far.tasks.training_data import read_training_data
+from edge_far.texts.data import Example
+from edge_far.texts.reading.columns import Columns
 
 
 def write(path: Path, labels: Sequence[object]) -> Path:
@@ -49,6 +51,13 @@ def test_cells_of_a_table_are_numbers_too(tmp_path: Path) -> None:
     whole = write(tmp_path / "b.tsv", ["5", "3", "2"])
     assert read_training_data(whole).task.labels == ("2", "3", "5")
     assert read_training_data(whole, "regress").task.info.scale is not None
+
+
+def test_columns_of_other_names_say_the_task_too(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("index\tsentence1\tsentence2\tscore\n0\ta\tb\t5.000\n1\tc\td\t3.80\n")
+    names = Columns({"text": "sentence1", "text_pair": "sentence2", "label": "score"})
+    found = read_training_data(tmp_path / "a.tsv", columns=names)
+    assert found.task.info.name == "regress" and found.examples[1] == Example("c", "d", "3.8")
 
 
 @pytest.mark.parametrize(
