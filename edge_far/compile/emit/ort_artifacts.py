@@ -28,6 +28,7 @@ import onnx_ir as ir
 
 from edge_far.bundles.manifest import DROPOUT_FACTOR
 from edge_far.compile.forward.dropout import remove_dropout
+from edge_far.compile.graph.builder import MICROSOFT
 from edge_far.console import Console
 from edge_far.process.packages import training_package_missing
 from edge_far.storage import storage_error
@@ -104,6 +105,7 @@ def _training_graph(folded: ir.Model, values: Mapping[str, np.ndarray], *, dropo
     model = ir.serde.serialize_model(clone)
     model.ir_version = min(model.ir_version, NEWEST_IR_VERSION)
     _complete_outputs(model.graph)
+    _name_fast_gelu(model)
     _scale_dropout(model.graph)
     _add_loss(model.graph)
     _strip_notes(model)
@@ -118,6 +120,17 @@ def _complete_outputs(graph: onnx.GraphProto) -> None:
             node.output.extend(statistics[len(node.output) - 1 :])
         elif node.op_type == "Dropout":
             node.output.extend([f"{node.name}.mask"][len(node.output) - 1 :])
+
+
+def _name_fast_gelu(model: onnx.ModelProto) -> None:
+    """Name the GELU by a hyperbolic tangent so that it gets its own gradient, not the exact one's."""
+    gelus = [node for node in model.graph.node if node.op_type == "Gelu"]
+    found = [node for node in gelus if any(attribute.s == b"tanh" for attribute in node.attribute)]
+    for node in found:
+        node.op_type, node.domain = "FastGelu", MICROSOFT
+        node.ClearField("attribute")
+    if found and MICROSOFT not in {opset.domain for opset in model.opset_import}:
+        model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
 
 
 def _scale_dropout(graph: onnx.GraphProto) -> None:

@@ -6,7 +6,9 @@
 2. Attention products become com.microsoft FusedMatMul, with the scale and the transposition of the keys inside.
 3. Taking the first token becomes the operator edge_far.FirstToken; a mean over tokens, weights [batch, 1, sequence]
    times token vectors, stays a batched product.
-4. What remains three-dimensional (embedding look-ups) is flattened once.
+4. The GELU by a hyperbolic tangent becomes the operator edge_far.TanhGelu: what holds of the exact one, passes read off
+   the operator Gelu.
+5. What remains three-dimensional (embedding look-ups) is flattened once.
 """
 
 from __future__ import annotations
@@ -21,15 +23,25 @@ from edge_far.errors import Unavailable
 
 __all__ = ["canonicalise"]
 
-ROW_WISE = {"LayerNormalization", "Gelu", "Relu", "Tanh", "Dropout", "Add", "Mul", "Sub", "Div", "Erf"}
+ROW_WISE = {"LayerNormalization", "Gelu", "TanhGelu", "Relu", "Tanh", "Dropout", "Add", "Mul", "Sub", "Div", "Erf"}
 
 
 def canonicalise(model: ir.Model) -> PassNote:
-    """Apply rules 1 to 4 in place; raises Unavailable for a form that no supported model has."""
+    """Apply rules 1 to 5 in place; raises Unavailable for a form that no supported model has."""
     note = PassNote("canonicalise")
+    for node in model.graph:
+        if node.op_type == "Gelu" and _is_tanh_gelu(node):
+            node.op_type, node.domain = "TanhGelu", INTERNAL
+            node.attributes.clear()
+            note.changed("GELUs by a hyperbolic tangent")
     _TokenRows(model.graph, note).run()
     remove_dead_nodes(model)
     return note
+
+
+def _is_tanh_gelu(node: ir.Node) -> bool:
+    """Say whether a Gelu is the approximation by a hyperbolic tangent."""
+    return "approximate" in node.attributes and node.attributes["approximate"].as_string() == "tanh"
 
 
 def _is_tokens(value: ir.Value) -> bool:

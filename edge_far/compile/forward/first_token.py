@@ -26,6 +26,7 @@ _ROW_OPERANDS: dict[str, tuple[int, ...]] = {
     "FusedMatMul": (0,),
     "Add": (0, 1),
     "Gelu": (0,),
+    "TanhGelu": (0,),
     "Relu": (0,),
     "Tanh": (0,),
     "Dropout": (0,),

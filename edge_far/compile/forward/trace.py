@@ -20,7 +20,7 @@ from edge_far.architectures.adapter import Architecture
 from edge_far.architectures.registry import TITLES, architecture_named
 from edge_far.errors import Unavailable
 from edge_far.far.pooling import MeanPooledClassifier
-from edge_far.models.guard import reason_of
+from edge_far.models.guard import reason_of, transformers_package
 
 __all__ = ["export_forward", "takes_token_types"]
 
@@ -94,6 +94,18 @@ class _PositionBias(torch.nn.Module):
             yield
 
 
+@contextmanager
+def _one_operator_for_tanh_gelu() -> Iterator[None]:
+    """Let transformers' formula for the GELU by a hyperbolic tangent be torch's function meanwhile."""
+    formula = transformers_package().activations.NewGELUActivation
+
+    def forward(_: torch.nn.Module, values: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.gelu(values, approximate="tanh")
+
+    with mock.patch.object(formula, "forward", forward):
+        yield
+
+
 def takes_token_types(architecture: str) -> bool:
     """Say whether bundles of this architecture have the input token_type_ids (text pairs)."""
     return architecture_named(architecture).token_types == "pairs"
@@ -112,6 +124,7 @@ def export_forward(model: torch.nn.Module, architecture: str, trained: Collectio
     # Tracing wants plain tensors: the caller's requires_grad marks stay with the caller's model.
     with warnings.catch_warnings(), _quiet_exporter(), ExitStack() as meanwhile:
         warnings.simplefilter("ignore")
+        meanwhile.enter_context(_one_operator_for_tanh_gelu())
         if traced.position_bias is not None:
             meanwhile.enter_context(traced.position_bias.in_the_mask())
         try:

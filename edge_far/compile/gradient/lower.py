@@ -126,6 +126,23 @@ def gelu_derivative(x: ir.Value, b: Builder) -> ir.Value:
     return b.add(b.mul(b.mul(density, b.scalar(1.0 / math.sqrt(2.0 * math.pi))), x), cdf)
 
 
+def _tanh_gelu(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    (x,) = _values(node)
+    return [b.unary("Gelu", x, approximate="tanh")]
+
+
+def _tanh_gelu_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """With t = tanh(u), u = a x (1 + c x x): dx = dy * ((1 + t) / 2 + x (1 - t t) / 2 * a (1 + 3 c x x))."""
+    dy, x = _values(node)
+    slope, cubic, half, one = math.sqrt(2.0 / math.pi), 0.044715, b.scalar(0.5), b.scalar(1.0)
+    square = b.mul(x, x)
+    inner = b.mul(x, b.add(b.mul(square, b.scalar(slope * cubic)), b.scalar(slope)))
+    tangent = b.unary("Tanh", inner)
+    rise = b.add(b.mul(square, b.scalar(3.0 * slope * cubic)), b.scalar(slope))
+    steep = b.mul(b.mul(b.sub(one, b.mul(tangent, tangent)), rise), x)
+    return [b.mul(dy, b.mul(b.add(b.add(tangent, one), steep), half))]
+
+
 def _masked_dropout(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     """Look each byte of bits up in the table of its eight factors, and multiply."""
     x, bits, table = _values(node)
@@ -178,6 +195,8 @@ _LOWERINGS: dict[str, Lowering] = {
     "LayerNormalizationGradFromOutput": _layer_norm_grad_from_output,
     "SoftmaxGrad": _softmax_grad,
     "GeluGrad": _gelu_grad,
+    "TanhGelu": _tanh_gelu,
+    "TanhGeluGrad": _tanh_gelu_grad,
     "MaskedDropout": _masked_dropout,
     "FirstToken": _first_token,
     "FirstTokenGrad": _first_token_grad,

@@ -146,6 +146,13 @@ def _gelu(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Grad
     yield 0, b.op("GeluGrad", [dy, x], dims_of(x), domain=INTERNAL)
 
 
+@_rule("TanhGelu", INTERNAL)
+def _tanh_gelu(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """The derivative of the GELU by a hyperbolic tangent; see lower.py."""
+    (x,) = _inputs(node)
+    yield 0, b.op("TanhGeluGrad", [dy, x], dims_of(x), domain=INTERNAL)
+
+
 @_rule("Tanh")
 def _tanh(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
     """dx = dy * (1 - y * y)."""

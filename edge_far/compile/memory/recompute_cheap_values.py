@@ -84,7 +84,7 @@ def _recompute_gelu(graph: ir.Graph, node: ir.Node, position: dict[ir.Node, int]
     assert x is not None
     later = later_uses(node.outputs[0], position, end)
     b = Builder(graph, "again")
-    again = b.unary("Gelu", x)
+    again = b.unary("Gelu", x, **{name: attribute.value for name, attribute in node.attributes.items()})
     insert_before(graph, first_reader(later, position), b.nodes)
     for user, index in later:
         user.replace_input_with(index, again)

@@ -102,6 +102,14 @@ CASES = [
         "FusedMatMul",
     ),
     RuleCase(
+        (INTERNAL, "TanhGelu"),
+        ((TOKENS, H),),
+        lambda b, x: b.op("TanhGelu", [x], (TOKENS, H), domain=INTERNAL),
+        lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+        (0,),
+        "TanhGelu",
+    ),
+    RuleCase(
         ("", "Gather"),
         (("batch", 5, "sequence", 3),),
         lambda b, x: take_heads(b, x, [3, 1]),

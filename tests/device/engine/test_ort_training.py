@@ -19,6 +19,7 @@ from edge_far.device.engine.ort_training import OrtTrainingBackend, available
 from edge_far.errors import BundleError, Unavailable
 from edge_far.process.packages import training_package_missing
 from edge_far.texts.batches import Batch
+from tests import tiny_models
 from tests.stock_runtime import run_on_stock_runtime
 from tests.tiny_models import (
     ARCHITECTURES,
@@ -39,7 +40,8 @@ TOLERANCE = 1e-5
 SCALE = 0.25
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+# ELECTRA's graph has nothing that BERT's has not, and ALBERT's is refused: one parameter that many operators read.
+@pytest.fixture(scope="module", params=[name for name in ARCHITECTURES if name != "electra"])
 def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
     return make_tiny_bundle(tmp_path_factory.mktemp(request.param), request.param)
 
@@ -97,6 +99,12 @@ def test_micro_batches_add_up_and_parameters_are_read_at_every_step(compiled: Ti
     assert sum(losses) == pytest.approx(expected_loss, rel=TOLERANCE)
     assert gradient_error(backend.gradients, expected) <= TOLERANCE
     assert all(backend.gradients[name] is array for name, array in held.items())
+
+
+def test_the_gelu_by_a_hyperbolic_tangent_has_its_own_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tiny_models.tiny_config
+    monkeypatch.setattr(tiny_models, "tiny_config", lambda *names, **keys: plain(*names, **keys, hidden_act="gelu_new"))
+    test_gradients_and_loss_equal_torch_in_every_shape(make_tiny_bundle(tmp_path, "bert"))
 
 
 def test_logits_equal_torch_and_need_no_labels(compiled: TinyBundle) -> None:
