@@ -118,6 +118,8 @@ CASES = (
     # The bias of positions learns here, though its heads are parted.
     Case("mpnet-r10-5-embeddings-dropout", "mpnet", 0.1, 5, "train", dropout=True, attention_retention=0.25),
     Case("mpnet-top1-5-int8", "mpnet", 0.4, 5, precision="int8", method="top-1"),
+    Case("albert-r10-5-embeddings-dropout", "albert", 0.1, 5, embeddings="train", dropout=True),
+    Case("albert-head-5-mean-int8", "albert", 0.1, 5, precision="int8", method="head", pooling="mean"),
     # scripts/test_aarch64.sh trains these two; int8 and dropout meet in the second.
     Case("tiny-fp32", "distilbert", 0.1, 5, dropout=True),
     Case("tiny-int8", "distilbert", 0.1, 5, precision="int8", dropout=True),

@@ -43,8 +43,9 @@ class Architecture:
 
     Of transformers: `config_class` and `model_classes` are names of classes, `encoder` is the attribute of a classifier
     that holds its encoder, `last_layer` the path of the linear layer that makes the logits. `blocks` is the path of the
-    list of blocks from the encoder, `embeddings` are those of all that runs before the first block, in order (one that
-    a model lacks is skipped). Slots are paths from a block.
+    list of blocks from the encoder; with `one_block` it holds one, which runs in place of all. Slots are paths from a
+    block; without `heads_part` an attention is more than the sum of its heads. `embeddings` are the paths, from the
+    encoder, of all that runs before the first block, in order (what a model lacks is skipped).
 
     Of its inputs: `token_types` says whether a bundle has the input token_type_ids (pairs), the model gets zeros, or
     nothing. `first_position` is the number of the first token's position, 'padding' that behind pad_token_id's, None
@@ -73,6 +74,8 @@ class Architecture:
     head_dropouts: tuple[str, ...] = ("classifier_dropout", "hidden_dropout_prob")
     width_key: str = "hidden_size"
     table_width_key: str = "hidden_size"
+    one_block: bool = False
+    heads_part: bool = True
     activation_key: str = "hidden_act"
     other_names: Mapping[str, str] = field(default_factory=dict)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edge_far.architectures.adapter import Architecture
+from edge_far.architectures.families.albert import ALBERT
 from edge_far.architectures.families.bert import BERT
 from edge_far.architectures.families.distilbert import DISTILBERT
 from edge_far.architectures.families.electra import ELECTRA
@@ -12,7 +13,7 @@ from edge_far.architectures.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBE
 __all__ = ["ARCHITECTURES", "TITLES", "architecture_named", "architecture_of_class", "why_refused"]
 
 ARCHITECTURES: dict[str, Architecture] = {
-    each.name: each for each in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MPNET)
+    each.name: each for each in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MPNET, ALBERT)
 }
 TITLES = ", ".join(each.title for each in ARCHITECTURES.values())
 _OF_CLASS = {name: each for each in ARCHITECTURES.values() for name in each.model_classes}
@@ -23,7 +24,6 @@ _NOT_TEXT = "no model of texts alone"
 _DISENTANGLED = "its attention keeps content and position apart (disentangled attention)"
 _LOCAL = "its attention reads windows of a text"
 _REFUSED = {
-    "albert": "all its blocks are one and the same",
     "modernbert": "its FFNs are gated, its positions rotary, and query, key and value one matrix",
     "nomic_bert": "its FFNs are gated and its positions rotary",
     "mobilebert": "its blocks have bottlenecks, four FFNs each, and no LayerNorm",

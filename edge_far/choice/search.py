@@ -26,7 +26,7 @@ from edge_far.choice.verdict import Answers, Compared, cheapest_good, compare
 from edge_far.console import Console
 from edge_far.far.heads import attention_share
 from edge_far.far.method import cut_of
-from edge_far.far.nodes import block_paths, find_ffn_blocks
+from edge_far.far.nodes import architecture_of, block_paths, find_ffn_blocks
 from edge_far.tasks.interface import Task
 from edge_far.texts.encode import Encoded
 
@@ -220,10 +220,12 @@ class _Search:
 
     def by_heads(self, trial: Trial, console: Console) -> list[Row]:
         """Try the chosen rung with a part of its attention heads alone; no row where there is nothing to try."""
-        heads = int(self.trials[0].model.config.num_attention_heads)
+        model = self.trials[0].model
+        heads = int(model.config.num_attention_heads)
         share = attention_share(None, self.settings.retention, heads)
         smaller = replace(trial, rung=trial.rung.by_heads(share))
-        if trial.rung.method == "head" or not 0 < share < 1 or not self.budget.allows(smaller):
+        unfit = trial.rung.method == "head" or not 0 < share < 1 or not architecture_of(model).heads_part
+        if unfit or not self.budget.allows(smaller):
             return []
         with console.progress(self._steps(smaller), "the same with a part of the heads") as progress:
             return [self._row(smaller, _Steps(progress))]

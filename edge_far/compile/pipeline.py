@@ -26,7 +26,7 @@ from edge_far.compile.ladder import FEWEST_EXAMPLES, choose_rung, fit_head, pool
 from edge_far.compile.learners import choose_learners, sample_batches
 from edge_far.console import Console
 from edge_far.errors import DataError, Unavailable
-from edge_far.far.method import cut_of, is_method, learning_modules
+from edge_far.far.method import cut_of, is_method, learning_modules, refuse_unfit
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.far.prime import PrimingResult
@@ -156,6 +156,7 @@ def _prepare(settings: ExportSettings, console: Console) -> _Prepared:
         outputs=task.outputs,
         problem_type=task.problem_type,
     )
+    refuse_unfit(source.model, settings.method, settings.attention)
     for warning in source.warnings:
         console.warn(warning)
     if not source.head.lost:

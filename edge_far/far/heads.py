@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from edge_far.architectures.adapter import AttentionSlots
-from edge_far.errors import UsageError
+from edge_far.errors import Unavailable, UsageError
 from edge_far.far.nodes import architecture_of, block_paths, empty_linear
 
 __all__ = [
@@ -72,7 +72,9 @@ def find_attention_blocks(model: nn.Module) -> tuple[AttentionBlock, ...]:
 
     Raises Unavailable for an unsupported model and UsageError for one that is reconfigured already.
     """
-    slots = attention_slots(model)
+    architecture, slots = architecture_of(model), attention_slots(model)
+    if not architecture.heads_part:
+        raise Unavailable(f"the heads of {architecture.title} cannot be parted", hint="use --attention full")
     heads = int(model.config.num_attention_heads)
     blocks = []
     for index, path in enumerate(block_paths(model)):

@@ -18,11 +18,11 @@ from torch import nn
 from edge_far.console import Console
 from edge_far.errors import ConfigError
 from edge_far.far.heads import find_attention_blocks
-from edge_far.far.nodes import Units, block_paths, find_ffn_blocks
+from edge_far.far.nodes import Units, architecture_of, block_paths, find_ffn_blocks
 from edge_far.far.prime import Batch, PrimingResult, PrimingSettings, prime
 from edge_far.far.select import Selection, select_learners
 
-__all__ = ["choose_learners", "cut_of", "is_method", "learning_modules", "select_above_cut"]
+__all__ = ["choose_learners", "cut_of", "is_method", "learning_modules", "refuse_unfit", "select_above_cut"]
 
 _TOP = re.compile(r"top-([1-9][0-9]{0,3})")
 
@@ -49,6 +49,23 @@ def cut_of(method: str, blocks: int) -> int:
     if int(match[1]) > blocks:
         raise ConfigError(f"the model has {blocks} blocks, not {match[1]}", where="--method", hint="use --method far")
     return blocks - int(match[1])
+
+
+def refuse_unfit(model: nn.Module, method: str, attention: str) -> None:
+    """Raise ConfigError for a rung, or for attention by heads, that an architecture does not have."""
+    architecture = architecture_of(model)
+    if architecture.one_block and _TOP.fullmatch(method):
+        raise ConfigError(
+            f"all blocks of {architecture.title} are one and the same: it has no last ones",
+            where="--method",
+            hint="use --method head, far or full",
+        )
+    if attention == "heads" and not architecture.heads_part:
+        raise ConfigError(
+            f"the heads of {architecture.title} cannot be parted: its attention holds its LayerNorm",
+            where="--attention",
+            hint="use --attention full",
+        )
 
 
 def choose_learners(

@@ -212,8 +212,8 @@ def test_cases_cover_what_the_issue_asks_for() -> None:
     assert {case.retention for case in fp32} == {0, 0.1, 0.4, 1.0}
     assert {2, 77} <= {case.labels for case in fp32}
     assert {case.architecture for case in fp32 if case.embeddings == "frozen"} >= set(ARCHITECTURES[:3])
-    assert {case.architecture for case in fp32 if case.embeddings == "train"} == set(ARCHITECTURES)
+    assert {case.architecture for case in fp32 if case.embeddings == "train"} >= set(ARCHITECTURES)
     assert {case.architecture for case in CASES} == set(SUPPORTED)
-    assert {case.architecture for case in cases(precision="int8")} == set(ARCHITECTURES)
-    assert {case.architecture for case in cases(dropout=True)} == set(ARCHITECTURES)
+    assert {case.architecture for case in cases(precision="int8")} >= set(ARCHITECTURES)
+    assert {case.architecture for case in cases(dropout=True)} >= set(ARCHITECTURES)
     assert min(rows for rows, _ in BATCH_SHAPES) == 1 and {length for _, length in BATCH_SHAPES} == {8, 16, 24}

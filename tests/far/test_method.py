@@ -6,8 +6,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from edge_far.errors import ConfigError
-from edge_far.far.method import cut_of, is_method, learning_modules, select_above_cut
+from edge_far.errors import ConfigError, Unavailable
+from edge_far.far.heads import find_attention_blocks
+from edge_far.far.method import cut_of, is_method, learning_modules, refuse_unfit, select_above_cut
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import reconfigure, trained_parameters
 from tests.tiny_models import ARCHITECTURES, make_tiny
@@ -49,3 +50,16 @@ def test_nothing_below_the_cut_trains(architecture: str, cut: int) -> None:
 def test_embeddings_below_a_cut_cannot_train() -> None:
     with pytest.raises(ConfigError, match="below the cut"):
         trained_parameters(make_tiny("bert"), "train", 1)
+
+
+def test_one_block_in_place_of_all_has_no_last_ones_and_no_parted_heads() -> None:
+    model = make_tiny("albert")
+    assert len(find_ffn_blocks(model)) == 1
+    for method, attention, message in (("top-1", "full", "no last ones"), ("far", "heads", "cannot be parted")):
+        with pytest.raises(ConfigError, match=message):
+            refuse_unfit(model, method, attention)
+        refuse_unfit(make_tiny("bert"), method, attention)
+    for method in ("auto", "head", "far", "full"):
+        refuse_unfit(model, method, "full")
+    with pytest.raises(Unavailable, match="heads of ALBERT"):
+        find_attention_blocks(model)

@@ -171,3 +171,8 @@ def test_mpnet_has_a_table_of_distances_and_skips_two_positions(model: SaveModel
     assert read_config(directory, dropout=True).max_positions == 32
     says = "relative_attention_num_buckets is 16, not a whole number from 32"
     refused(Unavailable, says, model=model("mpnet", relative_attention_num_buckets=16))
+
+
+@pytest.mark.parametrize("key", ["num_hidden_groups", "inner_group_num"])
+def test_albert_of_several_blocks(key: str, model: SaveModel) -> None:
+    refused(Unavailable, f"{key} is 2, not a whole number from 1 to 1", model=model("albert", **{key: 2}))
