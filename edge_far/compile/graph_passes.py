@@ -115,7 +115,7 @@ def build_portable_graphs(
     else:
         notes.append(remove_dropout(forward))
     if options.fused_attention:
-        notes.append(fuse_attention(forward))
+        notes.append(fuse_attention(forward, learners))
     (logits,) = forward.graph.outputs
     notes.append(add_gradients(forward, logits, add_loss(forward, options.loss), learners))
     if options.stashes_in_8_bits:

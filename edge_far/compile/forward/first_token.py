@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_far.compile.graph.builder import INTERNAL, Builder
-from edge_far.compile.graph.edits import depends_on_float_inputs, insert_before, remove_dead_nodes, replace_value
+from edge_far.compile.graph.edits import inputs_behind, insert_before, remove_dead_nodes, replace_value
 from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, Dim, dims_of
 
@@ -101,9 +101,14 @@ def _may_shrink(node: ir.Node, converted: set[ir.Node], head: ir.Node) -> bool:
         dims = dims_of(value)
         if value.producer() in converted or _row_axis(dims) in (None, 0):
             continue
-        if _row_axis(dims) != QUERIES or depends_on_float_inputs(value):
+        if _row_axis(dims) != QUERIES or _may_learn(value):
             return False
     return all(user is head or user in converted for value in node.outputs for user, _ in value.uses())
+
+
+def _may_learn(value: ir.Value) -> bool:
+    """Say whether parameters or hidden states are in a value."""
+    return any(source.dtype == ir.DataType.FLOAT for source in inputs_behind(value))
 
 
 def _first_row(value: ir.Value, b: Builder) -> ir.Value:

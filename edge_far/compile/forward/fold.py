@@ -45,6 +45,7 @@ def fold_embeddings(model: ir.Model, max_positions: int) -> PassNote:
             note.changed("position look-ups sliced")
     remove_dead_nodes(model)
     _slice_ranges(graph, max_positions, note)
+    remove_dead_nodes(model)
     words = [node for node in graph if node.op_type == "Gather" and _root_name(node) == "input_ids"]
     if len(words) != 1:
         note.refuse(f"sum of tables: expected one word look-up, found {len(words)}")
@@ -117,7 +118,7 @@ def _slice_ranges(graph: ir.Graph, max_positions: int, note: PassNote) -> None:
 
 def _slice_arguments(builder: Builder, length: ir.Value, axis: int = 1) -> list[ir.Value]:
     start = builder.constant(np.array([0], np.int64), "slice.start")
-    return [start, length, builder.constant(np.array([axis], np.int64), f"slice.axis.{axis}")]
+    return [start, length, builder.constant(np.array([axis], np.int64), "slice.axis")]
 
 
 def _evaluate_index(graph: ir.Graph, index: ir.Value, max_positions: int) -> np.ndarray:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ import onnx_ir as ir
 
 from edge_far.compile.graph.builder import SWAP_HEADS, Builder
 from edge_far.compile.graph.edits import (
-    depends_on_float_inputs,
+    inputs_behind,
     insert_before,
     only_user,
     produced_by,
@@ -46,8 +47,8 @@ class _Pattern:
     result: ir.Value
 
 
-def fuse_attention(model: ir.Model) -> PassNote:
-    """Apply rules 1 to 3 in place and raise the graph's opset to 23."""
+def fuse_attention(model: ir.Model, trained: Collection[str] = ()) -> PassNote:
+    """Apply rules 1 to 3 in place and raise the graph's opset to 23; `trained` names the parameters that learn."""
     note = PassNote("fuse_attention")
     graph = model.graph
     for softmax in [node for node in graph if node.op_type == "Softmax"]:
@@ -55,7 +56,7 @@ def fuse_attention(model: ir.Model) -> PassNote:
         if pattern is None:
             note.refuse(f"{softmax.name}: not a plain attention (dropout of its weights?)")
             continue
-        if depends_on_float_inputs(pattern.mask):
+        if any(source.name in trained for source in inputs_behind(pattern.mask)):
             note.refuse(f"{softmax.name}: its mask is trained")
             continue
         anchor = pattern.result.producer()

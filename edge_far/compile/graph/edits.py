@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 __all__ = [
     "Use",
-    "depends_on_float_inputs",
     "first_reader",
+    "inputs_behind",
     "insert_before",
     "later_uses",
     "only_user",
@@ -64,18 +64,15 @@ def produced_by(value: ir.Value | None, op_type: str) -> ir.Node | None:
     return producer if producer is not None and producer.op_type == op_type else None
 
 
-def depends_on_float_inputs(value: ir.Value) -> bool:
-    """Say whether a value is computed from parameters that learn, or from hidden states."""
+def inputs_behind(value: ir.Value) -> set[ir.Value]:
+    """Return the inputs of the graph that a value is computed from, or that it is."""
     stack, seen = [value], {value}
     while stack:
-        at = stack.pop()
-        producer = at.producer()
-        if producer is None and at.const_value is None and at.dtype == ir.DataType.FLOAT:
-            return True
+        producer = stack.pop().producer()
         new = used_values([producer]) - seen if producer is not None else set()
         seen |= new
         stack += new
-    return False
+    return {at for at in seen if at.producer() is None and at.const_value is None}
 
 
 def only_user(value: ir.Value) -> ir.Node | None:

@@ -124,3 +124,13 @@ def test_constants_are_folded_and_learners_are_not() -> None:
     found = run_graph(model, x, learner)
     np.testing.assert_allclose(found[0], x @ frozen.T, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found[1], x @ learner.T, rtol=1e-5, atol=1e-6)
+
+
+def test_what_else_counts_the_tokens_is_a_slice_too() -> None:
+    """Distances between tokens are no position look-up, but count as positions do."""
+    model = make_graph(INPUTS, lambda b, *_: b.cast(position_index(b), FLOAT))
+    (before,) = run_graph(model, *feeds())
+    note = fold_embeddings(model, POSITIONS)
+    assert note.changes == {"ranges sliced": 1}
+    assert operators(model) == ["Shape", "Slice", "Unsqueeze", "Cast"]
+    np.testing.assert_array_equal(run_graph(model, *feeds())[0], before)

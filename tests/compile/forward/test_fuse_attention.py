@@ -82,3 +82,13 @@ def test_weights_are_an_output_only_where_they_are_read() -> None:
     assert node.outputs[3].name and not node.outputs[1].name and not node.outputs[2].name
     assert drop_unused_weights(model).changes == {"outputs left out": 1}
     assert not node.outputs[3].name
+
+
+def test_a_mask_in_which_something_learns_is_refused() -> None:
+    """The operator's backward pass gives a mask no gradient."""
+    model = attention()
+    before = operators(model)
+    mask = str(model.graph.inputs[-1].name)
+    note = fuse_attention(model, [mask])
+    assert operators(model) == before and len(note.refusals) == 1 and "its mask is trained" in note.refusals[0]
+    assert fuse_attention(model, ["another"]).changes == {"attentions in one operator": 1}
