@@ -68,6 +68,14 @@ class _Parser(argparse.ArgumentParser):
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         raise _Answered(status)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        try:
+            (file or sys.stderr).write(message)
+        except BrokenPipeError:
+            raise _Answered(NOBODY_READS) from None
+        except OSError as error:
+            raise StorageError(f"cannot write: {error.strerror}", where="standard output") from error
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Let a command's options stand between its positionals: `predict BUNDLE --run RUN TEXT`."""
         takes_many = any(action.nargs == "*" and not action.option_strings for action in self._actions)

@@ -6,9 +6,10 @@ Shown raw they make two lines of one, or write over what stands above. Standard 
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 
-__all__ = ["harmless", "one_line", "quoted", "shown"]
+__all__ = ["harmless", "one_line", "quoted", "shell_word", "shown"]
 
 MAX_QUOTED = 60
 # Controls, formatting characters, halves of surrogate pairs, separators of lines and of paragraphs.
@@ -40,6 +41,12 @@ def one_line(text: str) -> str:
 def harmless(message: str) -> str:
     """Return a message of several lines as `one_line` would, but keep its line breaks and tabs."""
     return "\n".join("\t".join(map(one_line, line.split("\t"))) for line in message.split("\n"))
+
+
+def shell_word(path: str) -> str:
+    """Return a path as a word that a shell takes as it is, on one line, and no command as an option."""
+    word = f"./{path}" if path.startswith("-") else path
+    return "$" + quoted(word, limit=None) if not word.isprintable() else shlex.quote(word)
 
 
 def _steers(character: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import unicodedata
+from pathlib import Path
 
 import pytest
 
 from edge_far.errors import ConfigError
-from edge_far.quoting import harmless, one_line, quoted, shown
+from edge_far.quoting import harmless, one_line, quoted, shell_word, shown
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"  # one picture, joined by an invisible character
 PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
@@ -72,3 +74,11 @@ def test_an_error_is_one_line_whatever_it_quotes() -> None:
 def test_details_are_lines_of_their_own() -> None:
     error = ConfigError("2 errors", where="p.yaml", details=["At 'a': one\ntwo", "At 'b': three"])
     assert str(error) == "p.yaml: 2 errors\n  At 'a': one\\ntwo\n  At 'b': three"
+
+
+@pytest.mark.parametrize("path", ["run", "my run", "it's", "-x", "a\nb", "caf\u00e9", "--", "a\tb;rm"])
+def test_a_shell_takes_a_path_as_it_is(path: str) -> None:
+    word = shell_word(path)
+    assert "\n" not in word
+    found = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, text=True, check=True).stdout
+    assert Path(found) == Path(path) and not found.startswith("-")

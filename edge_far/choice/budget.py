@@ -110,7 +110,7 @@ def plan_budget(
     spent = first * screened + len(encoded) * forward
     told = f"about {_clock(pace * (spent + folds * second * examples))} (full fine-tuning: {_clock(pace * full)})"
     if _is_single(narrowed) and not _is_single(trials):
-        told += "; too short to try other learning rates, or each pooling with each rung"
+        told += "; that is too little to try other learning rates, and each pooling with each rung"
     if examples < most:
         told += f"; on {examples} of {most} examples"
     planned = spent + folds * second * examples  # with few examples more than was allowed: each rung gets its turn

@@ -27,6 +27,7 @@ from edge_far.console import Console
 from edge_far.far.heads import attention_share
 from edge_far.far.method import cut_of
 from edge_far.far.nodes import architecture_of, block_paths, find_ffn_blocks
+from edge_far.far.prime import priming_steps
 from edge_far.tasks.interface import Task
 from edge_far.texts.encode import Encoded
 
@@ -34,6 +35,7 @@ __all__ = ["ChoiceSettings", "choose"]
 
 
 MOST_STRETCH = 10 / 3  # of a learning rate
+MOST_PRIMING = 0.25  # of a trial's steps: beyond it, its learners are random ones
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,8 @@ class _Search:
         labels, said, trained, seconds = self.encoded.labels, [], 0, 0.0
         for part, trainer in zip(self.parts, self.trials, strict=True):
             shortened = self._short(trial) if self.budget.single else trial
+            if priming_steps(0, 0.0) > MOST_PRIMING * trainer.steps(trial, len(part.train)):
+                shortened = _quick(shortened)
             answer = trainer.run(shortened, part.train, part.held_out, steps.tell)
             said.append(answer.predictions)
             trained, seconds = answer.trained, seconds + answer.seconds

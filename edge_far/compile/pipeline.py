@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from edge_far import __version__
 from edge_far.bundles.bundle import Bundle, describe_files, open_bundle
 from edge_far.bundles.manifest import FORMAT, Manifest, ModelInfo, SelectionInfo
+from edge_far.bundles.rungs import is_rung
 from edge_far.choice.outcome import Choice, as_table
 from edge_far.compile.emit.ort_artifacts import write_ort_artifacts
 from edge_far.compile.emit.portable import emit_portable
@@ -26,7 +27,7 @@ from edge_far.compile.ladder import FEWEST_EXAMPLES, choose_rung, fit_head, pool
 from edge_far.compile.learners import choose_learners, sample_batches
 from edge_far.console import Console
 from edge_far.errors import DataError, Unavailable
-from edge_far.far.method import cut_of, is_method, learning_modules, refuse_unfit
+from edge_far.far.method import cut_of, learning_modules, refuse_unfit
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.far.prime import PrimingResult
@@ -144,7 +145,7 @@ def _prepare(settings: ExportSettings, console: Console) -> _Prepared:
             f"{settings.train}: the labels {' and '.join(map(quoted, names))} differ in blanks, case or the form of "
             "characters alone: if they mean the same, write them alike"
         )
-    if settings.method != AUTO and not is_method(settings.method):
+    if settings.method != AUTO and not is_rung(settings.method):
         cut_of(settings.method, 1)  # says what is wrong with it, before minutes of work
     source = load_source(
         settings.model,

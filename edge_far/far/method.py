@@ -8,13 +8,13 @@ full    everything, embeddings too
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from torch import nn
 
+from edge_far.bundles.rungs import RUNGS, last_blocks
 from edge_far.console import Console
 from edge_far.errors import ConfigError
 from edge_far.far.heads import find_attention_blocks
@@ -22,14 +22,7 @@ from edge_far.far.nodes import Units, architecture_of, block_paths, find_ffn_blo
 from edge_far.far.prime import Batch, PrimingResult, PrimingSettings, prime
 from edge_far.far.select import Selection, select_learners
 
-__all__ = ["choose_learners", "cut_of", "is_method", "learning_modules", "refuse_unfit", "select_above_cut"]
-
-_TOP = re.compile(r"top-([1-9][0-9]{0,3})")
-
-
-def is_method(name: str) -> bool:
-    """Say whether a name is one of the rungs: head, far, full, top-1, top-2, ..."""
-    return name in ("head", "far", "full") or _TOP.fullmatch(name) is not None
+__all__ = ["choose_learners", "cut_of", "learning_modules", "refuse_unfit", "select_above_cut"]
 
 
 def cut_of(method: str, blocks: int) -> int:
@@ -41,20 +34,18 @@ def cut_of(method: str, blocks: int) -> int:
         return 0
     if method == "head":
         return blocks
-    match = _TOP.fullmatch(method)
-    if match is None:
-        raise ConfigError(
-            f"'{method}' is not a method", where="--method", hint="one of auto, head, top-K (top-2), far, full"
-        )
-    if int(match[1]) > blocks:
-        raise ConfigError(f"the model has {blocks} blocks, not {match[1]}", where="--method", hint="use --method far")
-    return blocks - int(match[1])
+    last = last_blocks(method)
+    if last is None:
+        raise ConfigError(f"'{method}' is not a method", where="--method", hint=f"one of auto, {RUNGS}")
+    if last > blocks:
+        raise ConfigError(f"the model has {blocks} blocks, not {last}", where="--method", hint="use --method far")
+    return blocks - last
 
 
 def refuse_unfit(model: nn.Module, method: str, attention: str) -> None:
     """Raise ConfigError for a rung, or for attention by heads, that an architecture does not have."""
     architecture = architecture_of(model)
-    if architecture.one_block and _TOP.fullmatch(method):
+    if architecture.one_block and last_blocks(method) is not None:
         raise ConfigError(
             f"all blocks of {architecture.title} are one and the same: it has no last ones",
             where="--method",

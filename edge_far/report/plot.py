@@ -7,6 +7,7 @@ format.
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ STYLE = {
 
 def drawing() -> tuple[Any, Any, Any]:
     """Return matplotlib, a canvas and a figure's type; raises Unavailable (69) where it is not installed."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its cache is no news for a user
     try:
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -67,8 +67,14 @@ def read_run_log(run: Path) -> RunLog:
         path = path / LOG_NAME
     log = RunLog()
     builder = _Builder(log)
+    events = lines = 0
     for number, record in _records(path, log):
         builder.add(record, f"{path}:{number}")
+        events += isinstance(record.get("event"), str)
+        lines += 1
+    if lines + log.torn_lines and not events:
+        hint = "give the directory that edge-far train --out wrote, or its log.jsonl"
+        raise DataError("is not the log of a run", where=str(path), hint=hint)
     if not log.steps:
         raise DataError("the log holds no training step", where=str(path), hint="train for at least one step")
     return log

@@ -6,9 +6,10 @@ import pytest
 
 pytest.importorskip("torch")
 
+from edge_far.bundles.rungs import is_rung
 from edge_far.errors import ConfigError, Unavailable
 from edge_far.far.heads import find_attention_blocks
-from edge_far.far.method import cut_of, is_method, learning_modules, refuse_unfit, select_above_cut
+from edge_far.far.method import cut_of, learning_modules, refuse_unfit, select_above_cut
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import reconfigure, trained_parameters
 from tests.tiny_models import ARCHITECTURES, make_tiny
@@ -16,8 +17,8 @@ from tests.tiny_models import ARCHITECTURES, make_tiny
 
 def test_names() -> None:
     assert [cut_of(name, 6) for name in ("far", "full", "top-6", "top-2", "top-1", "head")] == [0, 0, 0, 4, 5, 6]
-    assert all(map(is_method, ("head", "far", "full", "top-1", "top-12")))
-    assert not any(map(is_method, ("top-0", "top-", "top-1.5", "top-" + "9" * 5000, "heads", "", "TOP-1")))
+    assert all(map(is_rung, ("head", "far", "full", "top-1", "top-12")))
+    assert not any(map(is_rung, ("top-0", "top-", "top-1.5", "top-" + "9" * 5000, "heads", "", "TOP-1")))
 
 
 @pytest.mark.parametrize(("name", "message"), [("top-7", "6 blocks, not 7"), ("last", "is not a method")])

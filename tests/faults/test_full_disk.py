@@ -56,7 +56,7 @@ def test_disk_full_while_a_checkpoint_is_written(
     kept = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert not [name for name in kept if name.startswith(".")], "what was half written is removed"
     assert len(kept) == complete
-    fail(74, *arguments, "--out", run, "--resume")
+    fail(74, *arguments, "--out", run, "--resume", says="then continue with --resume")
     assert len(list((run / "checkpoints").glob("step-*"))) == complete, "still usable"
     ballast.unlink()
     document = succeed(*arguments, "--out", run, "--resume")

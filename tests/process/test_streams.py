@@ -158,10 +158,11 @@ def test_an_error_keeps_its_code_where_it_cannot_be_told(stream: str) -> None:
     assert "nothing-" in told and "Traceback" not in told
 
 
-def test_help_into_nowhere_is_no_traceback() -> None:
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_help_on_a_full_disk_is_an_error(word: str) -> None:
     with Path("/dev/full").open("w") as full:
-        done = run(["-m", "edge_far.cli", "--help"], stdout=full, stderr=subprocess.PIPE)
-    assert done.stderr == "" and done.returncode == 0
+        done = run(["-m", "edge_far.cli", word], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 74 and "standard output: cannot write: No space left on device" in done.stderr
 
 
 def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_all_of_it() -> None:

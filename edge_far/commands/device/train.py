@@ -22,8 +22,9 @@ from edge_far.commands.common import (
     threads_of,
 )
 from edge_far.console import Console
-from edge_far.errors import DataError, OutputExists
+from edge_far.errors import DataError, OutputExists, StorageError
 from edge_far.json_file import Within
+from edge_far.quoting import shell_word
 from edge_far.tasks.figures import short_text
 
 if TYPE_CHECKING:  # imported where needed, so that --help and bad options answer at once
@@ -136,14 +137,19 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         if directory.result.is_file():
             console.info(f"{options.out}: this run is complete")
             document: dict[str, Any] = read_result(options.out)
-            return {"run": str(options.out), **document}
+            return {"bundle": str(options.bundle), "run": str(options.out), **document}
         _warn_of_changes(known, wanted, console)
     directory.try_storage()
     with StopRequest() as stop:
         from edge_far.commands.device.training_phases import Job, train
 
         job = Job(options, console, bundle, profile, directory, wanted, known)
-        return {"run": str(options.out), **train(job, stop)}
+        try:
+            return {"bundle": str(options.bundle), "run": str(options.out), **train(job, stop)}
+        except StorageError as error:
+            if directory.settings.is_file():
+                error.hint = (error.hint or "").replace("run the command again", "continue with --resume")
+            raise
 
 
 def _known_record(options: argparse.Namespace, directory: RunDirectory) -> RunRecord | None:
@@ -243,5 +249,6 @@ def render(document: dict[str, Any]) -> str:
     if measured:
         lines.append(f"held out  {short_text(measured)} (step {measured['step']})")
     if "run" in document:
-        lines.append(f"next      edge-far merge BUNDLE --run {document['run']} --out MODEL")
+        bundle, run = (shell_word(document[name]) for name in ("bundle", "run"))
+        lines.append(f"next      edge-far merge {bundle} --run {run} --out MODEL")
     return "\n".join(lines)

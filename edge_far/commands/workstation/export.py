@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_far.bundles.rungs import RUNGS, is_rung
 from edge_far.commands.arguments import Number, add_columns_argument, add_setting
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable
@@ -19,6 +20,7 @@ from edge_far.json_file import Within
 from edge_far.process.privacy import keep_caches_together
 from edge_far.profile.run_sections import Compute
 from edge_far.profile.schema import settings_of
+from edge_far.quoting import shell_word
 
 if TYPE_CHECKING:
     from edge_far.compile.export_settings import ExportSettings
@@ -236,6 +238,8 @@ def check_model(model: str) -> None:
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that contradict each other, and a name that no package can read."""
     check_model(options.model)
+    if options.method != "auto" and not is_rung(options.method):
+        raise ConfigError(f"'{options.method}' is not a method", where="--method", hint=f"one of auto, {RUNGS}")
     if options.method == "auto" and options.embeddings == "train":
         raise ConfigError("embeddings train with far alone", where="--embeddings", hint="add --method far")
     if options.method == "auto" and options.attention is not None:
@@ -269,7 +273,7 @@ def render(document: dict[str, Any]) -> str:
             f"selection   {document['selection']}, retention {document['retention']:g}, {attention}; priming {primed}",
             f"trained     {document['trained_parameters']:,} of {document['model_parameters']:,} parameters",
             f"frozen      {document['frozen_precision']}; onnxruntime-training artifacts: {artifacts}",
-            f"next        edge-far train {document['bundle']} --train FILE --out RUN",
+            f"next        edge-far train {shell_word(document['bundle'])} --train FILE --out RUN",
         ]
     )
 

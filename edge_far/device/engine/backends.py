@@ -11,7 +11,7 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.device.engine.backend import Backend
 from edge_far.errors import Unavailable
 
-__all__ = ["BackendFactory", "choose_backend"]
+__all__ = ["BackendFactory", "choose_backend", "why_not_here"]
 
 OLDEST_ONNXRUNTIME = (1, 23)
 
@@ -28,9 +28,10 @@ def choose_backend(
     Raises Unavailable when the one asked for cannot run here.
     """
     learners = read_learners(bundle.path("learners.safetensors"))
-    too_old = _too_old()
+    too_old = why_not_here()
     if name == "portable" and too_old is not None:
-        raise Unavailable(f"the portable backend cannot run here: {too_old}", hint="use --backend ort-training")
+        hint = "use --backend ort-training, or the device's environment (.venv-device of a checkout)"
+        raise Unavailable(f"the portable backend cannot run here: {too_old}", hint=hint)
     if name == "portable" or (name == "auto" and too_old is None):
         from edge_far.device.engine.session import PortableBackend
 
@@ -43,7 +44,8 @@ def choose_backend(
 
     reason = available(bundle)
     if reason is not None and name == "auto":
-        raise Unavailable(f"no backend can run here: {too_old}; ort-training: {reason}")
+        hint = "take the device's environment (.venv-device of a checkout)"
+        raise Unavailable(f"no backend can run here: {too_old}; ort-training: {reason}", hint=hint)
     if reason is not None:
         raise Unavailable(f"the ort-training backend cannot run here: {reason}", hint="use --backend portable")
     return (
@@ -53,8 +55,8 @@ def choose_backend(
     )
 
 
-def _too_old() -> str | None:
-    """Say why the installed ONNX Runtime cannot run step.onnx, or None: it needs the operator Attention."""
+def why_not_here() -> str | None:
+    """Say why the installed ONNX Runtime cannot train a bundle's portable graphs, or None."""
     import onnxruntime
 
     version = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])

@@ -32,6 +32,8 @@ def open_data(path: Path) -> BinaryIO:
     try:
         if path.is_dir():
             raise DataError("is a directory, not a data file", where=str(path), hint="name one file in it")
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever, and data are read twice
+            raise DataError("is a pipe or a device, not a data file", where=str(path), hint="write it to a file first")
         with path.open("rb") as file:
             packed = file.read(len(GZIP)) == GZIP
         return cast(BinaryIO, gzip.open(path, "rb")) if packed else path.open("rb")

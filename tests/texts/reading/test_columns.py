@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,9 @@ def test_a_suffix_that_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"x"))
     with pytest.raises(DataError, match="unknown data format"):
         read_examples(tmp_path / "a.gz", labels=None)
+
+
+def test_a_pipe_is_said_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match="is a pipe or a device, not a data file"):
+        read_examples(tmp_path / "a.jsonl", labels=None)
