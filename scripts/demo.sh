@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 EPOCHS=${EPOCHS:-4}
 PROFILE=${PROFILE:-rpi-zero2w-512}
 SEED=${SEED:-0}
-MINUTES=${MINUTES:-0.7}
+MINUTES=${MINUTES:-0.5}
 OUT=build/demo
 HOST=.venv/bin/edge-far
 DEVICE=.venv-device/bin/edge-far
