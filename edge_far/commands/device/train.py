@@ -137,7 +137,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         if directory.result.is_file():
             console.info(f"{options.out}: this run is complete")
             document: dict[str, Any] = read_result(options.out)
-            return {"bundle": str(options.bundle), "run": str(options.out), **document}
+            return {"run": str(options.out), **document}
         _warn_of_changes(known, wanted, console)
     directory.try_storage()
     with StopRequest() as stop:
@@ -145,7 +145,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
         job = Job(options, console, bundle, profile, directory, wanted, known)
         try:
-            return {"bundle": str(options.bundle), "run": str(options.out), **train(job, stop)}
+            return {"run": str(options.out), **train(job, stop)}
         except StorageError as error:
             if directory.settings.is_file():
                 error.hint = (error.hint or "").replace("run the command again", "continue with --resume")
@@ -249,6 +249,5 @@ def render(document: dict[str, Any]) -> str:
     if measured:
         lines.append(f"held out  {short_text(measured)} (step {measured['step']})")
     if "run" in document:
-        bundle, run = (shell_word(document[name]) for name in ("bundle", "run"))
-        lines.append(f"next      edge-far merge {bundle} --run {run} --out MODEL")
+        lines.append(f"next      edge-far merge BUNDLE --run {shell_word(document['run'])} --out MODEL")
     return "\n".join(lines)

@@ -91,7 +91,7 @@ def _time_operators(
         left = room_mib - resident_set().now_mib - weights_mib - between.nbytes / MIB
         sized = [shape for shape in shapes if _inputs_mib(session, *shape) <= min(left * INPUTS_SHARE, INPUTS_MIB)]
         if not sized:
-            raise BudgetError("the budget leaves too little memory to measure the machine's speed")
+            raise BudgetError(f"{max(room_mib, 0):.0f} MiB are too few to measure the machine's speed")
         runs = _run_shapes(session, sized, time.monotonic() + seconds, between)
         events = _events(Path(session.end_profiling()))
         del session
