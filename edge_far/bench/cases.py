@@ -9,12 +9,12 @@ head          the head alone
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from edge_far.bundles.manifest import SelectionInfo
+from edge_far.bundles.rungs import last_blocks
 from edge_far.errors import UsageError
 from edge_far.profile.run_sections import Compute
 from edge_far.profile.schema import settings_of
@@ -38,7 +38,6 @@ ATTENTIONS = ("sdpa", "eager")
 PRECISIONS: tuple[str, ...] = settings_of(Compute)["frozen_precision"][1].choices
 METHODS = ("full", "far", "frozen-ffn", "far-heads", "top-2-heads", "top-1-heads", "head")
 _HEADS = "-heads"
-_TOP = re.compile(r"top-[1-9]\d*")
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def method_named(name: str, retention: float) -> Method:
     plain = name.removesuffix(_HEADS)
     if name == "head":
         return Method(name, retention, "head")
-    if _TOP.fullmatch(plain):
+    if last_blocks(plain) is not None:
         return Method(name, retention, plain, heads=plain != name)
     if plain not in (name, "full"):
         method = _without_heads(plain, name, retention)

@@ -68,24 +68,33 @@ def test_a_name_that_the_hub_does_not_give(monkeypatch: pytest.MonkeyPatch) -> N
     refused(Unavailable, "the hub does not give such a model: no route to the host", model=Path("org-model"))
 
 
-def test_a_hub_model_is_checked_before_its_weights_are_fetched(
-    model: SaveModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def as_hub(directory: Path, inside: str, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Let a directory be what the hub gives, its weights once they are asked for; return what was asked for.
+
+    `inside` is the folder of the weights with a slash behind it, or nothing.
+    """
     import huggingface_hub
 
-    from edge_far.models.source import load_source
-
-    directory, asked = model(), []
-    weights = directory / "model.safetensors"
+    asked: list[list[str]] = []
+    weights = directory / f"{inside}model.safetensors"
     away = weights.rename(directory.parent / "weights")
 
     def download(name: str, *, allow_patterns: list[str]) -> str:
         asked.append(allow_patterns)
-        if "model*.safetensors" in allow_patterns:
+        if f"{inside}model*.safetensors" in allow_patterns:
             shutil.copy(away, weights)
         return str(directory)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return asked
+
+
+def test_a_hub_model_is_checked_before_its_weights_are_fetched(
+    model: SaveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edge_far.models.source import load_source
+
+    asked = as_hub(model(), "", monkeypatch)
     model(hidden_act="mish")
     refused(Unavailable, "hidden_act is mish", model=Path("org/model"))
     assert asked == [["*.json", "*.txt", "*.model"]]
@@ -139,20 +148,8 @@ def test_a_pooling_that_is_not_known_is_said_before_the_weights_are_read(model: 
 
 
 def test_an_old_directory_on_the_hub(model: SaveModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
     from edge_far.models.source import load_source
 
-    whole, asked = as_old_sentence_transformer(model()), []
-    weights = whole / "0_Transformer" / "model.safetensors"
-    away = weights.rename(whole.parent / "weights")
-
-    def download(name: str, *, allow_patterns: list[str]) -> str:
-        asked.append(allow_patterns)
-        if "0_Transformer/model*.safetensors" in allow_patterns:
-            shutil.copy(away, weights)
-        return str(whole)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    asked = as_hub(as_old_sentence_transformer(model()), "0_Transformer/", monkeypatch)
     assert load_source("org/model", list("abcde"), 0).pooling == "mean"
     assert asked == [["*.json", "*.txt", "*.model"], ["0_Transformer/model*.safetensors"]]
