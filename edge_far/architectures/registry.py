@@ -16,7 +16,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     each.name: each for each in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MPNET, ALBERT)
 }
 TITLES = ", ".join(each.title for each in ARCHITECTURES.values())
-_OF_CLASS = {name: each for each in ARCHITECTURES.values() for name in each.model_classes}
+_HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
+_OF_CLASS = {
+    name.replace(_HEADS[0], head): each
+    for each in ARCHITECTURES.values()
+    for name in each.model_classes
+    for head in _HEADS
+}
 
 _DECODER = "a decoder, which reads from left to right"
 _BOTH = "an encoder with a decoder"

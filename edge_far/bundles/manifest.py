@@ -40,6 +40,7 @@ ATTENTION = {"MultiHeadAttention", "Attention"}
 _END_OF_OPERATOR = re.compile(r"[\[(]")  # a kernel is written Operator[attributes](inputs)
 Share = Annotated[float, Within(0, 1)]
 Seed = Annotated[int, Within(0, 2**63 - 1)]
+TOKEN_LOSSES = ("token_softmax",)
 DROPOUT_FACTOR = "dropout_factor"  # input of the ort/ graphs: 1 with dropout, 0 without
 
 
@@ -57,7 +58,7 @@ class ModelInfo:
 
     architecture: Annotated[str, OneOf(*ARCHITECTURES)]
     name: str
-    pooling: Annotated[str, OneOf("cls", "mean")]
+    pooling: Annotated[str, OneOf("cls", "mean", "none")]
     blocks: Size
     hidden: Size
     ffn: Size
@@ -81,16 +82,30 @@ class TaskInfo:
     The model learns (label - mean) / deviation where there is a `scale`.
     """
 
-    name: Annotated[str, OneOf("classify", "multilabel", "regress")]
-    form: Annotated[str, OneOf("name", "names", "number")]
-    loss: Annotated[str, OneOf("softmax", "sigmoid", "square")]
+    name: Annotated[str, OneOf("classify", "multilabel", "regress", "tag")]
+    form: Annotated[str, OneOf("name", "names", "number", "tags")]
+    loss: Annotated[str, OneOf("softmax", "sigmoid", "square", "token_softmax")]
     outputs: Size
     scale: Scale | None = None
 
     @property
     def names_classes(self) -> bool:
-        """Say whether targets are numbers of classes, int64 [batch]; else they are float32 [batch, outputs]."""
-        return self.loss == "softmax"
+        """Say whether targets are numbers of classes, int64 [batch, ...]; else they are float32 [batch, outputs]."""
+        return self.loss in ("softmax", *TOKEN_LOSSES)
+
+    @property
+    def of_tokens(self) -> bool:
+        """Say whether every token has a target and logits of its own."""
+        return self.loss in TOKEN_LOSSES
+
+    def logits_shape(self, rows: int, length: int = 0) -> tuple[int, ...]:
+        """Return the shape of logits of so many examples, padded to so many tokens."""
+        return (rows, length, self.outputs) if self.of_tokens else (rows, self.outputs)
+
+    def targets_shape(self, rows: int, length: int) -> tuple[int, ...]:
+        """Return the shape of their targets."""
+        shape = self.logits_shape(rows, length)
+        return shape[:-1] if self.names_classes else shape
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from edge_far.texts.encode import Encoded
 __all__ = ["STATE_BYTES", "FrozenOutputs", "frozen_outputs"]
 
 TOKENS_AT_ONCE = 4096
+MOST_TOKENS = 40_000  # that a head is fitted on
 STATE_TYPE = np.float16
 STATE_BYTES = np.dtype(STATE_TYPE).itemsize
 
@@ -32,7 +33,7 @@ STATE_BYTES = np.dtype(STATE_TYPE).itemsize
 class FrozenOutputs:
     """Of N texts of T tokens together: `states` by cut, float16 [T, width]; `mean`, the mean of the last block's
     tokens, and `first`, its first token, float32 [N, width]; `head_input`, what the model's own last linear layer
-    reads, float32 [N, width]."""
+    reads, float32 [N, width]. Where every token is read, states have the last block's output too, and that is empty."""
 
     states: Mapping[int, np.ndarray]
     mean: np.ndarray
@@ -44,7 +45,7 @@ class FrozenOutputs:
         """Return a batch for above_cut(model, cut) of a model of that many blocks."""
         if cut == 0:
             return as_mapping(collate(encoded, indices))
-        if cut == blocks:
+        if cut == blocks and cut not in self.states:
             vectors = (self.mean if pooling == "mean" else self.first)[indices]
             ones = np.ones((len(indices), 1), np.int64)
             return {
@@ -60,6 +61,20 @@ class FrozenOutputs:
         hidden[mask] = self.states[cut][rows]
         return {**batch, "hidden": hidden}
 
+    def head_reads(self, encoded: Encoded, rows: np.ndarray, pooling: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a head with this pooling reads of some texts, float32 [n, width], and their targets.
+
+        Where it reads every token, those with a target of about MOST_TOKENS come one by one, [n, 1, width].
+        """
+        if pooling != "none":
+            return (self.mean if pooling == "mean" else self.head_input)[rows], encoded.labels[rows]
+        lengths = encoded.lengths[rows]
+        rows = rows[np.cumsum(lengths) <= max(MOST_TOKENS, int(lengths[0]))]
+        places = np.concatenate([np.arange(encoded.starts[row], encoded.starts[row + 1]) for row in rows])
+        places = places[encoded.labels[places] >= 0]
+        states = self.states[max(self.states)][places].astype(np.float32)
+        return states[:, None], encoded.labels[places][:, None]
+
 
 def frozen_outputs(
     model: nn.Module, encoded: Encoded, cuts: Sequence[int], console: Console, rows: np.ndarray | None = None
@@ -71,9 +86,11 @@ def frozen_outputs(
     wanted = np.arange(len(encoded)) if rows is None else rows
     blocks, count = block_paths(model), len(encoded)
     width: int = model.config.hidden_size
-    states = {cut: np.zeros((len(encoded.tokens), width), STATE_TYPE) for cut in cuts if 0 < cut < len(blocks)}
+    of_texts = encoded.nothing is None
+    last_kept = len(blocks) - 1 if of_texts else len(blocks)
+    states = {cut: np.zeros((len(encoded.tokens), width), STATE_TYPE) for cut in cuts if 0 < cut <= last_kept}
     mean, first = np.zeros((count, width), np.float32), np.zeros((count, width), np.float32)
-    head_input = np.zeros((count, last_linear(model).in_features), np.float32)
+    head_input = np.zeros((count if of_texts else 0, last_linear(model).in_features), np.float32)
     training = model.training
     model.eval()
     done = 0
@@ -89,7 +106,8 @@ def frozen_outputs(
             weights = mask / mask.sum(axis=1, keepdims=True)
             mean[indices] = np.einsum("bs,bsw->bw", weights, last)
             first[indices] = last[:, 0]
-            head_input[indices] = seen[-1].float().cpu().numpy()
+            if of_texts:
+                head_input[indices] = seen[-1].float().cpu().numpy().reshape(len(indices), -1)
             done += len(indices)
             progress.update(done)
     model.train(training)
@@ -129,9 +147,7 @@ def _watched(model: nn.Module, blocks: Sequence[str]) -> Iterator[dict[int, torc
     ]
     handles.append(model.get_submodule(blocks[-1]).register_forward_hook(leaves))
     handles.append(
-        last_linear(model).register_forward_pre_hook(
-            lambda _, arguments: seen.__setitem__(-1, arguments[0].detach().reshape(len(arguments[0]), -1))
-        )
+        last_linear(model).register_forward_pre_hook(lambda _, arguments: seen.__setitem__(-1, arguments[0].detach()))
     )
     try:
         yield seen

@@ -49,12 +49,16 @@ class LinearFit:
 def fit_linear(
     vectors: np.ndarray, targets: np.ndarray, task: Task, strength: float, start: LinearFit | None = None
 ) -> LinearFit:
-    """Fit by L-BFGS; `vectors` float [N, width], `targets` the task's, `strength` is C; `start` saves iterations."""
-    mean, deviation = vectors.mean(axis=0), np.maximum(vectors.std(axis=0), SMALLEST_DEVIATION)
+    """Fit by L-BFGS; `vectors` float [N, width], or [N, 1, width] where each is a token, `targets` the task's.
+
+    `strength` is C; `start` saves iterations.
+    """
+    flat = vectors.reshape(-1, vectors.shape[-1])
+    mean, deviation = flat.mean(axis=0), np.maximum(flat.std(axis=0), SMALLEST_DEVIATION)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     inputs = torch.from_numpy(((vectors - mean) / deviation).astype(np.float32)).to(device)
     outputs = task.outputs
-    weight, bias = torch.zeros(outputs, vectors.shape[1], device=device), torch.zeros(outputs, device=device)
+    weight, bias = torch.zeros(outputs, vectors.shape[-1], device=device), torch.zeros(outputs, device=device)
     if start is not None:
         weight = torch.from_numpy((start.weight * deviation).astype(np.float32)).to(device)
         bias = torch.from_numpy((start.bias + start.weight @ mean).astype(np.float32)).to(device)

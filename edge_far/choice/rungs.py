@@ -41,6 +41,7 @@ class Geometry:
     ffn: int
     labels: int
     tokens: float
+    of_tokens: bool = False
 
 
 def default_rungs(blocks: int, retention: float, selection: str = "far") -> list[Rung]:
@@ -63,7 +64,7 @@ def step_flops(rung: Rung, shape: Geometry, pooling: str) -> float:
     if rung.method == "full":
         return FULL * forward_flops(shape, shape.blocks)
     cut = cut_of(rung.method, shape.blocks)
-    head = FULL * 2.0 * shape.width * shape.labels
+    head = FULL * 2.0 * shape.width * shape.labels * (shape.tokens if shape.of_tokens else 1.0)
     return head + sum(
         _block(rung, shape, block == cut, block == shape.blocks - 1 and pooling == "cls")
         for block in range(cut, shape.blocks)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ def choose(model: nn.Module, encoded: Encoded, task: Task, settings: ChoiceSetti
     started = time.monotonic()
     shape = _geometry_of(model, encoded)
     rungs = default_rungs(shape.blocks, settings.retention, settings.selection)
-    strata = task.strata(encoded.labels)
+    strata = task.strata(encoded.targets_of(np.arange(len(encoded))))
     parts = folds(strata, settings.seed)
     trials = {rung: _trials_of(rung, settings) for rung in rungs}
     budget = plan_budget(model, encoded, shape, parts, trials, settings.minutes, settings.batch_size, task.info.loss)
@@ -78,7 +77,7 @@ def choose(model: nn.Module, encoded: Encoded, task: Task, settings: ChoiceSetti
     read = np.unique(np.concatenate([indices for part in parts for indices in (part.train, part.held_out)]))
     cuts = sorted({cut_of(rung.method, shape.blocks) for rung in rungs})
     frozen = frozen_outputs(model, encoded, cuts, console, read)
-    search = _Search(model, encoded, task, frozen, settings, shape, parts, budget)
+    search = _Search(model, encoded, task, frozen, settings, shape, parts, budget, strata)
     upper = [trial for rung in rungs[1:] for trial in budget.trials[rung]]
     upper = search.with_pooling_of_the_head(upper) if budget.single else search.screen(upper, console)
     found, left_out = search.confirm([*trials[rungs[0]], *upper], console)
@@ -106,16 +105,12 @@ def _geometry_of(model: nn.Module, encoded: Encoded) -> Geometry:
         block.ffn_size,
         int(config.num_labels),
         float(encoded.lengths.mean()),
+        of_tokens=encoded.nothing is not None,
     )
 
 
-def _vectors(frozen: FrozenOutputs, pooling: str) -> np.ndarray:
-    """Return what a head with this pooling reads in the frozen model."""
-    return frozen.mean if pooling == "mean" else frozen.head_input
-
-
 def _fit(frozen: FrozenOutputs, encoded: Encoded, rows: np.ndarray, pooling: str, task: Task, seed: int) -> LinearFit:
-    return choose_strength(_vectors(frozen, pooling)[rows], encoded.labels[rows], task, seed)
+    return choose_strength(*frozen.head_reads(encoded, rows, pooling), task, seed)
 
 
 def _trials_of(rung: Rung, settings: ChoiceSettings) -> list[Trial]:
@@ -141,9 +136,10 @@ class _Search:
         shape: Geometry,
         parts: Sequence[Fold],
         budget: Budget,
+        strata: np.ndarray,
     ) -> None:
         self.encoded, self.task, self.settings, self.shape = encoded, task, settings, shape
-        self.parts, self.budget = parts, budget
+        self.parts, self.budget, self.strata = parts, budget, strata
         fitted = [] if settings.own_head else settings.poolings
         self.trials = [
             Trials(
@@ -165,11 +161,10 @@ class _Search:
         part, heads = self.parts[0], self.trials[0].heads
         if len(heads) < 2:
             return list(trials)
-        truth, vectors = self.encoded.labels[part.held_out], partial(_vectors, self.trials[0].frozen)
-        scores = {
-            pooling: self.task.score(truth, self.task.said(fit.logits(vectors(pooling)[part.held_out])))
-            for pooling, fit in heads.items()
-        }
+        scores = {}
+        for pooling, fit in heads.items():
+            vectors, truth = self.trials[0].frozen.head_reads(self.encoded, part.held_out, pooling)
+            scores[pooling] = self.task.score(truth, self.task.said(fit.logits(vectors)))
         return [replace(trial, pooling=max(scores, key=lambda name: scores[name])) for trial in trials]
 
     def screen(self, trials: Sequence[Trial], console: Console) -> list[Trial]:
@@ -178,8 +173,9 @@ class _Search:
         Another learning rate than the usual one must be measurably better. A rung's other pooling stays as well where
         it is not measurably worse.
         """
-        part, trainer, labels = self.parts[0], self.trials[0], self.encoded.labels
-        examples = part_of(part.train, self.task.strata(labels), self.budget.screened, self.settings.seed)
+        part, trainer = self.parts[0], self.trials[0]
+        examples = part_of(part.train, self.strata, self.budget.screened, self.settings.seed)
+        truth = self.encoded.targets_of(part.held_out)
         found: dict[Trial, Answers] = {}
         total = sum(trainer.steps(trial, len(examples)) for trial in trials)
         with console.progress(total, f"round 1, {len(examples)} examples") as progress:
@@ -187,7 +183,7 @@ class _Search:
             for trial in trials:
                 steps.text = f"{trial.rung.name}, {trial.pooling}, rate {trial.learning_rate:g}"
                 answer = trainer.run(_quick(trial), examples, part.held_out, steps.tell)
-                found[trial] = Answers(self.task, labels[part.held_out], answer.predictions)
+                found[trial] = Answers(self.task, truth, answer.predictions)
                 console.detail(f"round 1: {steps.text}: {found[trial].score:.3f}")
         best, others = [], []
         for rung in dict.fromkeys(trial.rung for trial in found):
@@ -244,7 +240,7 @@ class _Search:
         return sum(one.steps(trial, len(part.train)) for one, part in zip(self.trials, self.parts, strict=True))
 
     def _row(self, trial: Trial, steps: _Steps) -> Row:
-        labels, said, trained, seconds = self.encoded.labels, [], 0, 0.0
+        said, trained, seconds = [], 0, 0.0
         for part, trainer in zip(self.parts, self.trials, strict=True):
             shortened = self._short(trial) if self.budget.single else trial
             if priming_steps(0, 0.0) > MOST_PRIMING * trainer.steps(trial, len(part.train)):
@@ -253,7 +249,7 @@ class _Search:
             said.append(answer.predictions)
             trained, seconds = answer.trained, seconds + answer.seconds
         self.budget.take(trial)
-        truth = labels[np.concatenate([part.held_out for part in self.parts])]
+        truth = self.encoded.targets_of(np.concatenate([part.held_out for part in self.parts]))
         full = step_flops(Rung("full"), self.shape, trial.pooling)
         return Row(
             trial,

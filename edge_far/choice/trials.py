@@ -84,7 +84,7 @@ class Trials:
                 self._train(model, trained, trial, train, cut, tell)
                 predictions = self._predict(model, held_out, cut, trial.pooling)
             except ConfigError:  # the loss is no longer finite: what this rate is good for is known
-                trained, predictions = {}, self.task.no_answers(len(held_out))
+                trained, predictions = {}, self.task.no_answers(self.encoded.targets_of(held_out))
         size = sum(parameter.numel() for parameter in trained.values())
         return TrialResult(predictions, size, time.monotonic() - started)
 
@@ -148,14 +148,19 @@ class Trials:
 
     def _predict(self, model: nn.Module, held_out: np.ndarray, cut: int, pooling: str) -> np.ndarray:
         model.eval()
-        order = held_out[np.argsort(self.encoded.lengths[held_out], kind="stable")]
-        found = np.zeros((len(self.encoded), self.task.outputs), np.float32)
+        order = np.argsort(self.encoded.lengths[held_out], kind="stable")
+        found = self.task.no_answers(self.encoded.targets_of(held_out))
         with torch.no_grad():
             for start in range(0, len(order), EVALUATION_BATCH):
                 rows = order[start : start + EVALUATION_BATCH]
-                batch = self.frozen.batch(self.encoded, rows, cut, self._blocks, pooling)
-                found[rows] = logits_of(model, batch).cpu().numpy()
-        return self.task.said(found[held_out])
+                batch = self.frozen.batch(self.encoded, held_out[rows], cut, self._blocks, pooling)
+                said = self.task.said(logits_of(model, batch).cpu().numpy())
+                # Of tokens a batch has as many as its longest text; behind them is nothing to say.
+                if said.ndim == 1:
+                    found[rows] = said
+                else:
+                    found[rows, : said.shape[1]] = said
+        return found
 
     def _batches(self, examples: np.ndarray, count: int, cut: int, pooling: str) -> Iterator[dict[str, Any]]:
         """Yield batches of epoch after epoch, those that a device would train on were these its data."""

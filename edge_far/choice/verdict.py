@@ -9,8 +9,9 @@ names that one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Answers:
     @property
     def score(self) -> float:
         """Return the task's score."""
-        return self.task.score(self.truth, self.said)
+        return self.weighted(np.ones(len(self.truth)))
 
     @property
     def figures(self) -> dict[str, float]:
@@ -41,7 +42,11 @@ class Answers:
 
     def weighted(self, weights: np.ndarray) -> float:
         """Return the score with each example counted so many times."""
-        return self.task.score(self.truth, self.said, weights)
+        return self._scorer(weights)
+
+    @cached_property
+    def _scorer(self) -> Callable[[np.ndarray], float]:
+        return self.task.scorer(self.truth, self.said)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from edge_far.choice.search import ChoiceSettings, choose
 from edge_far.compile.export_settings import ExportSettings, learning_rate_of
 from edge_far.console import Console
 from edge_far.far.above_cut import last_linear
+from edge_far.far.nodes import block_paths
 from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.models.source import SourceModel
 from edge_far.tasks.interface import Task
@@ -32,7 +33,8 @@ def choose_rung(
     """Try the ladder's rungs on the training data; `pooling` is the model's usual one. See choice/search.py."""
     usual = learning_rate_of(settings, source)
     own_head = source.head.kind != "new"
-    poolings = (pooling, *({"cls", "mean"} - {pooling})) if settings.pooling == "auto" and not own_head else (pooling,)
+    both = settings.pooling == "auto" and not own_head and not task.info.of_tokens
+    poolings = (pooling, *({"cls", "mean"} - {pooling})) if both else (pooling,)
     fixed = settings.learning_rate is not None
     return choose(
         source.model,
@@ -82,9 +84,10 @@ def fit_head(source: SourceModel, encoded: Encoded, task: Task, settings: Export
     rows = np.arange(len(encoded))
     if len(rows) > MOST_FITTED:
         rows = np.sort(np.random.default_rng(settings.seed).permutation(rows)[:MOST_FITTED])
-    vectors = frozen_outputs(source.model, encoded, (), console, rows).head_input[rows]
+    cuts = (len(block_paths(source.model)),) if task.info.of_tokens else ()
+    frozen = frozen_outputs(source.model, encoded, cuts, console, rows)
     linear = last_linear(source.model)
-    fit = choose_strength(vectors, encoded.labels[rows], task, settings.seed)
+    fit = choose_strength(*frozen.head_reads(encoded, rows, source.pooling), task, settings.seed)
     fit.put_into(linear)
     console.info(f"head: begins as a linear fit on {len(rows)} texts (C {fit.strength:g})")
     return True

@@ -156,6 +156,7 @@ def _prepare(settings: ExportSettings, console: Console) -> _Prepared:
         pooling=settings.pooling,
         outputs=task.outputs,
         problem_type=task.problem_type,
+        head_class=task.head_class,
     )
     refuse_unfit(source.model, settings.method, settings.attention)
     for warning in source.warnings:
@@ -232,7 +233,7 @@ def compile_bundle(
             model=ModelInfo(
                 architecture=source.architecture,
                 name=source.name,
-                pooling="mean" if isinstance(model, MeanPooledClassifier) else "cls",
+                pooling="none" if task.info.of_tokens else "mean" if isinstance(model, MeanPooledClassifier) else "cls",
                 blocks=len(selection.learners),
                 hidden=block.hidden_size,
                 ffn=block.ffn_size,

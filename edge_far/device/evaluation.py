@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from edge_far.bundles.manifest import TaskInfo
 from edge_far.errors import DataError
 from edge_far.tasks.interface import Metrics, Task
 from edge_far.texts.batches import Batch, collate, padded_length
@@ -48,15 +49,24 @@ def evaluate(
     evaluation = task.evaluation()
     for indices in rows_by_length(encoded.lengths, tokens):
         batch = make_batch(encoded, indices)
-        evaluation.add(_checked(logits(batch), len(indices), task.outputs), batch.labels)
+        evaluation.add(_checked(logits(batch), batch, task.info), batch.labels)
     return evaluation.result(fit=fit)
 
 
-def predict_logits(logits: Callable[[Batch], np.ndarray], encoded: Encoded, outputs: int) -> np.ndarray:
-    """Return float32 [examples, outputs] in the order of the examples."""
-    result = np.zeros((len(encoded), outputs), np.float32)
+def predict_logits(logits: Callable[[Batch], np.ndarray], encoded: Encoded, task: TaskInfo) -> np.ndarray:
+    """Return float32 [examples, outputs] in the order of the examples; [examples, tokens, outputs] of a task of tokens.
+
+    There are as many tokens as the longest example has; behind the others' last are zeros.
+    """
+    longest = int(encoded.lengths.max(initial=1))
+    result = np.zeros(task.logits_shape(len(encoded), longest), np.float32)
     for indices in rows_by_length(encoded.lengths):
-        result[indices] = _checked(numbers_only(logits)(collate(encoded, indices)), len(indices), outputs)
+        batch = collate(encoded, indices)
+        found = _checked(numbers_only(logits)(batch), batch, task)
+        if task.of_tokens:
+            result[indices, : found.shape[1]] = found[:, :longest]
+        else:
+            result[indices] = found
     return result
 
 
@@ -72,8 +82,9 @@ def numbers_only(logits: Callable[[Batch], np.ndarray]) -> Callable[[Batch], np.
     return checked
 
 
-def _checked(found: np.ndarray, rows: int, outputs: int) -> np.ndarray:
-    if found.shape != (rows, outputs):
+def _checked(found: np.ndarray, batch: Batch, task: TaskInfo) -> np.ndarray:
+    if found.shape != task.logits_shape(*batch.input_ids.shape):
         answers = found.shape[-1] if found.ndim else 0
-        raise DataError(f"the model gives {answers} answers a text and there are {outputs} labels")
+        each = "token" if task.of_tokens else "text"
+        raise DataError(f"the model gives {answers} answers a {each} and there are {task.outputs} labels")
     return found

@@ -33,7 +33,7 @@ __all__ = ["FACTS_FILE", "FACTS_FORMAT", "MODEL_FILE", "ReleasedModel", "compose
 MODEL_FILE, WEIGHTS_FILE = "model.onnx", "weights.bin"
 TOKENIZER_FILE, LABELS_FILE, FACTS_FILE = "tokenizer.json", "labels.json", "release.json"
 FACTS_FORMAT = 2
-POOLINGS = {"cls": "first token", "mean": "mean"}
+POOLINGS = {"cls": "first token", "mean": "mean", "none": "none"}
 # Of a bundle: where each original parameter lies, and how it is composed.
 PARAMETERS = "portable/release.json"
 OLDEST_ONNXRUNTIME = "1.19.2"  # tests run a release with it, in the workstation's environment
@@ -175,6 +175,7 @@ def release_facts(bundle: Bundle, threshold: float | None = None) -> dict[str, A
     manifest = bundle.manifest
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if manifest.portable.token_types else [])]
     encoder = Encoder(bundle.path(TOKENIZER_FILE), manifest.defaults.max_seq_len)
+    shape = ["batch", *(["sequence"] if manifest.task.of_tokens else []), manifest.task.outputs]
     return {
         "format": FACTS_FORMAT,
         "bundle": bundle.fingerprint,
@@ -186,7 +187,7 @@ def release_facts(bundle: Bundle, threshold: float | None = None) -> dict[str, A
         "threshold": threshold,
         "labels": list(manifest.labels),
         "inputs": [{"name": name, "type": "int64", "shape": ["batch", "sequence"]} for name in names],
-        "outputs": [{"name": "logits", "type": "float32", "shape": ["batch", manifest.task.outputs]}],
+        "outputs": [{"name": "logits", "type": "float32", "shape": shape}],
         "max_seq_len": manifest.defaults.max_seq_len,
         "truncation_side": "right",
         "padding_side": "right",

@@ -62,7 +62,7 @@ def as_mapping(batch: Batch) -> dict[str, Any]:
 
 
 def logits_of(model: nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
-    """Return a classifier's logits [B, labels] for a batch of arrays or tensors.
+    """Return a classifier's logits, [B, labels] or [B, S, labels], for a batch of arrays or tensors.
 
     A batch holds `input_ids` and `attention_mask` [B, S], `token_type_ids` where the model reads them, and `hidden`
     [B, S, width] where it begins above a cut. Raises UsageError for a model without a classification head.
@@ -82,7 +82,12 @@ def logits_of(model: nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
 
 def last_linear(model: nn.Module) -> nn.Linear:
     """Return the linear layer that makes the logits: the last one of the head."""
-    linears = [module for name, module in model.named_modules() if isinstance(module, nn.Linear) and "classif" in name]
+    heads = ("classif", "qa_outputs")
+    linears = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and any(head in name for head in heads)
+    ]
     if not linears or linears[-1].out_features != int(model.config.num_labels):
         raise UsageError(f"{type(model).__name__} has no classification head")
     return linears[-1]
@@ -109,10 +114,23 @@ def _sigmoid(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(logits, targets)
 
 
+def _token_softmax(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the mean over the examples of the mean cross-entropy of their tokens.
+
+    Logits are [B, S, outputs]; targets int64 [B, S] are class numbers, negative where a token has none.
+    """
+    known = targets >= 0
+    if int(targets.max()) >= logits.shape[-1]:
+        raise DataError(f"a label is not within 0 to {logits.shape[-1] - 1}, the model's outputs")
+    chosen = functional.log_softmax(logits, dim=-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    return -((chosen * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)).mean()
+
+
 LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "softmax": _softmax,
     "sigmoid": _sigmoid,
     "square": _square,
+    "token_softmax": _token_softmax,
 }
 
 

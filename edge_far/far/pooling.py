@@ -16,7 +16,7 @@ from torch import nn
 from edge_far.errors import ConfigError, Unavailable
 from edge_far.far.nodes import architecture_of
 
-__all__ = ["POOLINGS", "MeanPooledClassifier", "pooling_of"]
+__all__ = ["POOLINGS", "MeanPooledClassifier", "no_pooling", "pooling_of"]
 
 POOLINGS = ("auto", "cls", "mean")
 _POOLING_FILE = Path("1_Pooling") / "config.json"
@@ -71,6 +71,14 @@ class MeanPooledClassifier(nn.Module):
         weights = mask / mask.sum(dim=1, keepdim=True)
         pooled = torch.matmul(weights[:, None, :], hidden).flatten(1)
         return _Output(self.classifier(self.dropout(pooled)))
+
+
+def no_pooling(asked: str) -> str:
+    """Return 'none', the pooling of a head that reads every token; raises ConfigError where another was asked for."""
+    if asked != "auto":
+        hint = "leave it out: a head on every token has no pooling"
+        raise ConfigError(f"pooling is '{asked}', and the task reads every token", where="--pooling", hint=hint)
+    return "none"
 
 
 def pooling_of(directory: Path, asked: str) -> str:

@@ -17,10 +17,10 @@ from torch import nn
 from edge_far.errors import Unavailable
 from edge_far.models.config import ModelConfig
 
-__all__ = ["HEAD", "Head", "fit_head", "saved_labels"]
+__all__ = ["HEAD", "Head", "fit_head", "last_layer", "saved_labels"]
 
 # What a sequence classifier has on top of its encoder.
-HEAD = re.compile(r"^(classifier|pre_classifier)\.|(^|\.)pooler\.")
+HEAD = re.compile(r"^(classifier|pre_classifier|qa_outputs)\.|(^|\.)pooler\.")
 _UNNAMED = re.compile(r"LABEL_\d+")
 SHOWN = 3
 
@@ -63,15 +63,16 @@ def fit_head(
     loading: Mapping[str, Any],
     seed: int,
     problem_type: str | None = None,
+    head_class: str = "SequenceClassification",
 ) -> Head:
     """Bring the head of a loaded classifier into the order of `labels`, in place, or make its last layer new.
 
     Without labels its outputs are numbers. With a `problem_type` (transformers' word for the task) a head that
-    config.json says was trained for another is made new.
+    config.json says was trained for another is made new. `head_class` ends the name of transformers' class.
 
     `loading` is transformers' account: what it found missing, or of another size, is new already.
     """
-    last = config.architecture.last_layer
+    last = last_layer(config, head_class)
     missing, mismatched = _names(loading["missing_keys"]), _names(loading["mismatched_keys"])
     new = missing | mismatched
     if f"{last}.weight" in missing:
@@ -86,7 +87,7 @@ def fit_head(
         if f"{last}.weight" not in new:
             _make_new(layer, config, seed)
         return Head("new", _rows(loading, last, len(labels)) or "the model's is not complete", lost=True)
-    if reason := _unlike(config, saved, labels):
+    if reason := _unlike(config, saved, labels, head_class):
         _make_new(layer, config, seed)
         return Head("new", reason, lost=True)
     assert saved is not None
@@ -102,6 +103,12 @@ def fit_head(
     return Head("reordered", f"its labels are the data's, in another order ({_some(saved)})")
 
 
+def last_layer(config: ModelConfig, head_class: str) -> str:
+    """Return the path of the linear layer that makes the logits."""
+    named = {"TokenClassification": "classifier", "QuestionAnswering": "qa_outputs"}
+    return named.get(head_class, config.architecture.last_layer)
+
+
 def _of_another_task(config: ModelConfig, labels: Sequence[str], problem_type: str | None) -> str | None:
     """Return why the head's rows do not mean what the data's labels do, or None."""
     if not labels:
@@ -110,10 +117,10 @@ def _of_another_task(config: ModelConfig, labels: Sequence[str], problem_type: s
     return None if problem_type is None or found in (None, problem_type) else f"the model's is for {found}"
 
 
-def _unlike(config: ModelConfig, saved: Sequence[str] | None, labels: Sequence[str]) -> str | None:
+def _unlike(config: ModelConfig, saved: Sequence[str] | None, labels: Sequence[str], head_class: str) -> str | None:
     """Return why the rows cannot be told apart by name, or None."""
     classes = config.document.get("architectures")
-    if isinstance(classes, list) and classes and "ForSequenceClassification" not in str(classes[0]):
+    if isinstance(classes, list) and classes and f"For{head_class}" not in str(classes[0]):
         return f"the model's is that of a {classes[0]}"
     if saved is None:
         return "config.json does not name each of its rows once (id2label)"

@@ -14,7 +14,7 @@ import torch
 
 from edge_far.errors import Unavailable
 from edge_far.far.nodes import architecture_of
-from edge_far.far.pooling import pooling_of
+from edge_far.far.pooling import no_pooling, pooling_of
 from edge_far.models.config import ModelConfig, read_config
 from edge_far.models.directory import find_place
 from edge_far.models.guard import guarded, transformers_package
@@ -58,39 +58,42 @@ def load_source(
     pooling: str = "auto",
     outputs: int | None = None,
     problem_type: str | None = None,
+    head_class: str = "SequenceClassification",
 ) -> SourceModel:
     """Load a model with a head for `labels`, or of so many `outputs`; a new head is initialised from `seed`.
 
     `model` is a directory or, where a hub is reachable, a model's name. `examples` are some that it will read; with
     `dropout` its sizes must allow dropout masks; `pooling` is auto, cls or mean (far/pooling.py); `problem_type`
-    is transformers' word for the task. Raises InputMissing, Unavailable or StorageError.
+    is transformers' word for the task, `head_class` the end of its name for classes with such a head; where every
+    token is read there is no pooling. Raises ConfigError, InputMissing, Unavailable or StorageError.
     """
     transformers_package()
     place = find_place(model)
-    usual = pooling_of(place.whole, pooling)
+    of_tokens = head_class != "SequenceClassification"
+    usual = no_pooling(pooling) if of_tokens else pooling_of(place.whole, pooling)
     config = read_config(place.directory, dropout=dropout)
     saved_labels(config)
     place.fetch_weights()
     check_weights(config)
     tokenizer = choose_tokenizer(config, examples)
-    loaded, loading = _load(config, len(labels) if outputs is None else outputs, seed, model)
+    loaded, loading = _load(config, len(labels) if outputs is None else outputs, seed, model, head_class)
     architecture = architecture_of(loaded).name
     _refuse_random_encoder(loading, model)
     _refuse_not_finite(loaded, model)
-    head = fit_head(loaded, config, labels, loading, seed, problem_type)
+    head = fit_head(loaded, config, labels, loading, seed, problem_type, head_class)
     name = place.hub_name or _name_of(place.whole.resolve(), architecture, loaded.config)
     warnings = [f"a new head: {head.why}"] if head.lost else []
     warnings += tokenizer.warnings
     if unused := unused_weights(loading["unexpected_keys"]):
         warnings.append(unused)
-    if head.kind != "new" and pooling == "auto":
+    if head.kind != "new" and pooling == "auto" and not of_tokens:
         usual = "cls"  # what its head was trained on
     return SourceModel(
         loaded, architecture, name, tokenizer.path, config.max_positions, head, tuple(warnings), usual, tokenizer
     )
 
 
-def _load(config: ModelConfig, outputs: int, seed: int, model: str) -> tuple[Any, Mapping[str, Any]]:
+def _load(config: ModelConfig, outputs: int, seed: int, model: str, head_class: str) -> tuple[Any, Mapping[str, Any]]:
     """Return the classifier and transformers' account of what was missing, of another size, or unused."""
     transformers = transformers_package()
     config.config.num_labels = outputs
@@ -98,7 +101,7 @@ def _load(config: ModelConfig, outputs: int, seed: int, model: str) -> tuple[Any
     with guarded(
         "cannot load the model", model, "name a local directory with config.json and model.safetensors of one model"
     ):
-        loaded, loading = transformers.AutoModelForSequenceClassification.from_pretrained(
+        loaded, loading = getattr(transformers, f"AutoModelFor{head_class}").from_pretrained(
             config.path.parent,
             config=config.config,
             attn_implementation="eager",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from edge_far.bundles.manifest import Scale, TaskInfo
 from edge_far.errors import ConfigError
 from edge_far.quoting import shown
 from edge_far.tasks.figures import FIGURES
-from edge_far.tasks.interface import Metrics, weakest_labels
+from edge_far.tasks.interface import Metrics, all_alike, weakest_labels
 from edge_far.texts.data import label_names
-from edge_far.texts.encode import class_numbers
+from edge_far.texts.encode import Encoded, TokenTargets, class_numbers
 from edge_far.texts.labels import Names
 
 __all__ = ["Classify", "ClassifyEvaluation", "cross_entropy"]
@@ -27,9 +28,11 @@ class Classify:
     """The task of `labels`, of which each text has one; targets are their numbers, int64 [N], -1 for none."""
 
     form_name = "name"
-    problem_type = "single_label_classification"
+    problem_type: str | None = "single_label_classification"
     score_title = "Matthews' correlation"
     credit_name = "accuracy"
+    head_class = "SequenceClassification"
+    reading: TokenTargets | None = None
     right_or_wrong = True
     threshold = None
 
@@ -85,9 +88,13 @@ class Classify:
         likeliest: np.ndarray = logits.argmax(axis=1)
         return likeliest
 
-    def no_answers(self, count: int) -> np.ndarray:
+    def no_answers(self, targets: np.ndarray) -> np.ndarray:
         """Return a label that there is not."""
-        return np.full(count, NO_LABEL)
+        return np.full(len(targets), NO_LABEL)
+
+    def scorer(self, targets: np.ndarray, said: np.ndarray) -> Callable[[np.ndarray], float]:
+        """Return the score as a function of how often each example counts."""
+        return partial(self.score, targets, said)
 
     def score(self, targets: np.ndarray, said: np.ndarray, weights: np.ndarray | None = None) -> float:
         """Return Matthews' correlation."""
@@ -109,12 +116,18 @@ class Classify:
         """Return 1 where an answer is right, else 0."""
         return (self.said(logits) == targets).astype(np.float64)
 
+    def says_one_thing(self, targets: np.ndarray, logits: np.ndarray) -> bool:
+        """Say whether every example is given the same answer though not all have the same target."""
+        return all_alike(self.said(logits)) and not all_alike(targets)
+
     def known(self, targets: np.ndarray) -> np.ndarray:
         """Return which examples have a label."""
         found: np.ndarray = targets != NO_LABEL
         return found
 
-    def answers(self, logits: np.ndarray, top: int) -> list[dict[str, Any]]:
+    def answers(
+        self, logits: np.ndarray, top: int, encoded: Encoded | None = None, texts: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
         """Return label and probability of the likeliest label, and of the `top` likeliest where that is above 1."""
         wide = logits.astype(np.float64)
         odds = np.exp(wide - wide.max(axis=1, keepdims=True))

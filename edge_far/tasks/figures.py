@@ -42,6 +42,10 @@ FIGURES = {
     "pearson": Figure("Pearson", "Pearson", ".3f", -1, 1, short=True),
     "spearman": Figure("Spearman", "Spearman", ".3f", -1, 1, short=True),
     "rmse": Figure("RMSE", "RMSE", ".4g", 0, 1e30, short=True),
+    "span_f1": Figure("span F1", "span F1", ".3f", 0, 1, short=True),
+    "precision": Figure("precision", "precision", ".3f", 0, 1),
+    "recall": Figure("recall", "recall", ".3f", 0, 1),
+    "word_accuracy": Figure("accuracy of words", "words", ".2%", 0, 1),
     "example_f1": Figure("F1 of an example", "F1", ".3f", 0, 1),
     "explained": Figure("explained variance", "explained", ".3f", -1e30, 1),
 }

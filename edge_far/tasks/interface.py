@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,9 +11,10 @@ import numpy as np
 from edge_far.bundles.manifest import TaskInfo
 from edge_far.quoting import shown
 from edge_far.tasks.figures import FIGURES, short_text
+from edge_far.texts.encode import Encoded, Targets, TokenTargets
 from edge_far.texts.labels import LabelForm
 
-__all__ = ["Evaluation", "Metrics", "Task", "weakest_labels"]
+__all__ = ["Evaluation", "Metrics", "Task", "all_alike", "weakest_labels"]
 
 DIGITS = 6  # of a figure in a document
 
@@ -48,7 +49,7 @@ class Evaluation(Protocol):
     """Collects outputs and targets batch by batch."""
 
     def add(self, logits: np.ndarray, targets: np.ndarray) -> None:
-        """Add a batch: logits float [B, outputs] and its targets; rows without a target are left out."""
+        """Add a batch: logits float [B, outputs] or [B, S, outputs], and its targets; rows without one are left out."""
 
     def result(self, *, fit: bool = False) -> Metrics:
         """Return the metrics of all that was added; ValueError when that is nothing.
@@ -60,12 +61,14 @@ class Evaluation(Protocol):
 class Task(Protocol):
     """One kind of learning, with all that the bundle says of it.
 
-    `targets` are arrays with a row an example; `said` is what a model decides from its logits, of the same kind.
+    `targets` are arrays with a row an example, where every token has one padded (texts/encode.py); logits are float
+    [N, outputs], or [N, tokens, outputs] then; `said` is what a model decides from them.
     """
 
     labels: tuple[str, ...]
     info: TaskInfo
-    problem_type: str  # as transformers calls it
+    problem_type: str | None  # as transformers calls it
+    head_class: str  # the end of the name of transformers' classes with such a head
     score_title: str  # of `score`, in a sentence
     credit_name: str  # of the mean of `credits`, in figures.py
     right_or_wrong: bool  # every credit is 1 or 0
@@ -84,8 +87,13 @@ class Task(Protocol):
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
-    def targets(self, labels: Sequence[str | None]) -> np.ndarray:
-        """Return the targets of canonical labels; raises DataError for one that the model does not know."""
+    @property
+    def targets(self) -> Targets | TokenTargets:
+        """Return what makes targets of canonical labels; it raises DataError for one that the model does not know."""
+
+    @property
+    def reading(self) -> TokenTargets | None:
+        """Return what a text without a label needs to be answered, None where that is nothing."""
 
     def chance(self, targets: np.ndarray) -> float:
         """Return the most that a guess loses on an example: training has diverged where its loss is many times that."""
@@ -104,8 +112,11 @@ class Task(Protocol):
     def said(self, logits: np.ndarray) -> np.ndarray:
         """Return what logits [N, outputs] decide."""
 
-    def no_answers(self, count: int) -> np.ndarray:
-        """Return what a model says that says nothing."""
+    def no_answers(self, targets: np.ndarray) -> np.ndarray:
+        """Return what a model says that says nothing of the examples with these targets."""
+
+    def scorer(self, targets: np.ndarray, said: np.ndarray) -> Callable[[np.ndarray], float]:
+        """Return the score of answers as a function of how often each example counts, float64 [N]."""
 
     def score(self, targets: np.ndarray, said: np.ndarray, weights: np.ndarray | None = None) -> float:
         """Return how good answers are, 1 at best, each example counted `weights` times: what rungs are compared by."""
@@ -116,16 +127,29 @@ class Task(Protocol):
     def credits(self, targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Return how right each answer is, float64 [N], at most 1: the gate compares two models by these in pairs."""
 
+    def says_one_thing(self, targets: np.ndarray, logits: np.ndarray) -> bool:
+        """Say whether every example is given the same answer though not all have the same target."""
+
     def known(self, targets: np.ndarray) -> np.ndarray:
         """Return which examples have a target, bool [N]."""
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
-    def answers(self, logits: np.ndarray, top: int) -> list[dict[str, Any]]:
-        """Return what `predict` tells of each text; `top` alternatives where the task ranks them."""
+    def answers(
+        self, logits: np.ndarray, top: int, encoded: Encoded | None = None, texts: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return what `predict` tells of each text; `top` alternatives where the task ranks them.
+
+        A task whose tokens have targets asks for the texts and what `reading` made of them.
+        """
 
     def no_answer(self, top: int) -> dict[str, Any]:
         """Return what it tells of a blank text."""
+
+
+def all_alike(answers: np.ndarray) -> bool:
+    """Say whether all rows are the same."""
+    return bool((answers == answers[:1]).all())
 
 
 def weakest_labels(classes: Mapping[str, Mapping[str, int]]) -> str:

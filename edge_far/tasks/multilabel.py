@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ import numpy as np
 from edge_far.bundles.manifest import Scale, TaskInfo
 from edge_far.errors import ConfigError, DataError
 from edge_far.quoting import quoted, shown
-from edge_far.tasks.interface import Metrics, weakest_labels
+from edge_far.tasks.interface import Metrics, all_alike, weakest_labels
 from edge_far.texts.data import label_names
+from edge_far.texts.encode import Encoded, TokenTargets
 from edge_far.texts.labels import NameLists
 
 __all__ = ["Multilabel", "MultilabelEvaluation", "best_threshold"]
@@ -30,9 +32,11 @@ class Multilabel:
     """The task of `labels`, of which a text has any number; targets are float32 [N, labels], 0 or 1, NaN for none."""
 
     form_name = "names"
-    problem_type = "multi_label_classification"
+    problem_type: str | None = "multi_label_classification"
     score_title = "micro F1"
     credit_name = "example_f1"
+    head_class = "SequenceClassification"
+    reading: TokenTargets | None = None
     right_or_wrong = False
 
     def __init__(self, labels: Sequence[str], threshold: float = USUAL_THRESHOLD) -> None:
@@ -100,9 +104,13 @@ class Multilabel:
         found: np.ndarray = _probabilities(logits) >= self.threshold
         return found
 
-    def no_answers(self, count: int) -> np.ndarray:
+    def no_answers(self, targets: np.ndarray) -> np.ndarray:
         """Return no label for every example."""
-        return np.zeros((count, self.outputs), bool)
+        return np.zeros((len(targets), self.outputs), bool)
+
+    def scorer(self, targets: np.ndarray, said: np.ndarray) -> Callable[[np.ndarray], float]:
+        """Return the score as a function of how often each example counts."""
+        return partial(self.score, targets, said)
 
     def score(self, targets: np.ndarray, said: np.ndarray, weights: np.ndarray | None = None) -> float:
         """Return the micro F1."""
@@ -123,11 +131,17 @@ class Multilabel:
         total = truth.sum(axis=1) + said.sum(axis=1)
         return np.where(total > 0, 2 * (truth & said).sum(axis=1) / np.maximum(total, 1), 1.0)
 
+    def says_one_thing(self, targets: np.ndarray, logits: np.ndarray) -> bool:
+        """Say whether every example is given the same answer though not all have the same target."""
+        return all_alike(self.said(logits)) and not all_alike(targets)
+
     def known(self, targets: np.ndarray) -> np.ndarray:
         """Return which examples have a list of labels."""
         return np.isfinite(targets).all(axis=1)
 
-    def answers(self, logits: np.ndarray, top: int) -> list[dict[str, Any]]:
+    def answers(
+        self, logits: np.ndarray, top: int, encoded: Encoded | None = None, texts: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
         """Return the labels that are said, the likeliest first, with their probabilities; and the `top` likeliest."""
         told = []
         for row in _probabilities(logits):

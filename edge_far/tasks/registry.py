@@ -10,6 +10,7 @@ from edge_far.tasks.classify import Classify
 from edge_far.tasks.interface import Task
 from edge_far.tasks.multilabel import Multilabel
 from edge_far.tasks.regress import Regress
+from edge_far.tasks.tag import Tag
 
 __all__ = ["TASKS", "TaskKind", "task_of"]
 
@@ -32,7 +33,7 @@ class TaskKind(Protocol):
         """Return what the document of an evaluation found hardest, or nothing."""
 
 
-TASKS: dict[str, TaskKind] = {"classify": Classify, "multilabel": Multilabel, "regress": Regress}
+TASKS: dict[str, TaskKind] = {"classify": Classify, "multilabel": Multilabel, "regress": Regress, "tag": Tag}
 
 
 def task_of(name: str, labels: Sequence[str], scale: Scale | None = None, threshold: float | None = None) -> Task:

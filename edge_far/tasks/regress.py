@@ -8,14 +8,16 @@ training data's variance: the mean credit is the share of variance explained, 0 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from edge_far.bundles.manifest import Scale, TaskInfo
 from edge_far.errors import ConfigError
-from edge_far.tasks.interface import Metrics
+from edge_far.tasks.interface import Metrics, all_alike
+from edge_far.texts.encode import Encoded, TokenTargets
 from edge_far.texts.labels import Numbers
 
 __all__ = ["Regress", "RegressEvaluation", "pearson", "spearman"]
@@ -30,9 +32,11 @@ class Regress:
     """The task of numbers on a scale; targets are standardised, float32 [N, 1], NaN where there is none."""
 
     form_name = "number"
-    problem_type = "regression"
+    problem_type: str | None = "regression"
     score_title = "Pearson's correlation"
     credit_name = "explained"
+    head_class = "SequenceClassification"
+    reading: TokenTargets | None = None
     right_or_wrong = False
     threshold = None
     outputs = 1
@@ -91,9 +95,13 @@ class Regress:
         """Return the standardised answers, float64 [N]."""
         return logits[:, 0].astype(np.float64)
 
-    def no_answers(self, count: int) -> np.ndarray:
+    def no_answers(self, targets: np.ndarray) -> np.ndarray:
         """Return the mean for every example, which correlates with nothing."""
-        return np.zeros(count)
+        return np.zeros(len(targets))
+
+    def scorer(self, targets: np.ndarray, said: np.ndarray) -> Callable[[np.ndarray], float]:
+        """Return the score as a function of how often each example counts."""
+        return partial(self.score, targets, said)
 
     def score(self, targets: np.ndarray, said: np.ndarray, weights: np.ndarray | None = None) -> float:
         """Return Pearson's correlation."""
@@ -109,11 +117,17 @@ class Regress:
         """Return 1 - the squared error in units of the training data's variance."""
         return 1.0 - np.square(targets[:, 0].astype(np.float64) - self.said(logits))
 
+    def says_one_thing(self, targets: np.ndarray, logits: np.ndarray) -> bool:
+        """Say whether every example is given the same answer though not all have the same target."""
+        return all_alike(self.said(logits)) and not all_alike(targets)
+
     def known(self, targets: np.ndarray) -> np.ndarray:
         """Return which examples have a label."""
         return np.isfinite(targets[:, 0])
 
-    def answers(self, logits: np.ndarray, top: int) -> list[dict[str, Any]]:
+    def answers(
+        self, logits: np.ndarray, top: int, encoded: Encoded | None = None, texts: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
         """Return the number for each text, in the user's unit."""
         values = self.scale.mean + self.scale.deviation * self.said(logits)
         return [{"value": float(f"{value:.{DIGITS}g}")} for value in values]

@@ -10,7 +10,7 @@ from edge_far.errors import ConfigError
 from edge_far.tasks.interface import Task
 from edge_far.tasks.registry import TASKS
 from edge_far.texts.data import OUR_NAMES, Example, iterate_examples, read_examples
-from edge_far.texts.labels import NUMBER, label_form
+from edge_far.texts.labels import BIO, NUMBER, label_form
 from edge_far.texts.reading.columns import Columns
 from edge_far.texts.reading.problems import RecordProblem
 
@@ -31,8 +31,8 @@ def read_training_data(
 ) -> TrainingData:
     """Read a file and say what its task is; with outputs for `reserved` labels too.
 
-    `named` is a task's name; None lets the labels say it: lists mean multilabel, numbers with a fraction mean
-    regress, all others classify. `columns` says how the file calls our fields.
+    `named` is a task's name; None lets the labels say it: lists of BIO tags mean tag, other lists multilabel, numbers
+    with a fraction mean regress, all others classify. `columns` says how the file calls our fields.
     Raises what reading does, DataError with the line for a label of another kind, and
     ConfigError (78) where there is nothing to learn.
     """
@@ -52,6 +52,8 @@ def _meant(path: Path, columns: Columns) -> tuple[str, str | None]:
     kinds = _Kinds()
     for _ in iterate_examples(path, labels=kinds, columns=columns):
         pass
+    if kinds.lists and not kinds.no_tags:
+        return "tag", "labels are lists of BIO tags"
     if kinds.lists or (kinds.written_lists and not kinds.others):
         return "multilabel", "labels are lists"
     if kinds.fractions or (kinds.written_fractions and not kinds.names):
@@ -63,6 +65,7 @@ class _Kinds:
     """Stands where a form of labels would (texts/labels.py) and notes what kinds of them there are."""
 
     def __init__(self) -> None:
+        self.no_tags = False
         self.lists = self.fractions = self.written_fractions = self.names = self.written_lists = self.others = False
 
     def read(self, value: object) -> str | None:
@@ -74,6 +77,7 @@ class _Kinds:
         self.others |= not is_written_list
         if isinstance(value, list):
             self.lists = True
+            self.no_tags |= not all(isinstance(item, str) and BIO.fullmatch(item) for item in value)
         elif isinstance(value, float):
             self.fractions |= not value.is_integer()
         elif isinstance(value, str):
@@ -85,6 +89,14 @@ class _Kinds:
     def unknown(self, label: str) -> RecordProblem | None:
         """Return None."""
         return None
+
+    def misfit(self, label: str, text: str) -> RecordProblem | None:
+        """Return None."""
+        return None
+
+    def text(self, value: object) -> object:
+        """Return the text of a list of words, which only tags have."""
+        return " ".join(map(str, value)) if isinstance(value, list) and value else value
 
     def value(self, label: str) -> str:
         """Return the label."""

@@ -23,6 +23,8 @@ BATCHES_PER_WINDOW = 32
 class Batch:
     """B padded examples of S tokens, all int64 [B, S]; labels as in Encoded, int64 [B] or float32 [B, outputs].
 
+    Where every token has a target, labels are padded like the tokens, [B, S, ...].
+
     `hidden` holds what a bundle's prefix makes of them, float32 [B, S, width] or pooled [B, width], where it is known.
     """
 
@@ -119,7 +121,7 @@ def collate(encoded: Encoded, indices: np.ndarray, length: int | None = None) ->
     if encoded.type_ids is not None:
         types = np.zeros(mask.shape, np.int64)
         types[mask] = encoded.type_ids[source]
-    return Batch(input_ids, mask.astype(np.int64), types, encoded.labels[indices])
+    return Batch(input_ids, mask.astype(np.int64), types, encoded.targets_of(indices, length))
 
 
 def _permutation(random: np.random.PCG64, count: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Training and evaluation data from JSONL, CSV or TSV files; every error names file and line.
+"""Training and evaluation data from JSONL, CSV, TSV or CoNLL files; every error names file and line.
 
 Refuses to know the tokenizer and the model. The formats are described in docs/reference/data-files.md; lines.py reads
-lines, tables.py rows, json_object.py objects, arrow.py what a workstation has besides.
+lines, tables.py rows, json_object.py objects, conll.py tagged words, arrow.py what a workstation has besides.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from edge_far.quoting import quoted
 from edge_far.texts.labels import LabelForm, Names
 from edge_far.texts.reading.arrow import arrow_records, is_arrow
 from edge_far.texts.reading.columns import FIELDS, Columns
+from edge_far.texts.reading.conll import conll_records
 from edge_far.texts.reading.files import PACKING_ERRORS, check_packing, format_of, open_data, packing_problem
 from edge_far.texts.reading.json_object import checked_text, read_object
 from edge_far.texts.reading.lines import Lines
@@ -59,9 +60,10 @@ def read_examples(
 def iterate_examples(
     path: Path, *, labels: Labels, require_labels: bool = True, columns: Columns = OUR_NAMES
 ) -> Iterator[Example]:
-    """Yield the examples of a file whose suffix says its format: .jsonl, .ndjson, .csv or .tsv, packed by gzip or not.
+    """Yield the examples of a file whose suffix says its format: .jsonl, .ndjson, .csv, .tsv, .conll or .bio.
 
-    On a workstation Parquet too, and a directory that `datasets` has saved; there a number counts rows.
+    It may be packed by gzip. On a workstation Parquet too, and a directory that `datasets` has saved; there a number
+    counts rows.
 
     `labels` is the form of a task's labels; or the names that the bundle knows, None for any name. Without
     `require_labels` a label may be missing and may be unknown (prediction does not need it). `columns` says how the
@@ -105,12 +107,14 @@ def _records(
             raise DataError(
                 f"unknown data format {quoted(path.suffix)}",
                 where=str(path),
-                hint="name the file .jsonl, .csv or .tsv",
+                hint="name the file .jsonl, .csv, .tsv or .conll",
             )
         lines = Lines(file, problems)
         try:
             if kind == "JSONL":
                 yield from _jsonl_records(lines, problems, columns)
+            elif kind == "CoNLL":
+                yield from conll_records(lines)
             else:
                 yield from table_records(
                     lines, problems, kind, lambda names: _checked_header(columns.header(names), kind, checker)
@@ -161,15 +165,17 @@ class ExampleChecker:
         _refuse_misspelt(record)
         if "text" not in record:
             raise RecordProblem("no field 'text'", "each example needs one")
-        text = checked_text(record["text"], "text")
+        text = checked_text(self.labels.text(record["text"]), "text")
         if not text.strip():
             raise RecordProblem("'text' is empty", "remove the example or give it a text")
         pair = record.get("text_pair")
         pair = checked_text(pair, "text_pair") if pair is not None else ""
-        return Example(text, pair if pair.strip() else None, self._label(record.get("label")))
+        return Example(text, pair if pair.strip() else None, self._label(record.get("label"), text))
 
-    def _label(self, value: object) -> str | None:
+    def _label(self, value: object, text: str) -> str | None:
         label = self.labels.read(value)
+        if label is not None and (wrong := self.labels.misfit(label, text)):
+            raise wrong
         if label is None and self.require_labels:
             raise RecordProblem("no label", "give every example a label or remove it")
         if label is not None and self.require_labels and (wrong := self.labels.unknown(label)):

@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from edge_far.errors import BundleError, ConfigError, DataError
 from edge_far.quoting import quoted
@@ -21,7 +22,7 @@ from edge_far.texts.data import Example
 from edge_far.texts.shorten import Shortener
 from edge_far.texts.tokenizer_file import load_tokenizer, tokenize
 
-__all__ = ["Encoded", "Encoder", "Targets", "class_numbers"]
+__all__ = ["Encoded", "Encoder", "Places", "Targets", "TokenTargets", "class_numbers"]
 
 # What a task makes of the labels of some examples: an array with a row for each.
 Targets = Callable[[Sequence[str | None]], np.ndarray]
@@ -34,12 +35,35 @@ PAD_TOKENS = ("[PAD]", "<pad>")
 
 
 @dataclass(frozen=True, slots=True)
+class Places:
+    """Where the tokens of an example lie, as lists of one length.
+
+    `sides` is 0 for the text, 1 for its pair, None for a special token; `offsets` are begin and end in characters.
+    """
+
+    sides: Sequence[int | None]
+    offsets: Sequence[tuple[int, int]]
+
+
+class TokenTargets(Protocol):
+    """What a task makes of the label of an example where every token has a target."""
+
+    nothing: np.ndarray  # the target of padding, a scalar or [outputs]
+
+    def of(self, example: Example, places: Places) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens' targets [tokens, ...] as `nothing` is, and int32 [tokens]: what finds a token again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """Token ids of many examples in one flat array: a data set costs its tokens and little more.
 
     tokens int32 [T]; type_ids int8 [T] or None; starts int64 [N + 1], example i being
     tokens[starts[i]:starts[i+1]]; labels as a task has them, int64 [N] (-1 where there is none) or float32
     [N, outputs] (NaN); truncated is the number of examples cut to max_seq_len tokens.
+
+    Where every token has a target, labels has a row a token, [T, ...], `nothing` is that of padding, and `places` says
+    where a token was found, int32 [T].
     """
 
     tokens: np.ndarray
@@ -49,9 +73,11 @@ class Encoded:
     truncated: int
     pad_id: int
     max_seq_len: int
+    nothing: np.ndarray | None = None
+    places: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.starts) - 1
 
     @property
     def lengths(self) -> np.ndarray:
@@ -63,6 +89,17 @@ class Encoded:
         """Token ids of each example, as int32 views."""
         return [self.tokens[start:stop] for start, stop in zip(self.starts[:-1], self.starts[1:], strict=True)]
 
+    def targets_of(self, indices: np.ndarray, length: int | None = None) -> np.ndarray:
+        """Return the targets of examples, a row each; of tokens padded to `length`, by default the longest of all."""
+        if self.nothing is None:
+            return self.labels[indices]
+        starts, lengths = self.starts[indices], self.lengths[indices]
+        length = int(self.lengths.max(initial=1)) if length is None else length
+        mask = np.arange(length) < lengths[:, None]
+        found = np.broadcast_to(self.nothing, (*mask.shape, *self.nothing.shape)).copy()
+        found[mask] = self.labels[(starts[:, None] + np.arange(length))[mask]]
+        return found
+
     def without(self, left_out: Collection[int]) -> Encoded:
         """Return the others; `left_out` counts the examples from 0."""
         kept = np.ones(len(self), bool)
@@ -73,7 +110,8 @@ class Encoded:
             tokens=self.tokens[tokens],
             starts=np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths[kept])]),
             type_ids=None if self.type_ids is None else self.type_ids[tokens],
-            labels=self.labels[kept],
+            labels=self.labels[kept if self.nothing is None else tokens],
+            places=None if self.places is None else self.places[tokens],
         )
 
 
@@ -111,7 +149,7 @@ class Encoder:
     def encode(
         self,
         examples: Iterable[Example],
-        labels: Sequence[str] | Targets | None,
+        labels: Sequence[str] | Targets | TokenTargets | None,
         left_out: dict[int, str] | None = None,
     ) -> Encoded:
         """Encode examples; `labels` is a task's `targets`, or gives each name its number; None leaves all at -1.
@@ -121,29 +159,31 @@ class Encoder:
         a token, or with a token it does not know. With `left_out` such texts are left out, and told there: why, by
         their numbers from 0.
         """
-        targets = labels if callable(labels) else partial(class_numbers, None if labels is None else tuple(labels))
         # uint32, for a tokenizer.json may hold any; then int8, int64
         tokens, types, ends = array("I"), array("b"), array("q", [0])
-        found = [targets([])]
+        found = _collector(labels)
         truncated = 0
         for part in self._batches(examples):
             inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in part]
-            for encoding in tokenize(self.tokenizer, inputs):
+            encodings = tokenize(self.tokenizer, inputs, offsets=found.asks_places)
+            for encoding in encodings:
                 ids = encoding.ids
                 truncated += bool(encoding.overflowing)
                 tokens.extend(ids)
                 ends.append(len(tokens))
                 if self.token_types:
                     types.extend(_segments(encoding.type_ids))
-            found.append(targets([example.label for example in part]))
+            found.add(part, encodings)
         encoded = Encoded(
             tokens=np.asarray(tokens).view(np.int32),
             starts=np.asarray(ends),
             type_ids=np.asarray(types) if self.token_types else None,
-            labels=np.concatenate(found),
+            labels=np.concatenate(found.labels),
             truncated=truncated,
             pad_id=self.pad_id,
             max_seq_len=self.max_seq_len,
+            nothing=found.nothing,
+            places=np.concatenate(found.places) if found.places is not None else None,
         )
         unreadable = self._unreadable(encoded)
         if not unreadable:
@@ -178,6 +218,45 @@ class Encoder:
                 part, size = [], 0
         if part:
             yield part
+
+
+def _collector(labels: Sequence[str] | Targets | TokenTargets | None) -> _OfTexts | _OfTokens:
+    if labels is None or isinstance(labels, Sequence):
+        return _OfTexts(partial(class_numbers, None if labels is None else tuple(labels)))
+    return _OfTexts(labels) if callable(labels) else _OfTokens(labels)
+
+
+class _OfTexts:
+    """Collects the targets of examples, a row each."""
+
+    asks_places, nothing, places = False, None, None
+
+    def __init__(self, targets: Targets) -> None:
+        self._targets = targets
+        self.labels = [targets([])]
+
+    def add(self, examples: Sequence[Example], encodings: Sequence[Encoding]) -> None:
+        """Add those of some examples."""
+        self.labels.append(self._targets([example.label for example in examples]))
+
+
+class _OfTokens:
+    """Collects the targets of examples, a row a token, and where the tokens were."""
+
+    asks_places = True
+
+    def __init__(self, targets: TokenTargets) -> None:
+        self._targets = targets
+        self.nothing = targets.nothing
+        self.labels = [np.zeros((0, *targets.nothing.shape), targets.nothing.dtype)]
+        self.places = [np.zeros(0, np.int32)]
+
+    def add(self, examples: Sequence[Example], encodings: Sequence[Encoding]) -> None:
+        """Add those of some examples; of an encoding that was cut, what is left."""
+        for example, encoding in zip(examples, encodings, strict=True):
+            labels, places = self._targets.of(example, Places(encoding.sequence_ids, encoding.offsets))
+            self.labels.append(labels)
+            self.places.append(places)
 
 
 def _segments(found: list[int]) -> array[int]:

@@ -17,12 +17,15 @@ from edge_far.quoting import quoted
 from edge_far.texts.reading.json_object import checked_text, json_type
 from edge_far.texts.reading.problems import RecordProblem
 
-__all__ = ["FORMS", "NUMBER", "LabelForm", "NameLists", "Names", "Numbers", "label_form"]
+__all__ = ["BIO", "FORMS", "NUMBER", "OUTSIDE", "LabelForm", "NameLists", "Names", "Numbers", "Tags", "label_form"]
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NUMBER_HINT = "write it with digits and a decimal point, for example 3.5"
 LIST_HINT = 'write ["light", "kitchen"], or [] where no label applies'
+TAGS_HINT = 'write one a word, O or B- or I- and a name: "label": ["O", "B-room", "I-room"]'
 LARGEST = 1e15
+OUTSIDE = "O"
+BIO = re.compile(r"O|[BI]-\S+")
 
 
 class LabelForm(Protocol):
@@ -34,11 +37,29 @@ class LabelForm(Protocol):
     def unknown(self, label: str) -> RecordProblem | None:
         """Return why a label that was read is none of the model's, or None."""
 
+    def misfit(self, label: str, text: str) -> RecordProblem | None:
+        """Return why a label cannot be that of a text, or None."""
+
+    def text(self, value: object) -> object:
+        """Return the text that a field's value means, where it is not one already."""
+
     def value(self, label: str) -> Any:
         """Return what stands for a canonical text in a JSON record."""
 
 
-class Names:
+class _OfAnyText:
+    """What holds of labels that do not depend on the words of their text."""
+
+    def misfit(self, label: str, text: str) -> RecordProblem | None:
+        """Return None: any text may have any label."""
+        return None
+
+    def text(self, value: object) -> object:
+        """Return the value."""
+        return value
+
+
+class Names(_OfAnyText):
     """One name: a string, or a whole number, which is read as its digits; `names` are those known, None allows any."""
 
     def __init__(self, names: Sequence[str] | None = None) -> None:
@@ -67,7 +88,7 @@ class Names:
         return label
 
 
-class Numbers:
+class Numbers(_OfAnyText):
     """One number: a JSON number, or a text that is one; canonical is the shortest text that reads back the same."""
 
     def __init__(self, names: Sequence[str] | None = None) -> None:
@@ -98,7 +119,7 @@ class Numbers:
         return float(label)
 
 
-class NameLists:
+class NameLists(_OfAnyText):
     """Any number of names: a list of strings, or a text that is one in JSON; canonical is the sorted list in JSON.
 
     `names` are those known, None allows any. An empty list says that no label applies; a missing one says nothing.
@@ -129,6 +150,57 @@ class NameLists:
         return list(json.loads(label))
 
 
+class Tags:
+    """One tag a word, words being what blanks separate: a list of strings, or a text with blanks between the tags.
+
+    Canonical is that text. `names` are the tags that the model knows, None allows any. The text may be a list of words.
+    """
+
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        self._name = Names(names)
+
+    def read(self, value: object) -> str | None:
+        """Return the tags; raises RecordProblem for one that is not O, B-name or I-name."""
+        if isinstance(value, str):
+            value = value.split()
+            if not value:
+                return None
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            raise RecordProblem(f"'label' is {json_type(value)}, not a list of tags", TAGS_HINT)
+        for tag in value:
+            if not isinstance(tag, str) or not BIO.fullmatch(tag):
+                found = quoted(tag) if isinstance(tag, str) else json_type(tag)
+                raise RecordProblem(f"the tag {found} is not O, nor B- or I- and a name", TAGS_HINT)
+        return checked_text(" ".join(value), "label")
+
+    def unknown(self, label: str) -> RecordProblem | None:
+        """Return the problem of the first tag that is not known."""
+        return next((wrong for tag in self.value(label) if (wrong := self._name.unknown(tag))), None)
+
+    def misfit(self, label: str, text: str) -> RecordProblem | None:
+        """Return the problem where there is not one tag a word."""
+        tags, words = len(label.split()), len(text.split())
+        return None if tags == words else RecordProblem(f"{tags} tags for {words} words", TAGS_HINT)
+
+    def text(self, value: object) -> object:
+        """Return a list of words with blanks between them; raises RecordProblem for a word that holds a blank."""
+        if not isinstance(value, list):
+            return value
+        for word in value:
+            if not isinstance(word, str) or word.split() != [word]:
+                found = quoted(word) if isinstance(word, str) else json_type(word)
+                raise RecordProblem(
+                    f"the word {found} is empty, holds a blank, or is no string", "give one word an item"
+                )
+        return " ".join(value)
+
+    def value(self, label: str) -> list[str]:
+        """Return the tags."""
+        return label.split()
+
+
 def _list_in(text: str) -> object:
     """Return the list that a cell of a table holds, None for an empty one."""
     if not text.strip():
@@ -149,7 +221,12 @@ def _float(value: float | str) -> float:
         return math.inf
 
 
-FORMS: dict[str, Callable[[Sequence[str] | None], LabelForm]] = {"name": Names, "names": NameLists, "number": Numbers}
+FORMS: dict[str, Callable[[Sequence[str] | None], LabelForm]] = {
+    "name": Names,
+    "names": NameLists,
+    "number": Numbers,
+    "tags": Tags,
+}
 
 
 def label_form(form: str, names: Sequence[str] | None = None) -> LabelForm:

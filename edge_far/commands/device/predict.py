@@ -90,12 +90,16 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     model, encoder, task = _load(options, console)
     told: list[str] = []
     blank: list[bool] = []
-    encoded = encoder.encode(_noted(_examples(options, task), told, blank), None)
+    encoded = encoder.encode(
+        _noted(_examples(options, task), told, blank, whole=task.reading is not None), task.reading
+    )
     if encoded.truncated:
         console.info(f"{encoded.truncated} of {len(encoded)} texts cut to {encoded.max_seq_len} tokens")
-    answers = iter(task.answers(predict_logits(model.logits, encoded, task.outputs), options.top))
+    logits = predict_logits(model.logits, encoded, task.info)
+    texts = [text for text, empty in zip(told, blank, strict=True) if not empty]
+    answers = iter(task.answers(logits, options.top, encoded, texts))
     predictions = [
-        {"text": text, **(task.no_answer(options.top) if empty else next(answers))}
+        {"text": _short(text), **(task.no_answer(options.top) if empty else next(answers))}
         for text, empty in zip(told, blank, strict=True)
     ]
     return {
@@ -133,10 +137,14 @@ def _lines_of_standard_input() -> list[str]:
         raise StorageError(f"cannot read: {error.strerror or error}", where="standard input", hint=hint) from error
 
 
-def _noted(examples: Iterable[Example], told: list[str], blank: list[bool]) -> Iterator[Example]:
+def _short(text: str) -> str:
+    return text if len(text) <= TOLD_CHARACTERS else text[: TOLD_CHARACTERS - 1] + "…"
+
+
+def _noted(examples: Iterable[Example], told: list[str], blank: list[bool], *, whole: bool) -> Iterator[Example]:
     """Pass on what is to be classified, one by one; note what the answer tells of each text, and if it is blank."""
     for example in examples:
-        told.append(example.text if len(example.text) <= TOLD_CHARACTERS else example.text[: TOLD_CHARACTERS - 1] + "…")
+        told.append(example.text if whole else _short(example.text))
         blank.append(not example.text.strip())
         if not blank[-1]:
             yield example

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_far.compile.graph.builder import Builder
+from edge_far.compile.graph.sizes import dims_of
 
 __all__ = ["LOSSES", "add_loss"]
 
@@ -27,7 +28,7 @@ def add_loss(model: ir.Model, name: str) -> ir.Value:
     graph = model.graph
     (logits,) = graph.outputs
     loss_of, kind = LOSSES[name]
-    shape = ir.Shape([logits.shape[0]]) if kind == ir.DataType.INT64 else logits.shape
+    shape = ir.Shape(logits.shape[:-1]) if kind == ir.DataType.INT64 else logits.shape
     labels = ir.Value(name="labels", shape=shape, type=ir.TensorType(kind))
     scale = ir.Value(name="loss_scale", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT))
     graph.inputs.extend([labels, scale])
@@ -70,9 +71,31 @@ def _sigmoid(b: Builder, logits: ir.Value, labels: ir.Value) -> tuple[ir.Value, 
     return b.mul(total, share), b.mul(b.sub(b.unary("Sigmoid", logits), labels), share)
 
 
-# The loss, and the type of its labels: class numbers [batch], or float32 [batch, outputs].
+def _token_softmax(b: Builder, logits: ir.Value, labels: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Cross-entropy of the tokens that have a class, mean over those of an example; labels int64 [batch, sequence].
+
+    A negative label equals no class: its row of the target is zero, and so are its loss and its gradient.
+    """
+    batch, sequence, count = dims_of(logits)
+    classes = b.constant(np.arange(int(count)), "classes")
+    column = b.reshape_to(labels, (batch, sequence, 1))
+    same = b.op("Equal", [column, classes], (batch, sequence, count), dtype=ir.DataType.BOOL)
+    target = b.op("Cast", [same], (batch, sequence, count), to=int(ir.DataType.FLOAT))
+    last, middle = (b.constant(np.array([axis]), f"axis{axis}") for axis in (2, 1))
+    known = b.op("ReduceSum", [target, last], (batch, sequence, 1), keepdims=1)
+    tokens = b.op("ReduceSum", [known, middle], (batch, 1, 1), keepdims=1)
+    share = b.op("Div", [known, b.op("Max", [tokens, b.scalar(1.0)], (batch, 1, 1))], (batch, sequence, 1))
+    log_probabilities = b.unary("LogSoftmax", logits, axis=-1)
+    weighted = b.op("Mul", [target, share], (batch, sequence, count))
+    total = b.op("ReduceSum", [b.mul(weighted, log_probabilities)], (), keepdims=0)
+    said = b.op("Mul", [b.unary("Exp", log_probabilities), share], (batch, sequence, count))
+    return b.unary("Neg", total), b.sub(said, weighted)
+
+
+# The loss, and the type of its labels: class numbers [batch] or [batch, sequence], or float32 [batch, outputs].
 LOSSES: dict[str, tuple[Loss, ir.DataType]] = {
     "softmax": (_softmax, ir.DataType.INT64),
     "sigmoid": (_sigmoid, ir.DataType.FLOAT),
     "square": (_square, ir.DataType.FLOAT),
+    "token_softmax": (_token_softmax, ir.DataType.INT64),
 }

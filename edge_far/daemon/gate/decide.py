@@ -80,5 +80,6 @@ def _answers(
         if asked_before:
             examples = (example for number, example in enumerate(examples) if number not in left_out[name])
         encoded = encoder.encode(examples, task.targets, None if asked_before else left_out.setdefault(name, {}))
-        result[name] = (task, encoded.labels, predict_logits(model.logits, encoded, task.outputs))
+        targets = encoded.targets_of(np.arange(len(encoded)))
+        result[name] = (task, targets, predict_logits(model.logits, encoded, task.info))
     return result

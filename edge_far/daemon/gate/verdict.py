@@ -155,7 +155,7 @@ def _compare(
         confidence=settings.confidence,
         **evidence,
     )
-    if _all_alike(task.said(candidate)) and not _all_alike(targets):
+    if task.says_one_thing(targets, candidate):
         refusals.append(f"{name}: the candidate gives every example the same answer")
     told = f"{figures.gains} gains, {figures.losses} losses of {n}"
     if superior and figures.difference < 0:
@@ -204,8 +204,9 @@ def _checked(answers: Answers) -> tuple[Task, np.ndarray, np.ndarray, np.ndarray
     candidate, reference = np.asarray(answers.candidate), np.asarray(answers.reference)
     if {len(candidate), len(reference)} != {len(targets)}:
         raise DataError("answers and labels do not belong to the same examples")
-    if {candidate.shape[1:], reference.shape[1:]} != {(task.outputs,)}:
-        raise DataError(f"answers must be logits [N, {task.outputs}]")
+    shape = task.info.logits_shape(*targets.shape[:2])
+    if {candidate.shape, reference.shape} != {shape}:
+        raise DataError(f"answers must be logits {list(shape)}")
     known = task.known(targets)
     finite = bool(np.isfinite(candidate[known]).all())
     return task, targets[known], candidate[known], reference[known], finite
@@ -215,10 +216,6 @@ def _figures(task: Task, targets: np.ndarray, logits: np.ndarray) -> dict[str, f
     evaluation = task.evaluation()
     evaluation.add(logits, targets)
     return dict(evaluation.result().figures)
-
-
-def _all_alike(said: np.ndarray) -> bool:
-    return bool((said == said[:1]).all())
 
 
 def _praise(figures: Comparison) -> str:

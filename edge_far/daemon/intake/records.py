@@ -86,7 +86,10 @@ class RecordReader:
         """Return a label by the rules for labels, whatever the field's name; None where there is none."""
         if record.get(field) is None:
             return None
-        return self._labelled.example({"text": "-", "label": record[field]}).label
+        label = self._labelled.labels.read(record[field])
+        if label is not None and (wrong := self._labelled.labels.unknown(label)):
+            raise wrong
+        return label
 
 
 def _id(record: dict[str, object]) -> str | None:

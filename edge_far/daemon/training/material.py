@@ -52,7 +52,7 @@ def _write(file: BinaryIO, examples: Iterable[Example], labels: LabelForm) -> tu
     """Write examples as JSON lines; return how many were written and how many have labels that are not known."""
     used = unknown = 0
     for example in examples:
-        label = _known(example.label, labels)
+        label = _known(example, labels)
         if label is None:
             unknown += 1
             continue
@@ -63,10 +63,10 @@ def _write(file: BinaryIO, examples: Iterable[Example], labels: LabelForm) -> tu
     return used, unknown
 
 
-def _known(label: str | None, labels: LabelForm) -> str | None:
+def _known(example: Example, labels: LabelForm) -> str | None:
     """Return a label of the store as the model of now reads it, None where it cannot learn it."""
     try:
-        read = labels.read(label)
+        read = labels.read(example.label)
     except RecordProblem:  # of another model's time
         return None
-    return None if read is None or labels.unknown(read) else read
+    return None if read is None or labels.unknown(read) or labels.misfit(read, example.text) else read

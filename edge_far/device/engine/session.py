@@ -97,7 +97,7 @@ class PortableBackend:
         self._begin(self.bundle.manifest.portable.steps[0].name)
         infer = self._session("infer")
         binding = self._bound(infer, self._inputs(batch))
-        found = np.empty((len(batch.labels), self.bundle.manifest.task.outputs), np.float32)
+        found = np.empty(self.bundle.manifest.task.logits_shape(*batch.input_ids.shape), np.float32)
         binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(found))
         self._run(infer, binding)
         return found
@@ -118,7 +118,7 @@ class PortableBackend:
         """Run the shortest step there is, which adds nothing: the arena gives back what is free after it."""
         ids = np.zeros((1, padded_length(1)), np.int64)
         task = self.bundle.manifest.task
-        labels = np.zeros(1, np.int64) if task.names_classes else np.zeros((1, task.outputs), np.float32)
+        labels = np.zeros(task.targets_shape(*ids.shape), np.int64 if task.names_classes else np.float32)
         batch = Batch(ids, np.ones_like(ids), None, labels, self._no_hidden(ids))
         self._step(batch, 0.0, DropoutKey(0, 0, 0), variant, SHRINK)
 

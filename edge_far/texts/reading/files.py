@@ -11,14 +11,22 @@ from edge_far.errors import DataError, InputMissing, StorageError
 
 __all__ = ["PACKING_ERRORS", "check_packing", "format_of", "open_data", "packing_problem"]
 
-FORMATS = {".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".tsv": "TSV"}
+FORMATS = {
+    ".jsonl": "JSONL",
+    ".ndjson": "JSONL",
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".conll": "CoNLL",
+    ".bio": "CoNLL",
+    ".iob2": "CoNLL",
+}
 AT_ONCE = 1 << 20
 GZIP = b"\x1f\x8b"
 PACKING_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def format_of(path: Path) -> str | None:
-    """Return JSONL, CSV or TSV by the suffix, which .gz may follow; None for another."""
+    """Return JSONL, CSV, TSV or CoNLL by the suffix, which .gz may follow; None for another."""
     name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return FORMATS.get(name.suffix.lower())
 
