@@ -54,7 +54,15 @@ from tests.tiny_cases import (
     built_from,
     sources_hash,
 )
-from tests.tiny_models import TinyBundle, make_batch, make_examples, make_pooled, make_tiny_bundle, torch_logits
+from tests.tiny_models import (
+    TinyBundle,
+    make_batch,
+    make_examples,
+    make_pooled,
+    make_tiny_bundle,
+    tiny_task,
+    torch_logits,
+)
 from tests.tiny_tokenizers import save_tokenizers
 
 WORKERS = min(2, len(os.sched_getaffinity(0)))  # one with torch takes a GiB
@@ -102,7 +110,10 @@ def make_case(directory: Path, case: Case) -> None:
         task=case.task,
         name=case.name,
     )
-    original = make_pooled(case.architecture, case.pooling, labels=case.labels, hidden=case.hidden)  # same seed
+    head_class = tiny_task(case.task, case.labels).head_class
+    original = make_pooled(  # same seed
+        case.architecture, case.pooling, labels=case.labels, hidden=case.hidden, head_class=head_class
+    )
     arrays = {f"parameter.{name}": value.detach().numpy() for name, value in original.named_parameters()}
     for number, (rows, length) in enumerate(BATCH_SHAPES):
         pairs = architecture_named(case.architecture).token_types == "pairs"

@@ -31,6 +31,7 @@ SOURCES = (
     "edge_far/texts/batches.py",
     "edge_far/device/engine/dropout.py",
     "edge_far/texts/encode.py",
+    "edge_far/texts/targets.py",
     "scripts/make_tiny_bundles.py",
     "tests/tiny_*.py",
 )
@@ -115,6 +116,10 @@ CASES = (
     ),
     Case("distilbert-r10-multilabel-dropout", "distilbert", 0.1, 5, dropout=True, task="multilabel"),
     Case("bert-head-multilabel-mean", "bert", 0.1, 3, method="head", pooling="mean", task="multilabel"),
+    Case("bert-r40-tag-dropout", "bert", 0.4, 5, dropout=True, task="tag"),
+    Case("distilbert-top1-tag-int8", "distilbert", 0.4, 5, precision="int8", method="top-1", task="tag"),
+    Case("roberta-r10-answer-dropout", "roberta", 0.1, 2, dropout=True, task="answer"),
+    Case("bert-head-answer", "bert", 0.1, 2, method="head", task="answer"),
     # The bias of positions learns here, though its heads are parted.
     Case("mpnet-r10-5-embeddings-dropout", "mpnet", 0.1, 5, "train", dropout=True, attention_retention=0.25),
     Case("mpnet-top1-5-int8", "mpnet", 0.4, 5, precision="int8", method="top-1"),

@@ -19,7 +19,7 @@ from edge_far.compile.pipeline import compile_bundle
 from edge_far.console import Console
 from edge_far.far.method import cut_of, select_above_cut
 from edge_far.far.nodes import find_ffn_blocks
-from edge_far.far.pooling import MeanPooledClassifier
+from edge_far.far.pooling import MeanPooledClassifier, SpanClassifier
 from edge_far.far.reconfigure import trained_parameters
 from edge_far.models.source import SourceModel
 from edge_far.profile.document import load_profile
@@ -30,6 +30,7 @@ from tests.tiny_cases import gradient_errors
 
 ARCHITECTURES = ("bert", "distilbert", "roberta", "electra", "mpnet")  # all that differ in more than names
 VOCABULARY = 100
+TAGS = ("O", "B-a", "I-a", "B-b", "I-b")
 MAX_POSITIONS = 64
 TABLE_WIDTH = 16  # of embeddings that are projected
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -80,12 +81,18 @@ def make_examples(count: int, *, labels: int = 5, seed: int = 0) -> list[dict[st
 
 
 def make_tiny(
-    architecture: str, *, labels: int = 5, hidden: int = 32, seed: int = 0, dropout: float = 0.1
+    architecture: str,
+    *,
+    labels: int = 5,
+    hidden: int = 32,
+    seed: int = 0,
+    dropout: float = 0.1,
+    head_class: str = "SequenceClassification",
 ) -> torch.nn.Module:
     """Return a classifier of 2 blocks, 4 heads and 64 FFN nodes, in evaluation mode."""
     config = tiny_config(architecture, hidden, dropout, vocab_size=VOCABULARY, num_labels=labels)
     torch.manual_seed(seed)
-    model = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    model = getattr(transformers, f"AutoModelFor{head_class}").from_config(config, attn_implementation="eager")
     # The initial deviation of 0.02 makes every output nearly the same, and biases zero: spread the values.
     with torch.no_grad():
         for parameter in model.parameters():
@@ -124,10 +131,18 @@ def tiny_config(architecture: str, hidden: int, dropout: float, **common: Any) -
 
 
 def make_pooled(
-    architecture: str, pooling: str, *, labels: int = 5, hidden: int = 32, seed: int = 0
+    architecture: str,
+    pooling: str,
+    *,
+    labels: int = 5,
+    hidden: int = 32,
+    seed: int = 0,
+    head_class: str = "SequenceClassification",
 ) -> torch.nn.Module:
-    """Return make_tiny's model, its head on the first token or on the mean of all."""
-    model = make_tiny(architecture, labels=labels, hidden=hidden, seed=seed)
+    """Return make_tiny's model, its head on the first token, on the mean of all, or on each."""
+    model = make_tiny(architecture, labels=labels, hidden=hidden, seed=seed, head_class=head_class)
+    if head_class == "QuestionAnswering":
+        return SpanClassifier(model)
     return MeanPooledClassifier(model, seed) if pooling == "mean" else model
 
 
@@ -164,7 +179,8 @@ def make_tiny_bundle(
     name: str = "bundle",
 ) -> TinyBundle:
     """Compile a tiny model with random learners into `directory`/`name`; attention learns whole without a retention."""
-    model = make_pooled(architecture, pooling, labels=labels, hidden=hidden, seed=seed)
+    learned = tiny_task(task, labels)
+    model = make_pooled(architecture, pooling, labels=labels, hidden=hidden, seed=seed, head_class=learned.head_class)
     tokenizer = directory / f"{name}.tokenizer.json"
     make_tokenizer(architecture).save(str(tokenizer))
     settings = ExportSettings(
@@ -192,7 +208,7 @@ def make_tiny_bundle(
     selection = select_above_cut(model, "random", retention, attention_retention, cut, seed=seed)
     source = SourceModel(model, architecture, "tiny", tokenizer, MAX_POSITIONS)
     sample = [make_batch(length=MAX_POSITIONS, seed=seed)]
-    bundle = compile_bundle(source, tiny_task(task, labels), selection, None, settings, Console(quiet=True), sample)
+    bundle = compile_bundle(source, learned, selection, None, settings, Console(quiet=True), sample)
     tokenizer.unlink()
     return TinyBundle(bundle, model, trained_parameters(model, embeddings, cut))
 
@@ -200,7 +216,9 @@ def make_tiny_bundle(
 def tiny_task(name: str, labels: int) -> Task:
     """Return a task of so many outputs."""
     scale = Scale(2.5, 1.5)
-    return task_of(name, () if name == "regress" else [f"label-{number}" for number in range(labels)], scale)
+    if name in ("regress", "answer"):
+        return task_of(name, (), scale)
+    return task_of(name, TAGS if name == "tag" else [f"label-{number}" for number in range(labels)], scale)
 
 
 def make_batch(
@@ -220,6 +238,16 @@ def make_batch(
     types = random.integers(0, 2, mask.shape) * mask if token_types else None
     if task == "classify":
         return Batch(ids, mask, types, random.integers(0, labels, rows))
+    if task == "tag":  # about every third token begins no word
+        drawn = random.integers(0, labels, mask.shape)
+        return Batch(ids, mask, types, np.where((mask == 1) & (random.random(mask.shape) < 0.7), drawn, -1))
+    if task == "answer":  # the second token cannot be said
+        targets = np.where((mask == 1)[:, :, None], 0.0, -1.0).repeat(2, axis=2)
+        targets[:, 1:2] = -1.0
+        for row, length in enumerate(lengths):
+            places = [0, 0] if length < 4 or row == 1 else np.sort(random.integers(2, length, 2))
+            targets[row, places, [0, 1]] = 1.0
+        return Batch(ids, mask, types, targets.astype(np.float32))
     shape = (rows, labels)
     numbers = random.integers(0, 2, shape) if task == "multilabel" else random.normal(size=shape)
     return Batch(ids, mask, types, numbers.astype(np.float32))

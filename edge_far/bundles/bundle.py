@@ -123,7 +123,7 @@ def _refuse_contradictions(manifest: Manifest) -> None:
     portable = manifest.portable
     names = [parameter.name for parameter in portable.parameters]
     for what, values in (("manifest.labels", manifest.labels), ("manifest.portable.parameters", names)):
-        optional = values is manifest.labels and manifest.task.scale is not None
+        optional = values is manifest.labels and manifest.task.form in ("number", "answers")
         if not (values or optional) or len(set(values)) != len(values):
             raise Damaged(f"'{what}' is empty or names one twice")
     if manifest.labels and len(manifest.labels) != manifest.task.outputs:

@@ -40,7 +40,7 @@ ATTENTION = {"MultiHeadAttention", "Attention"}
 _END_OF_OPERATOR = re.compile(r"[\[(]")  # a kernel is written Operator[attributes](inputs)
 Share = Annotated[float, Within(0, 1)]
 Seed = Annotated[int, Within(0, 2**63 - 1)]
-TOKEN_LOSSES = ("token_softmax",)
+TOKEN_LOSSES = ("token_softmax", "span")
 DROPOUT_FACTOR = "dropout_factor"  # input of the ort/ graphs: 1 with dropout, 0 without
 
 
@@ -82,16 +82,16 @@ class TaskInfo:
     The model learns (label - mean) / deviation where there is a `scale`.
     """
 
-    name: Annotated[str, OneOf("classify", "multilabel", "regress", "tag")]
-    form: Annotated[str, OneOf("name", "names", "number", "tags")]
-    loss: Annotated[str, OneOf("softmax", "sigmoid", "square", "token_softmax")]
+    name: Annotated[str, OneOf("classify", "multilabel", "regress", "tag", "answer")]
+    form: Annotated[str, OneOf("name", "names", "number", "tags", "answers")]
+    loss: Annotated[str, OneOf("softmax", "sigmoid", "square", "token_softmax", "span")]
     outputs: Size
     scale: Scale | None = None
 
     @property
     def names_classes(self) -> bool:
         """Say whether targets are numbers of classes, int64 [batch, ...]; else they are float32 [batch, outputs]."""
-        return self.loss in ("softmax", *TOKEN_LOSSES)
+        return self.loss in ("softmax", "token_softmax")
 
     @property
     def of_tokens(self) -> bool:
@@ -268,7 +268,7 @@ class Portable:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of manifest.json; `labels` names the outputs, and is empty where the task has a scale."""
+    """The content of manifest.json; `labels` names the outputs; numbers and answers have none."""
 
     format: int
     created_by: str

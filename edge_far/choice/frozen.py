@@ -24,7 +24,7 @@ from edge_far.texts.encode import Encoded
 __all__ = ["STATE_BYTES", "FrozenOutputs", "frozen_outputs"]
 
 TOKENS_AT_ONCE = 4096
-MOST_TOKENS = 40_000  # that a head is fitted on
+MOST_TOKENS = 1 << 15  # that a head is fitted on
 STATE_TYPE = np.float16
 STATE_BYTES = np.dtype(STATE_TYPE).itemsize
 
@@ -64,16 +64,13 @@ class FrozenOutputs:
     def head_reads(self, encoded: Encoded, rows: np.ndarray, pooling: str) -> tuple[np.ndarray, np.ndarray]:
         """Return what a head with this pooling reads of some texts, float32 [n, width], and their targets.
 
-        Where it reads every token, those with a target of about MOST_TOKENS come one by one, [n, 1, width].
+        Where it reads every token, these are [n, S, width], zero behind a text's end, of texts of MOST_TOKENS at most.
         """
         if pooling != "none":
             return (self.mean if pooling == "mean" else self.head_input)[rows], encoded.labels[rows]
-        lengths = encoded.lengths[rows]
-        rows = rows[np.cumsum(lengths) <= max(MOST_TOKENS, int(lengths[0]))]
-        places = np.concatenate([np.arange(encoded.starts[row], encoded.starts[row + 1]) for row in rows])
-        places = places[encoded.labels[places] >= 0]
-        states = self.states[max(self.states)][places].astype(np.float32)
-        return states[:, None], encoded.labels[places][:, None]
+        rows = rows[: max(1, MOST_TOKENS // int(encoded.lengths[rows].max()))]
+        batch = self.batch(encoded, rows, max(self.states), 0, pooling)
+        return batch["hidden"], batch["labels"]
 
 
 def frozen_outputs(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Fold", "folds", "part_of"]
+__all__ = ["Fold", "folds", "folds_of", "part_of"]
 
 SHARE = 5  # a fifth is held out
 FEWEST, MOST = 500, 3000
@@ -41,6 +41,18 @@ def folds(labels: np.ndarray, seed: int) -> list[Fold]:
             held_out = np.sort(random.permutation(held_out)[:MOST])
         found.append(Fold(np.setdiff1d(np.arange(len(labels)), held_out), held_out))
     return found
+
+
+def folds_of(examples: np.ndarray, labels: np.ndarray, seed: int) -> list[Fold]:
+    """Return folds of rows, those of one example together; `examples` is each row's, int64 [N]."""
+    names, first = np.unique(examples, return_index=True)
+    return [
+        Fold(
+            np.flatnonzero(np.isin(examples, names[fold.train])),
+            np.flatnonzero(np.isin(examples, names[fold.held_out])),
+        )
+        for fold in folds(labels[first], seed)
+    ]
 
 
 def part_of(train: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -49,11 +49,11 @@ class LinearFit:
 def fit_linear(
     vectors: np.ndarray, targets: np.ndarray, task: Task, strength: float, start: LinearFit | None = None
 ) -> LinearFit:
-    """Fit by L-BFGS; `vectors` float [N, width], or [N, 1, width] where each is a token, `targets` the task's.
+    """Fit by L-BFGS; `vectors` float [N, width], or [N, S, width] of tokens, zero where there is none.
 
-    `strength` is C; `start` saves iterations.
+    `targets` are the task's, `strength` is C; `start` saves iterations.
     """
-    flat = vectors.reshape(-1, vectors.shape[-1])
+    flat = vectors if vectors.ndim == 2 else vectors[vectors.any(axis=-1)]
     mean, deviation = flat.mean(axis=0), np.maximum(flat.std(axis=0), SMALLEST_DEVIATION)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     inputs = torch.from_numpy(((vectors - mean) / deviation).astype(np.float32)).to(device)

@@ -16,7 +16,7 @@ from torch import nn
 
 from edge_far.choice.budget import Budget, plan_budget
 from edge_far.choice.frozen import FrozenOutputs, frozen_outputs
-from edge_far.choice.held_out import Fold, folds, part_of
+from edge_far.choice.held_out import Fold, folds_of, part_of
 from edge_far.choice.linear_fit import LinearFit, choose_strength
 from edge_far.choice.outcome import Choice, Row
 from edge_far.choice.rungs import Geometry, Rung, default_rungs, job_flops, job_work, step_flops
@@ -68,7 +68,8 @@ def choose(model: nn.Module, encoded: Encoded, task: Task, settings: ChoiceSetti
     shape = _geometry_of(model, encoded)
     rungs = default_rungs(shape.blocks, settings.retention, settings.selection)
     strata = task.strata(encoded.targets_of(np.arange(len(encoded))))
-    parts = folds(strata, settings.seed)
+    owners = np.arange(len(encoded)) if encoded.examples is None else encoded.examples
+    parts = folds_of(owners, strata, settings.seed)
     trials = {rung: _trials_of(rung, settings) for rung in rungs}
     budget = plan_budget(model, encoded, shape, parts, trials, settings.minutes, settings.batch_size, task.info.loss)
     console.info(f"choosing among {len(rungs)} rungs: {budget.told}")
@@ -164,7 +165,7 @@ class _Search:
         scores = {}
         for pooling, fit in heads.items():
             vectors, truth = self.trials[0].frozen.head_reads(self.encoded, part.held_out, pooling)
-            scores[pooling] = self.task.score(truth, self.task.said(fit.logits(vectors)))
+            scores[pooling] = self.task.score(truth, self.task.said(fit.logits(vectors), truth))
         return [replace(trial, pooling=max(scores, key=lambda name: scores[name])) for trial in trials]
 
     def screen(self, trials: Sequence[Trial], console: Console) -> list[Trial]:

@@ -154,9 +154,9 @@ class Trials:
             for start in range(0, len(order), EVALUATION_BATCH):
                 rows = order[start : start + EVALUATION_BATCH]
                 batch = self.frozen.batch(self.encoded, held_out[rows], cut, self._blocks, pooling)
-                said = self.task.said(logits_of(model, batch).cpu().numpy())
+                said = self.task.said(logits_of(model, batch).cpu().numpy(), batch["labels"])
                 # Of tokens a batch has as many as its longest text; behind them is nothing to say.
-                if said.ndim == 1:
+                if said.shape[1:] == found.shape[1:]:
                     found[rows] = said
                 else:
                     found[rows, : said.shape[1]] = said

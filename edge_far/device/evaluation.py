@@ -46,10 +46,10 @@ def evaluate(
     fit: bool = False,
 ) -> Metrics:
     """Return the task's loss and figures over all examples, `tokens` at a time; with `fit` at its best settings."""
-    evaluation = task.evaluation()
+    evaluation = task.evaluation(encoded)
     for indices in rows_by_length(encoded.lengths, tokens):
         batch = make_batch(encoded, indices)
-        evaluation.add(_checked(logits(batch), batch, task.info), batch.labels)
+        evaluation.add(_checked(logits(batch), batch, task.info), batch.labels, indices)
     return evaluation.result(fit=fit)
 
 

@@ -25,7 +25,7 @@ __all__ = ["FileModel", "is_released_model"]
 
 LONGEST = 1 << 20  # tokens; no model reads more
 COPY_AGAIN = "copy the whole directory again, or write it again with 'edge-far merge'"
-SHARE = Annotated[float, Within(0, 1)]
+THRESHOLD = Annotated[float, Within(-1e7, 1e7)]
 KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 
 
@@ -135,7 +135,7 @@ def _task(facts: dict[str, Any], labels: list[str], path: Path) -> Task:
         raise DataError(f"task is {name!r:.40}, not one of {', '.join(TASKS)}", where=str(path), hint=COPY_AGAIN)
     try:
         scale: Scale | None = decode(Scale | None, facts.get("scale"), "scale")
-        threshold: float | None = decode(SHARE | None, facts.get("threshold"), "threshold")
+        threshold: float | None = decode(THRESHOLD | None, facts.get("threshold"), "threshold")
         return task_of(name, labels, scale, threshold)
     except (Damaged, ValueError) as error:
         raise DataError(str(error), where=str(path), hint=COPY_AGAIN) from error

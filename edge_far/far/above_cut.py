@@ -126,11 +126,21 @@ def _token_softmax(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return -((chosen * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)).mean()
 
 
+def _span(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of first and last token, mean of the two; targets float32 [B, S, 2].
+
+    They are 1 at the token, 0 where it might have been, negative where not.
+    """
+    log_probabilities = functional.log_softmax(logits.masked_fill(targets < 0, -1e9), dim=1)
+    return -(log_probabilities * targets.clamp(min=0)).sum(dim=(1, 2)).mean() / 2
+
+
 LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "softmax": _softmax,
     "sigmoid": _sigmoid,
     "square": _square,
     "token_softmax": _token_softmax,
+    "span": _span,
 }
 
 

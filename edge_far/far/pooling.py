@@ -16,7 +16,7 @@ from torch import nn
 from edge_far.errors import ConfigError, Unavailable
 from edge_far.far.nodes import architecture_of
 
-__all__ = ["POOLINGS", "MeanPooledClassifier", "no_pooling", "pooling_of"]
+__all__ = ["POOLINGS", "MeanPooledClassifier", "SpanClassifier", "no_pooling", "pooling_of"]
 
 POOLINGS = ("auto", "cls", "mean")
 _POOLING_FILE = Path("1_Pooling") / "config.json"
@@ -25,6 +25,28 @@ _POOLING_FILE = Path("1_Pooling") / "config.json"
 @dataclass
 class _Output:
     logits: torch.Tensor
+
+
+class SpanClassifier(nn.Module):
+    """The question answering model of transformers, whose two outputs a token are logits [B, S, 2] here.
+
+    Encoder and head (`qa_outputs`) keep their names. There is no dropout before the head.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        architecture = architecture_of(model)
+        self.architecture, self.config = architecture.name, model.config
+        self.encoder_name = architecture.encoder
+        self.add_module(self.encoder_name, model.get_submodule(self.encoder_name))
+        self.qa_outputs = model.get_submodule("qa_outputs")
+        self.train(model.training)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **others: torch.Tensor) -> _Output:
+        """Return logits [B, S, 2]."""
+        encoder = self.get_submodule(self.encoder_name)
+        hidden = encoder(input_ids=input_ids, attention_mask=attention_mask, **others).last_hidden_state
+        return _Output(self.qa_outputs(hidden))
 
 
 class MeanPooledClassifier(nn.Module):

@@ -77,6 +77,8 @@ def fit_head(
     new = missing | mismatched
     if f"{last}.weight" in missing:
         return Head("new", "the model has none")
+    if head_class == "QuestionAnswering":
+        return Head("kept", "it finds answers already")
     saved = saved_labels(config)
     layer = model.get_submodule(last)
     if reason := _of_another_task(config, labels, problem_type):

@@ -14,7 +14,7 @@ import torch
 
 from edge_far.errors import Unavailable
 from edge_far.far.nodes import architecture_of
-from edge_far.far.pooling import no_pooling, pooling_of
+from edge_far.far.pooling import SpanClassifier, no_pooling, pooling_of
 from edge_far.models.config import ModelConfig, read_config
 from edge_far.models.directory import find_place
 from edge_far.models.guard import guarded, transformers_package
@@ -81,6 +81,8 @@ def load_source(
     _refuse_random_encoder(loading, model)
     _refuse_not_finite(loaded, model)
     head = fit_head(loaded, config, labels, loading, seed, problem_type, head_class)
+    if head_class == "QuestionAnswering":
+        loaded = SpanClassifier(loaded)
     name = place.hub_name or _name_of(place.whole.resolve(), architecture, loaded.config)
     warnings = [f"a new head: {head.why}"] if head.lost else []
     warnings += tokenizer.warnings

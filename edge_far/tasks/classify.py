@@ -15,8 +15,9 @@ from edge_far.quoting import shown
 from edge_far.tasks.figures import FIGURES
 from edge_far.tasks.interface import Metrics, all_alike, weakest_labels
 from edge_far.texts.data import label_names
-from edge_far.texts.encode import Encoded, TokenTargets, class_numbers
+from edge_far.texts.encode import Encoded
 from edge_far.texts.labels import Names
+from edge_far.texts.targets import TokenTargets, class_numbers
 
 __all__ = ["Classify", "ClassifyEvaluation", "cross_entropy"]
 
@@ -79,11 +80,11 @@ class Classify:
         """Return the labels themselves."""
         return targets
 
-    def evaluation(self) -> ClassifyEvaluation:
+    def evaluation(self, encoded: Encoded | None = None) -> ClassifyEvaluation:
         """Return a new, empty evaluation."""
         return ClassifyEvaluation(self.labels)
 
-    def said(self, logits: np.ndarray) -> np.ndarray:
+    def said(self, logits: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
         """Return the number of the likeliest label, int64 [N]."""
         likeliest: np.ndarray = logits.argmax(axis=1)
         return likeliest
@@ -162,7 +163,7 @@ class ClassifyEvaluation:
         self.confusion = np.zeros((len(labels), len(labels)), np.int64)  # row: label, column: prediction
         self.loss_sum = 0.0
 
-    def add(self, logits: np.ndarray, targets: np.ndarray) -> None:
+    def add(self, logits: np.ndarray, targets: np.ndarray, indices: np.ndarray | None = None) -> None:
         """Add a batch: logits float [B, C], labels int [B]; rows with the label -1 are left out."""
         known = targets >= 0
         logits, targets = logits[known], targets[known]

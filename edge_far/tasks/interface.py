@@ -11,8 +11,9 @@ import numpy as np
 from edge_far.bundles.manifest import TaskInfo
 from edge_far.quoting import shown
 from edge_far.tasks.figures import FIGURES, short_text
-from edge_far.texts.encode import Encoded, Targets, TokenTargets
+from edge_far.texts.encode import Encoded
 from edge_far.texts.labels import LabelForm
+from edge_far.texts.targets import Targets, TokenTargets
 
 __all__ = ["Evaluation", "Metrics", "Task", "all_alike", "weakest_labels"]
 
@@ -48,8 +49,11 @@ class Metrics:
 class Evaluation(Protocol):
     """Collects outputs and targets batch by batch."""
 
-    def add(self, logits: np.ndarray, targets: np.ndarray) -> None:
-        """Add a batch: logits float [B, outputs] or [B, S, outputs], and its targets; rows without one are left out."""
+    def add(self, logits: np.ndarray, targets: np.ndarray, indices: np.ndarray | None = None) -> None:
+        """Add a batch: logits float [B, outputs] or [B, S, outputs], and its targets; rows without one are left out.
+
+        `indices` say which rows of the encoded examples they are.
+        """
 
     def result(self, *, fit: bool = False) -> Metrics:
         """Return the metrics of all that was added; ValueError when that is nothing.
@@ -106,11 +110,11 @@ class Task(Protocol):
 
     # --- measuring --------------------------------------------------------------------------------------------------
 
-    def evaluation(self) -> Evaluation:
-        """Return a new, empty evaluation."""
+    def evaluation(self, encoded: Encoded | None = None) -> Evaluation:
+        """Return a new, empty evaluation; `encoded` are the examples, for a task that measures by their texts."""
 
-    def said(self, logits: np.ndarray) -> np.ndarray:
-        """Return what logits [N, outputs] decide."""
+    def said(self, logits: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
+        """Return what logits decide; of a task of tokens, targets say which of them count."""
 
     def no_answers(self, targets: np.ndarray) -> np.ndarray:
         """Return what a model says that says nothing of the examples with these targets."""

@@ -19,8 +19,9 @@ from edge_far.errors import ConfigError, DataError
 from edge_far.quoting import quoted, shown
 from edge_far.tasks.interface import Metrics, all_alike, weakest_labels
 from edge_far.texts.data import label_names
-from edge_far.texts.encode import Encoded, TokenTargets
+from edge_far.texts.encode import Encoded
 from edge_far.texts.labels import NameLists
+from edge_far.texts.targets import TokenTargets
 
 __all__ = ["Multilabel", "MultilabelEvaluation", "best_threshold"]
 
@@ -95,11 +96,11 @@ class Multilabel:
         has = targets[:, order] > 0
         return np.where(has.any(axis=1), order[has.argmax(axis=1)], len(order))
 
-    def evaluation(self) -> MultilabelEvaluation:
+    def evaluation(self, encoded: Encoded | None = None) -> MultilabelEvaluation:
         """Return a new, empty evaluation."""
         return MultilabelEvaluation(self.labels, self.threshold)
 
-    def said(self, logits: np.ndarray) -> np.ndarray:
+    def said(self, logits: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
         """Return which labels are said, bool [N, labels]."""
         found: np.ndarray = _probabilities(logits) >= self.threshold
         return found
@@ -183,7 +184,7 @@ class MultilabelEvaluation:
         self._truth = [np.zeros((0, len(labels)), bool)]
         self._odds = [np.zeros((0, len(labels)))]
 
-    def add(self, logits: np.ndarray, targets: np.ndarray) -> None:
+    def add(self, logits: np.ndarray, targets: np.ndarray, indices: np.ndarray | None = None) -> None:
         """Add a batch: logits and targets float [B, labels]; rows whose targets are NaN are left out."""
         known = np.isfinite(targets).all(axis=1)
         wide, wanted = logits[known].astype(np.float64), targets[known].astype(np.float64)

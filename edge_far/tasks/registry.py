@@ -10,7 +10,8 @@ from edge_far.tasks.classify import Classify
 from edge_far.tasks.interface import Task
 from edge_far.tasks.multilabel import Multilabel
 from edge_far.tasks.regress import Regress
-from edge_far.tasks.tag import Tag
+from edge_far.tasks.tokens.answer import Answer
+from edge_far.tasks.tokens.tag import Tag
 
 __all__ = ["TASKS", "TaskKind", "task_of"]
 
@@ -33,7 +34,13 @@ class TaskKind(Protocol):
         """Return what the document of an evaluation found hardest, or nothing."""
 
 
-TASKS: dict[str, TaskKind] = {"classify": Classify, "multilabel": Multilabel, "regress": Regress, "tag": Tag}
+TASKS: dict[str, TaskKind] = {
+    "classify": Classify,
+    "multilabel": Multilabel,
+    "regress": Regress,
+    "tag": Tag,
+    "answer": Answer,
+}
 
 
 def task_of(name: str, labels: Sequence[str], scale: Scale | None = None, threshold: float | None = None) -> Task:

@@ -17,8 +17,9 @@ import numpy as np
 from edge_far.bundles.manifest import Scale, TaskInfo
 from edge_far.errors import ConfigError
 from edge_far.tasks.interface import Metrics, all_alike
-from edge_far.texts.encode import Encoded, TokenTargets
+from edge_far.texts.encode import Encoded
 from edge_far.texts.labels import Numbers
+from edge_far.texts.targets import TokenTargets
 
 __all__ = ["Regress", "RegressEvaluation", "pearson", "spearman"]
 
@@ -87,11 +88,11 @@ class Regress:
         places = np.argsort(np.argsort(targets[:, 0], kind="stable"), kind="stable")
         return places * STRATA // max(len(targets), 1)
 
-    def evaluation(self) -> RegressEvaluation:
+    def evaluation(self, encoded: Encoded | None = None) -> RegressEvaluation:
         """Return a new, empty evaluation."""
         return RegressEvaluation(self.scale)
 
-    def said(self, logits: np.ndarray) -> np.ndarray:
+    def said(self, logits: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
         """Return the standardised answers, float64 [N]."""
         return logits[:, 0].astype(np.float64)
 
@@ -155,7 +156,7 @@ class RegressEvaluation:
         self._targets: list[np.ndarray] = []
         self._said: list[np.ndarray] = []
 
-    def add(self, logits: np.ndarray, targets: np.ndarray) -> None:
+    def add(self, logits: np.ndarray, targets: np.ndarray, indices: np.ndarray | None = None) -> None:
         """Add a batch: logits and targets float [B, 1]; rows whose target is NaN are left out."""
         known = np.isfinite(targets[:, 0])
         self._targets.append(targets[known, 0].astype(np.float64))

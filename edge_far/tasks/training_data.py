@@ -31,8 +31,9 @@ def read_training_data(
 ) -> TrainingData:
     """Read a file and say what its task is; with outputs for `reserved` labels too.
 
-    `named` is a task's name; None lets the labels say it: lists of BIO tags mean tag, other lists multilabel, numbers
-    with a fraction mean regress, all others classify. `columns` says how the file calls our fields.
+    `named` is a task's name; None lets the labels say it: objects with an answer mean answer, lists of BIO tags tag,
+    other lists multilabel, numbers with a fraction regress, all others classify. `columns` says how the file calls our
+    fields.
     Raises what reading does, DataError with the line for a label of another kind, and
     ConfigError (78) where there is nothing to learn.
     """
@@ -52,7 +53,9 @@ def _meant(path: Path, columns: Columns) -> tuple[str, str | None]:
     kinds = _Kinds()
     for _ in iterate_examples(path, labels=kinds, columns=columns):
         pass
-    if kinds.lists and not kinds.no_tags:
+    if kinds.answers:
+        return "answer", "labels are answers"
+    if kinds.tags and not kinds.no_tags:
         return "tag", "labels are lists of BIO tags"
     if kinds.lists or (kinds.written_lists and not kinds.others):
         return "multilabel", "labels are lists"
@@ -65,7 +68,7 @@ class _Kinds:
     """Stands where a form of labels would (texts/labels.py) and notes what kinds of them there are."""
 
     def __init__(self) -> None:
-        self.no_tags = False
+        self.tags = self.no_tags = self.answers = False
         self.lists = self.fractions = self.written_fractions = self.names = self.written_lists = self.others = False
 
     def read(self, value: object) -> str | None:
@@ -75,8 +78,12 @@ class _Kinds:
         is_written_list = isinstance(value, str) and value.strip().startswith("[")
         self.written_lists |= is_written_list
         self.others |= not is_written_list
+        if isinstance(value, dict):
+            self.answers |= "answer_start" in value
         if isinstance(value, list):
             self.lists = True
+            self.answers |= any(isinstance(item, dict) for item in value)
+            self.tags |= bool(value)
             self.no_tags |= not all(isinstance(item, str) and BIO.fullmatch(item) for item in value)
         elif isinstance(value, float):
             self.fractions |= not value.is_integer()
@@ -90,7 +97,7 @@ class _Kinds:
         """Return None."""
         return None
 
-    def misfit(self, label: str, text: str) -> RecordProblem | None:
+    def misfit(self, label: str, text: str, pair: str | None) -> RecordProblem | None:
         """Return None."""
         return None
 

@@ -22,6 +22,7 @@ from edge_far.texts.reading.files import PACKING_ERRORS, check_packing, format_o
 from edge_far.texts.reading.json_object import checked_text, read_object
 from edge_far.texts.reading.lines import Lines
 from edge_far.texts.reading.problems import FileProblems, NothingMoreToTell, RecordProblem
+from edge_far.texts.reading.squad import squad_records
 from edge_far.texts.reading.tables import table_records
 
 __all__ = [
@@ -60,7 +61,7 @@ def read_examples(
 def iterate_examples(
     path: Path, *, labels: Labels, require_labels: bool = True, columns: Columns = OUR_NAMES
 ) -> Iterator[Example]:
-    """Yield the examples of a file whose suffix says its format: .jsonl, .ndjson, .csv, .tsv, .conll or .bio.
+    """Yield the examples of a file whose suffix says its format: .jsonl, .ndjson, .csv, .tsv, .conll or .json (SQuAD).
 
     It may be packed by gzip. On a workstation Parquet too, and a directory that `datasets` has saved; there a number
     counts rows.
@@ -115,6 +116,8 @@ def _records(
                 yield from _jsonl_records(lines, problems, columns)
             elif kind == "CoNLL":
                 yield from conll_records(lines)
+            elif kind == "SQuAD":
+                yield from squad_records(lines, problems)
             else:
                 yield from table_records(
                     lines, problems, kind, lambda names: _checked_header(columns.header(names), kind, checker)
@@ -168,13 +171,14 @@ class ExampleChecker:
         text = checked_text(self.labels.text(record["text"]), "text")
         if not text.strip():
             raise RecordProblem("'text' is empty", "remove the example or give it a text")
-        pair = record.get("text_pair")
-        pair = checked_text(pair, "text_pair") if pair is not None else ""
-        return Example(text, pair if pair.strip() else None, self._label(record.get("label"), text))
+        given = record.get("text_pair")
+        pair = checked_text(given, "text_pair") if given is not None else None
+        pair = pair if pair and pair.strip() else None
+        return Example(text, pair, self._label(record.get("label"), text, pair))
 
-    def _label(self, value: object, text: str) -> str | None:
+    def _label(self, value: object, text: str, pair: str | None) -> str | None:
         label = self.labels.read(value)
-        if label is not None and (wrong := self.labels.misfit(label, text)):
+        if label is not None and (wrong := self.labels.misfit(label, text, pair)):
             raise wrong
         if label is None and self.require_labels:
             raise RecordProblem("no label", "give every example a label or remove it")

@@ -9,9 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -20,38 +18,18 @@ from edge_far.errors import BundleError, ConfigError, DataError
 from edge_far.quoting import quoted
 from edge_far.texts.data import Example
 from edge_far.texts.shorten import Shortener
+from edge_far.texts.targets import Targets, TokenTargets, collector
 from edge_far.texts.tokenizer_file import load_tokenizer, tokenize
 
-__all__ = ["Encoded", "Encoder", "Places", "Targets", "TokenTargets", "class_numbers"]
-
-# What a task makes of the labels of some examples: an array with a row for each.
-Targets = Callable[[Sequence[str | None]], np.ndarray]
+__all__ = ["Encoded", "Encoder"]
 
 EXAMPLES_AT_ONCE = 256
 BYTES_AT_ONCE = 1 << 16
 MOST_TOKENS = 2**31  # ids are int32 here
 MOST_SEGMENTS = 127  # and segments int8; no model has so many
+SHARED = 3
+NO_PAIR = "give it in the field text_pair, or with --text-pair"
 PAD_TOKENS = ("[PAD]", "<pad>")
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where the tokens of an example lie, as lists of one length.
-
-    `sides` is 0 for the text, 1 for its pair, None for a special token; `offsets` are begin and end in characters.
-    """
-
-    sides: Sequence[int | None]
-    offsets: Sequence[tuple[int, int]]
-
-
-class TokenTargets(Protocol):
-    """What a task makes of the label of an example where every token has a target."""
-
-    nothing: np.ndarray  # the target of padding, a scalar or [outputs]
-
-    def of(self, example: Example, places: Places) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens' targets [tokens, ...] as `nothing` is, and int32 [tokens]: what finds a token again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +41,8 @@ class Encoded:
     [N, outputs] (NaN); truncated is the number of examples cut to max_seq_len tokens.
 
     Where every token has a target, labels has a row a token, [T, ...], `nothing` is that of padding, and `places` says
-    where a token was found, int32 [T].
+    where a token was found, int32 [T, ...]. Where a long text became several rows, `examples` is the number of each
+    one's example, int64 [N], and `texts` has the examples.
     """
 
     tokens: np.ndarray
@@ -75,6 +54,8 @@ class Encoded:
     max_seq_len: int
     nothing: np.ndarray | None = None
     places: np.ndarray | None = None
+    examples: np.ndarray | None = None
+    texts: tuple[Example, ...] = ()
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -102,8 +83,7 @@ class Encoded:
 
     def without(self, left_out: Collection[int]) -> Encoded:
         """Return the others; `left_out` counts the examples from 0."""
-        kept = np.ones(len(self), bool)
-        kept[list(left_out)] = False
+        kept = ~np.isin(np.arange(len(self)) if self.examples is None else self.examples, list(left_out))
         tokens = np.repeat(kept, self.lengths)
         return replace(
             self,
@@ -112,6 +92,7 @@ class Encoded:
             type_ids=None if self.type_ids is None else self.type_ids[tokens],
             labels=self.labels[kept if self.nothing is None else tokens],
             places=None if self.places is None else self.places[tokens],
+            examples=None if self.examples is None else self.examples[kept],
         )
 
 
@@ -143,7 +124,7 @@ class Encoder:
                 hint="export a bundle whose tokenizer fits its model",
             )
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(max_length=max_seq_len, strategy="longest_first", direction="right")
+        self._cut_what_is_over()
         self._shortener = Shortener(self.tokenizer, max_seq_len)
 
     def encode(
@@ -154,36 +135,39 @@ class Encoder:
     ) -> Encoded:
         """Encode examples; `labels` is a task's `targets`, or gives each name its number; None leaves all at -1.
 
-        Examples are taken one by one and not kept, so that long texts never lie in memory together. Raises DataError
-        on a label that is not in `labels`, and, after the last example, on a text that the model cannot read: without
-        a token, or with a token it does not know. With `left_out` such texts are left out, and told there: why, by
-        their numbers from 0.
+        Examples are taken one by one and not kept, so that long texts never lie in memory together, but for a task that
+        reads long pairs in windows (targets.py). Raises DataError on a label that is not in `labels`, and, after the
+        last example, on a text that the model cannot read: without a token, or with a token it does not know. With
+        `left_out` such texts are left out, and told there: why, by their numbers from 0.
         """
         # uint32, for a tokenizer.json may hold any; then int8, int64
         tokens, types, ends = array("I"), array("b"), array("q", [0])
-        found = _collector(labels)
-        truncated = 0
-        for part in self._batches(examples):
-            inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in part]
-            encodings = tokenize(self.tokenizer, inputs, offsets=found.asks_places)
-            for encoding in encodings:
-                ids = encoding.ids
-                truncated += bool(encoding.overflowing)
-                tokens.extend(ids)
+        found = collector(labels)
+        truncated, kept, owners = 0, list[Example](), list[int]()
+        for part in self._batches(examples, self._question_cut if found.windows else self._shortener.shorten):
+            rows = self._windows(part) if found.windows else self._encodings(part, found.asks_places)
+            for _, encoding in rows:
+                truncated += bool(encoding.overflowing) and not found.windows
+                tokens.extend(encoding.ids)
                 ends.append(len(tokens))
                 if self.token_types:
                     types.extend(_segments(encoding.type_ids))
-            found.add(part, encodings)
+            found.add([part[number] for number, _ in rows], [encoding for _, encoding in rows])
+            if found.windows:
+                owners += [len(kept) + number for number, _ in rows]
+                kept += part
         encoded = Encoded(
             tokens=np.asarray(tokens).view(np.int32),
             starts=np.asarray(ends),
             type_ids=np.asarray(types) if self.token_types else None,
-            labels=np.concatenate(found.labels),
+            labels=found.labels(),
             truncated=truncated,
             pad_id=self.pad_id,
             max_seq_len=self.max_seq_len,
             nothing=found.nothing,
-            places=np.concatenate(found.places) if found.places is not None else None,
+            places=found.places(),
+            examples=np.array(owners, np.int64) if found.windows else None,
+            texts=tuple(kept),
         )
         unreadable = self._unreadable(encoded)
         if not unreadable:
@@ -192,8 +176,12 @@ class Encoder:
             number, reason = next(iter(unreadable.items()))
             text = self.tokenizer.decode(encoded.ids[number].view(np.uint32).tolist(), skip_special_tokens=False)
             raise DataError(f"the text of example {number + 1} {reason}: {text[:60]!r}", hint="remove the example")
-        left_out.update(unreadable)
-        return encoded.without(unreadable)
+        owned = {
+            number if encoded.examples is None else int(encoded.examples[number]): why
+            for number, why in unreadable.items()
+        }
+        left_out.update(owned)
+        return encoded.without(owned)
 
     def _unreadable(self, encoded: Encoded) -> dict[int, str]:
         """Return the examples, by number from 0, that a graph would fail on without a word why, and what they have."""
@@ -206,11 +194,45 @@ class Encoder:
             wrong[example] = f"has the token {token!r} (id {number}), and the model knows {known} tokens"
         return dict(sorted(wrong.items()))
 
-    def _batches(self, examples: Iterable[Example]) -> Iterator[list[Example]]:
+    def _cut_what_is_over(self) -> None:
+        self.tokenizer.enable_truncation(max_length=self.max_seq_len, strategy="longest_first", direction="right")
+
+    def _encodings(self, part: Sequence[Example], offsets: bool) -> list[tuple[int, Encoding]]:
+        """Return one encoding an example, with the example's number."""
+        inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in part]
+        return list(enumerate(tokenize(self.tokenizer, inputs, offsets=offsets)))
+
+    def _windows(self, part: Sequence[Example]) -> list[tuple[int, Encoding]]:
+        """Return the windows of each example, with the example's number: the text, and a part of its pair each.
+
+        Two that follow each other share a third of what fits.
+        """
+        self.tokenizer.enable_truncation(
+            max_length=self.max_seq_len,
+            strategy="only_second",
+            direction="right",
+            stride=self.max_seq_len // SHARED,
+        )
+        try:
+            found = self._encodings(part, True)
+            return [(number, each) for number, encoding in found for each in (encoding, *encoding.overflowing)]
+        finally:
+            self._cut_what_is_over()
+
+    def _question_cut(self, example: Example) -> Example:
+        """Return an example whose text leaves more than half of the tokens to its pair; DataError without a pair."""
+        if example.text_pair is None:
+            raise DataError(f"the question {quoted(example.text[:60])} has no text to be answered from", hint=NO_PAIR)
+        most = self.max_seq_len // 2 - self.tokenizer.num_special_tokens_to_add(True)
+        ((_, encoding),) = self._encodings([self._shortener.shorten(Example(example.text))], True)
+        asked = [end for side, (_, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True) if side == 0]
+        return example if len(asked) <= most else replace(example, text=example.text[: asked[most - 1]])
+
+    def _batches(self, examples: Iterable[Example], shortened: Callable[[Example], Example]) -> Iterator[list[Example]]:
         """Yield what goes to the tokenizer at once: while it works it takes some 300 bytes for each of theirs."""
         part: list[Example] = []
         size = 0
-        for example in map(self._shortener.shorten, examples):
+        for example in map(shortened, examples):
             part.append(example)
             size += len(example.text.encode()) + len((example.text_pair or "").encode())
             if len(part) == EXAMPLES_AT_ONCE or size >= BYTES_AT_ONCE:
@@ -220,59 +242,11 @@ class Encoder:
             yield part
 
 
-def _collector(labels: Sequence[str] | Targets | TokenTargets | None) -> _OfTexts | _OfTokens:
-    if labels is None or isinstance(labels, Sequence):
-        return _OfTexts(partial(class_numbers, None if labels is None else tuple(labels)))
-    return _OfTexts(labels) if callable(labels) else _OfTokens(labels)
-
-
-class _OfTexts:
-    """Collects the targets of examples, a row each."""
-
-    asks_places, nothing, places = False, None, None
-
-    def __init__(self, targets: Targets) -> None:
-        self._targets = targets
-        self.labels = [targets([])]
-
-    def add(self, examples: Sequence[Example], encodings: Sequence[Encoding]) -> None:
-        """Add those of some examples."""
-        self.labels.append(self._targets([example.label for example in examples]))
-
-
-class _OfTokens:
-    """Collects the targets of examples, a row a token, and where the tokens were."""
-
-    asks_places = True
-
-    def __init__(self, targets: TokenTargets) -> None:
-        self._targets = targets
-        self.nothing = targets.nothing
-        self.labels = [np.zeros((0, *targets.nothing.shape), targets.nothing.dtype)]
-        self.places = [np.zeros(0, np.int32)]
-
-    def add(self, examples: Sequence[Example], encodings: Sequence[Encoding]) -> None:
-        """Add those of some examples; of an encoding that was cut, what is left."""
-        for example, encoding in zip(examples, encodings, strict=True):
-            labels, places = self._targets.of(example, Places(encoding.sequence_ids, encoding.offsets))
-            self.labels.append(labels)
-            self.places.append(places)
-
-
 def _segments(found: list[int]) -> array[int]:
     try:
         return array("b", found)
     except OverflowError:
         return array("b", [min(segment, MOST_SEGMENTS) for segment in found])
-
-
-def class_numbers(names: Sequence[str] | None, labels: Sequence[str | None]) -> np.ndarray:
-    """Return the number of each label among `names`, int64 [N], -1 without a label or names; DataError for another."""
-    numbers = {name: number for number, name in enumerate(names or ())}
-    for label in labels if names is not None else ():
-        if label is not None and label not in numbers:
-            raise DataError(f"unknown label {quoted(label)}", hint=f"the bundle has {len(numbers)} labels")
-    return np.array([numbers.get(label, -1) if label is not None else -1 for label in labels], np.int64)
 
 
 def _pad_id(tokenizer: Tokenizer) -> int:

@@ -11,18 +11,32 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from edge_far.quoting import quoted
 from edge_far.texts.reading.json_object import checked_text, json_type
 from edge_far.texts.reading.problems import RecordProblem
 
-__all__ = ["BIO", "FORMS", "NUMBER", "OUTSIDE", "LabelForm", "NameLists", "Names", "Numbers", "Tags", "label_form"]
+__all__ = [
+    "BIO",
+    "FORMS",
+    "NUMBER",
+    "OUTSIDE",
+    "Answers",
+    "LabelForm",
+    "NameLists",
+    "Names",
+    "Numbers",
+    "Tags",
+    "label_form",
+]
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NUMBER_HINT = "write it with digits and a decimal point, for example 3.5"
 LIST_HINT = 'write ["light", "kitchen"], or [] where no label applies'
 TAGS_HINT = 'write one a word, O or B- or I- and a name: "label": ["O", "B-room", "I-room"]'
+ANSWERS_HINT = 'write [{"text": "Paris", "answer_start": 31}], or [] where text_pair holds no answer'
 LARGEST = 1e15
 OUTSIDE = "O"
 BIO = re.compile(r"O|[BI]-\S+")
@@ -37,8 +51,8 @@ class LabelForm(Protocol):
     def unknown(self, label: str) -> RecordProblem | None:
         """Return why a label that was read is none of the model's, or None."""
 
-    def misfit(self, label: str, text: str) -> RecordProblem | None:
-        """Return why a label cannot be that of a text, or None."""
+    def misfit(self, label: str, text: str, pair: str | None) -> RecordProblem | None:
+        """Return why a label cannot be that of a text, or of a pair, or None."""
 
     def text(self, value: object) -> object:
         """Return the text that a field's value means, where it is not one already."""
@@ -50,7 +64,7 @@ class LabelForm(Protocol):
 class _OfAnyText:
     """What holds of labels that do not depend on the words of their text."""
 
-    def misfit(self, label: str, text: str) -> RecordProblem | None:
+    def misfit(self, label: str, text: str, pair: str | None) -> RecordProblem | None:
         """Return None: any text may have any label."""
         return None
 
@@ -179,7 +193,7 @@ class Tags:
         """Return the problem of the first tag that is not known."""
         return next((wrong for tag in self.value(label) if (wrong := self._name.unknown(tag))), None)
 
-    def misfit(self, label: str, text: str) -> RecordProblem | None:
+    def misfit(self, label: str, text: str, pair: str | None) -> RecordProblem | None:
         """Return the problem where there is not one tag a word."""
         tags, words = len(label.split()), len(text.split())
         return None if tags == words else RecordProblem(f"{tags} tags for {words} words", TAGS_HINT)
@@ -199,6 +213,89 @@ class Tags:
     def value(self, label: str) -> list[str]:
         """Return the tags."""
         return label.split()
+
+
+class Answers(_OfAnyText):
+    """Spans of the text's pair that answer the text: a list of {"text", "answer_start"}, or an answer itself.
+
+    Canonical is the list [[start, text], ...] in JSON, start in characters, -1 where it was not said: the first place
+    of the answer then. An empty list says that there is no answer; what `datasets` writes ({"text": [...],
+    "answer_start": [...]}) is read too. The first answer is the one that is learned.
+    """
+
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        pass
+
+    def read(self, value: object) -> str | None:
+        """Return the answers; raises RecordProblem."""
+        if isinstance(value, str):
+            value = _written_answers(value)
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            value = _as_list(value)
+        if not isinstance(value, list):
+            raise RecordProblem(f"'label' is {json_type(value)}, not a list of answers", ANSWERS_HINT)
+        found = []
+        for item in value:
+            start, text = _answer(item)
+            if [start, text] not in found:
+                found.append([start, text])
+        return json.dumps(found, ensure_ascii=False)
+
+    def unknown(self, label: str) -> RecordProblem | None:
+        """Return None: an answer may be any span."""
+        return None
+
+    def misfit(self, label: str, text: str, pair: str | None) -> RecordProblem | None:
+        """Return the problem where there is nothing to find an answer in, or the answer is not there."""
+        if pair is None:
+            return RecordProblem("no 'text_pair'", "the text is a question, text_pair holds its answer")
+        for start, answer in json.loads(label):
+            if start < 0 and answer not in pair:
+                return RecordProblem(f"the answer {quoted(answer)} is not in 'text_pair'", ANSWERS_HINT)
+            if start >= 0 and pair[start : start + len(answer)] != answer:
+                found = quoted(pair[start : start + len(answer)])
+                return RecordProblem(f"at answer_start {start} is {found}, not {quoted(answer)}", ANSWERS_HINT)
+        return None
+
+    def value(self, label: str) -> list[dict[str, Any]]:
+        """Return the answers as a SQuAD file has them."""
+        return [{"text": text, "answer_start": start} for start, text in json.loads(label)]
+
+
+def _written_answers(text: str) -> object:
+    """Return the answers that a cell of a table holds: a list in JSON, or one answer; None for an empty one."""
+    if not text.strip():
+        return None
+    if text.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return list(json.loads(text))
+    return [text]
+
+
+def _as_list(value: dict[str, Any]) -> list[object]:
+    texts, starts = value.get("text"), value.get("answer_start")
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        raise RecordProblem("'label' has not as many of 'answer_start' as of 'text'", ANSWERS_HINT)
+    return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+
+
+def _answer(item: object) -> tuple[int, str]:
+    """Return start and text of one answer; raises RecordProblem."""
+    if isinstance(item, list) and len(item) == 2:
+        item = {"text": item[1], "answer_start": item[0]}
+    if isinstance(item, str):
+        item = {"text": item}
+    if not isinstance(item, dict):
+        raise RecordProblem(f"an answer is {json_type(item)}, not an object", ANSWERS_HINT)
+    start = item.get("answer_start", -1)
+    if not isinstance(start, int) or isinstance(start, bool) or start < -1:
+        raise RecordProblem(f"answer_start is {quoted(str(start))}, not a place in 'text_pair'", ANSWERS_HINT)
+    text = checked_text(item.get("text"), "text of an answer")
+    if not text.strip():
+        raise RecordProblem("an answer is empty", "write [] where there is none")
+    return start, text
 
 
 def _list_in(text: str) -> object:
@@ -226,6 +323,7 @@ FORMS: dict[str, Callable[[Sequence[str] | None], LabelForm]] = {
     "names": NameLists,
     "number": Numbers,
     "tags": Tags,
+    "answers": Answers,
 }
 
 

@@ -34,12 +34,24 @@ def write(path: Path, labels: Sequence[object]) -> Path:
         (["1", "2.5"], "regress"),
         ([3.0, 0.5, "4"], "regress"),
         ([["on"], [], ["on", "hall"]], "multilabel"),
+        ([["O"], ["B-room"]], "tag"),
     ],
 )
 def test_labels_say_what_is_learned(labels: list[object], task: str, tmp_path: Path) -> None:
     found = read_training_data(write(tmp_path / "a.jsonl", labels))
     assert found.task.info.name == task and (found.why is None) == (task == "classify")
     assert len(found.examples) == len(labels)
+
+
+def test_words_and_questions_say_what_is_learned_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"tokens": ["lamp", "on"], "tags": ["B-device", "O"]}) + "\n")
+    found = read_training_data(path, columns=Columns({"text": "tokens", "label": "tags"}))
+    assert found.task.labels == ("O", "B-device", "I-device")
+    assert found.examples == [Example("lamp on", None, "B-device O")]
+    path.write_text(json.dumps({"q": "where?", "c": "in Rome", "a": {"text": ["Rome"], "answer_start": [3]}}) + "\n")
+    found = read_training_data(path, columns=Columns({"text": "q", "text_pair": "c", "label": "a"}))
+    assert found.task.info.name == "answer" and found.examples == [Example("where?", "in Rome", '[[3, "Rome"]]')]
 
 
 def test_cells_of_a_table_are_numbers_too(tmp_path: Path) -> None:

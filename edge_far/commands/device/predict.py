@@ -55,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="texts to answer; - reads one a line from standard input; a blank one has no answer",
     )
+    parser.add_argument(
+        "--text-pair",
+        type=text_argument,
+        metavar="TEXT",
+        help="the second text of each pair: what is asked about",
+    )
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
     parser.add_argument("--data", type=Path, metavar="FILE", help="data file; labels in it are not needed")
     add_columns_argument(parser)
@@ -83,6 +89,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.device.board.memory import use_one_heap
     from edge_far.device.evaluation import predict_logits
 
+    if options.data and options.text_pair is not None:
+        raise UsageError("--text-pair goes with texts", where="--text-pair", hint="give pairs in the data's text_pair")
     if bool(options.text) == bool(options.data):
         problem = "texts and --data are two sources" if options.text else "no text to classify"
         raise UsageError(problem, hint='give texts, - for standard input, or --data FILE: predict BUNDLE "a text"')
@@ -124,7 +132,7 @@ def _examples(options: argparse.Namespace, task: Task) -> Iterable[Example]:
         texts = options.text
         if not any(text.strip() for text in texts):
             raise UsageError("no text to classify: all are empty", hint="give at least one text")
-    return [Example(text) for text in texts]
+    return [Example(text, options.text_pair) for text in texts]
 
 
 def _lines_of_standard_input() -> list[str]:

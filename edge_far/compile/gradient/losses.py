@@ -15,6 +15,7 @@ from edge_far.compile.graph.sizes import dims_of
 
 __all__ = ["LOSSES", "add_loss"]
 
+NEVER = 1e9  # taken from the logits of tokens that cannot be said
 # Of logits and targets: the sum of the examples' losses, and its gradient by the logits.
 Loss = Callable[[Builder, ir.Value, ir.Value], tuple[ir.Value, ir.Value]]
 
@@ -92,10 +93,25 @@ def _token_softmax(b: Builder, logits: ir.Value, labels: ir.Value) -> tuple[ir.V
     return b.unary("Neg", total), b.sub(said, weighted)
 
 
+def _span(b: Builder, logits: ir.Value, labels: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Cross-entropy of first and last token, mean of the two; labels float32 [batch, sequence, 2], below 0 never."""
+    batch, _, count = dims_of(logits)
+    never = b.op("Min", [labels, b.scalar(0.0)], dims_of(labels))
+    target = b.op("Max", [labels, b.scalar(0.0)], dims_of(labels))
+    masked = b.add(logits, b.mul(never, b.scalar(NEVER)))
+    known = b.op("ReduceSum", [target, b.constant(np.array([1]), "axis1")], (batch, 1, count), keepdims=1)
+    log_probabilities = b.unary("LogSoftmax", masked, axis=1)
+    half = b.scalar(0.5)
+    total = b.op("ReduceSum", [b.mul(target, log_probabilities)], (), keepdims=0)
+    said = b.op("Mul", [b.unary("Exp", log_probabilities), known], dims_of(logits))
+    return b.mul(b.unary("Neg", total), half), b.mul(b.sub(said, target), half)
+
+
 # The loss, and the type of its labels: class numbers [batch] or [batch, sequence], or float32 [batch, outputs].
 LOSSES: dict[str, tuple[Loss, ir.DataType]] = {
     "softmax": (_softmax, ir.DataType.INT64),
     "sigmoid": (_sigmoid, ir.DataType.FLOAT),
     "square": (_square, ir.DataType.FLOAT),
     "token_softmax": (_token_softmax, ir.DataType.INT64),
+    "span": (_span, ir.DataType.FLOAT),
 }

@@ -69,4 +69,6 @@ def _known(example: Example, labels: LabelForm) -> str | None:
         read = labels.read(example.label)
     except RecordProblem:  # of another model's time
         return None
-    return None if read is None or labels.unknown(read) or labels.misfit(read, example.text) else read
+    return (
+        None if read is None or labels.unknown(read) or labels.misfit(read, example.text, example.text_pair) else read
+    )

@@ -19,6 +19,7 @@ FORMATS = {
     ".conll": "CoNLL",
     ".bio": "CoNLL",
     ".iob2": "CoNLL",
+    ".json": "SQuAD",
 }
 AT_ONCE = 1 << 20
 GZIP = b"\x1f\x8b"
@@ -26,7 +27,7 @@ PACKING_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def format_of(path: Path) -> str | None:
-    """Return JSONL, CSV, TSV or CoNLL by the suffix, which .gz may follow; None for another."""
+    """Return JSONL, CSV, TSV, CoNLL or SQuAD by the suffix, which .gz may follow; None for another."""
     name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return FORMATS.get(name.suffix.lower())
 

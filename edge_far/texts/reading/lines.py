@@ -41,6 +41,18 @@ class Lines:
                 continue
             yield text
 
+    def rest(self) -> str:
+        """Return all that is left as one text, however long; a wrong encoding ends the reading."""
+        self.number += 1
+        raw = self._file.read()
+        try:
+            self.size = 0
+            self._check_file(raw[: 2 * LINE_END_BYTES])
+            return decoded(raw)
+        except RecordProblem as wrong:
+            self._problems.add(self.number, wrong, last=True)
+            raise
+
     def _check_file(self, raw: bytes) -> None:
         """End the reading of what is no text file in UTF-8."""
         if self.size > MAX_LINE_BYTES:

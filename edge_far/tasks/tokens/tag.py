@@ -24,8 +24,9 @@ from edge_far.errors import ConfigError, DataError
 from edge_far.quoting import quoted, shown
 from edge_far.tasks.interface import Metrics, weakest_labels
 from edge_far.texts.data import Example, label_names
-from edge_far.texts.encode import Encoded, Places, TokenTargets
+from edge_far.texts.encode import Encoded
 from edge_far.texts.labels import OUTSIDE, Tags
+from edge_far.texts.targets import Places, TokenTargets
 
 __all__ = ["Spans", "Tag", "TagEvaluation", "TagTargets"]
 
@@ -99,15 +100,15 @@ class Tag:
         kinds = np.where(targets >= 0, self.spans.kinds[np.maximum(targets, 0)], 0)
         has = np.stack([(kinds == kind).any(axis=1) for kind in range(1, self.spans.count)], axis=1)
         order = np.argsort(has.sum(axis=0), kind="stable")
-        return np.array(np.where(has.any(axis=1), order[has[:, order].argmax(axis=1)] + 1, 0))
+        return np.where(has.any(axis=1), order[has[:, order].argmax(axis=1)] + 1, 0)
 
     # --- measuring --------------------------------------------------------------------------------------------------
 
-    def evaluation(self) -> TagEvaluation:
+    def evaluation(self, encoded: Encoded | None = None) -> TagEvaluation:
         """Return a new, empty evaluation."""
         return TagEvaluation(self.spans)
 
-    def said(self, logits: np.ndarray) -> np.ndarray:
+    def said(self, logits: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
         """Return the number of each token's likeliest tag, int64 [N, tokens]; those of first pieces count."""
         likeliest: np.ndarray = logits.argmax(axis=-1)
         return likeliest
@@ -144,8 +145,7 @@ class Tag:
 
     def known(self, targets: np.ndarray) -> np.ndarray:
         """Return which examples have a tag."""
-        found: np.ndarray = (targets >= 0).any(axis=1)
-        return found
+        return np.asarray((targets >= 0).any(axis=1))
 
     def _counts(self, targets: np.ndarray, said: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the spans that there are, that are said, and that are both, of each example, int64 [N]."""
@@ -211,6 +211,7 @@ class TagTargets(TokenTargets):
 
     labels: tuple[str, ...]
     nothing = np.array(NO_WORD, np.int64)
+    windows = False
 
     def of(self, example: Example, places: Places) -> tuple[np.ndarray, np.ndarray]:
         """Return targets int64 [tokens], and the number of the word that each of them begins, int32 [tokens], or -1.
@@ -283,7 +284,7 @@ class TagEvaluation:
         self._examples = self._words = self._right = 0
         self._loss_sum = 0.0
 
-    def add(self, logits: np.ndarray, targets: np.ndarray) -> None:
+    def add(self, logits: np.ndarray, targets: np.ndarray, indices: np.ndarray | None = None) -> None:
         """Add a batch: logits float [B, S, tags], targets int64 [B, S]; examples without a tag are left out."""
         known = (targets >= 0).any(axis=1)
         logits, targets = logits[known], targets[known]

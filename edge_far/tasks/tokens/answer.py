@@ -1,0 +1,312 @@
+"""A span of the pair that answers the text, or none: softmax over the places where it may begin, and end.
+
+A long pair is read in windows that overlap; each is a row, whose target is the answer where it lies in it whole, else
+the first token, which stands for none. Only tokens of the pair and that first one can be said. An answer is the span
+of at most LONGEST tokens with the largest sum of logits, over all windows of an example. None is said where the first
+token's sum, the smallest of the windows', is above it by more than the threshold: training fits that on held-out
+examples where some have no answer; without it something is always said.
+
+Exact match and F1 are SQuAD's (Rajpurkar et al. 2016, 2018): without case, punctuation and articles, the best of an
+example's answers, by words. The gate and the choice of a rung compare windows: the F1 of the tokens that the span said
+and the true one share, 1 where both are none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edge_far.bundles.manifest import Scale, TaskInfo
+from edge_far.errors import ConfigError
+from edge_far.quoting import shown
+from edge_far.tasks.interface import Metrics, all_alike
+from edge_far.tasks.tokens.spans import NO_SPAN, Candidate, best_span, best_threshold, candidates, squad_scores
+from edge_far.texts.data import Example
+from edge_far.texts.encode import Encoded
+from edge_far.texts.labels import Answers
+from edge_far.texts.targets import Places, TokenTargets
+
+__all__ = ["Answer", "AnswerEvaluation", "AnswerTargets"]
+
+NAME = "answer"
+DIGITS = 6
+RANKED = 20  # spans over which probabilities are taken
+
+
+class Answer:
+    """The task of spans; targets are float32 [N, tokens, 2], see AnswerTargets. It has no labels."""
+
+    form_name = "answers"
+    problem_type: str | None = None
+    head_class = "QuestionAnswering"
+    score_title = "the F1 of tokens"
+    credit_name = "overlap_f1"
+    right_or_wrong = False
+    labels: tuple[str, ...] = ()
+    outputs = 2
+
+    def __init__(self, threshold: float | None = None) -> None:
+        self.threshold = threshold
+        self.info = TaskInfo(NAME, form=self.form_name, loss="span", outputs=self.outputs)
+
+    @classmethod
+    def made(cls, labels: Sequence[str], scale: Scale | None, threshold: float | None) -> Answer:
+        """Return the task that a bundle or a release describes."""
+        return cls(threshold)
+
+    @classmethod
+    def of_labels(cls, labels: Iterable[str], reserved: Sequence[str]) -> Answer:
+        """Return the task of training data; raises ConfigError where no example has an answer."""
+        if reserved:
+            raise ConfigError("answers have no labels to reserve", where="--reserve-labels", hint="leave it out")
+        if not any(json.loads(label) for label in labels):
+            raise ConfigError("no example of the training data has an answer", hint="there is nothing to learn")
+        return cls()
+
+    def fitted(self, measured: Mapping[str, Any]) -> Answer:
+        """Return the task with the threshold that a run measured, where it did."""
+        return Answer(measured.get("null_threshold", self.threshold))
+
+    @property
+    def form(self) -> Answers:
+        """Return how a label is read: spans."""
+        return Answers()
+
+    @property
+    def targets(self) -> AnswerTargets:
+        """Return what gives tokens their targets."""
+        return AnswerTargets()
+
+    @property
+    def reading(self) -> AnswerTargets:
+        """Return the same: it says which tokens can be said."""
+        return AnswerTargets()
+
+    def chance(self, targets: np.ndarray) -> float:
+        """Return the loss of a guess among the places of a window of mean length, in nats."""
+        rows = max(1.0, float((targets[:, 0] == 1).sum()))
+        return math.log(max(2.0, float((targets[:, 0] >= 0).sum()) / rows))
+
+    def strata(self, targets: np.ndarray) -> np.ndarray:
+        """Return 1 where a window has an answer, else 0."""
+        return (_true_spans(targets)[:, 0] > 0).astype(np.int64)
+
+    # --- measuring --------------------------------------------------------------------------------------------------
+
+    def evaluation(self, encoded: Encoded | None = None) -> AnswerEvaluation:
+        """Return a new, empty evaluation; without the examples it knows windows alone."""
+        return AnswerEvaluation(self.threshold, encoded)
+
+    def said(self, logits: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
+        """Return first and last token of the span said of each window, int64 [N, 2], or NO_SPAN twice."""
+        assert targets is not None
+        spans, scores, none = best_span(logits, targets)
+        if self.threshold is not None:
+            spans[none - scores > self.threshold] = NO_SPAN
+        return spans
+
+    def no_answers(self, targets: np.ndarray) -> np.ndarray:
+        """Return no span for every window."""
+        return np.full((len(targets), 2), NO_SPAN)
+
+    def scorer(self, targets: np.ndarray, said: np.ndarray) -> Callable[[np.ndarray], float]:
+        """Return what gives the mean F1 of tokens, each window counted so many times."""
+        shares = _overlaps(_true_spans(targets), said)
+        return lambda weights: float(weights @ shares / max(weights.sum(), 1.0))
+
+    def score(self, targets: np.ndarray, said: np.ndarray, weights: np.ndarray | None = None) -> float:
+        """Return the mean F1 of tokens."""
+        return self.scorer(targets, said)(np.ones(len(targets)) if weights is None else weights)
+
+    def score_figures(self, targets: np.ndarray, said: np.ndarray) -> dict[str, float]:
+        """Return the mean F1 of tokens."""
+        return {"overlap_f1": self.score(targets, said)}
+
+    def credits(self, targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """Return the F1 of tokens of each window."""
+        return _overlaps(_true_spans(targets), self.said(logits, targets))
+
+    def says_one_thing(self, targets: np.ndarray, logits: np.ndarray) -> bool:
+        """Say whether every window is given the same answer though not all have the same."""
+        return all_alike(self.said(logits, targets)) and not all_alike(_true_spans(targets))
+
+    def known(self, targets: np.ndarray) -> np.ndarray:
+        """Return which windows have a target."""
+        return np.asarray((targets[:, :, 0] == 1).any(axis=1))
+
+    # --- telling ----------------------------------------------------------------------------------------------------
+
+    def answers(
+        self, logits: np.ndarray, top: int, encoded: Encoded | None = None, texts: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return the answer to each text, where it stands in the pair, and its probability; and the `top` likeliest.
+
+        Probabilities are among the best RANKED spans of all windows, and none where there is a threshold.
+        """
+        assert encoded is not None and encoded.examples is not None
+        rows = [np.flatnonzero(encoded.examples == number) for number in range(len(encoded.texts))]
+        return [
+            self._answer(encoded, logits, own, str(example.text_pair), top)
+            for own, example in zip(rows, encoded.texts, strict=True)
+        ]
+
+    def _answer(self, encoded: Encoded, logits: np.ndarray, rows: np.ndarray, pair: str, top: int) -> dict[str, Any]:
+        found: list[Candidate] = []
+        none = math.inf
+        for row in rows:
+            targets, places = encoded.targets_of(np.array([row]))[0], _places(encoded, int(row))
+            none = min(none, float(logits[row, 0].astype(np.float64).sum()))
+            found += candidates(logits[row], targets, places, pair, RANKED)
+        unique = {each.text: each for each in sorted(found, key=lambda each: each.score)}
+        ranked = sorted(unique.values(), key=lambda each: -each.score)[:RANKED]
+        nothing = {"answer": None, "probability": None, "start": None, "end": None}
+        if not ranked:
+            return nothing | ({"top": []} if top > 1 else {})
+        scores = np.array([each.score for each in ranked] + ([none] if self.threshold is not None else []))
+        odds = np.exp(scores - np.logaddexp.reduce(scores))
+        told = [
+            {"answer": each.text, "probability": round(float(share), DIGITS), "start": each.start, "end": each.end}
+            for each, share in zip(ranked, odds, strict=False)
+        ]
+        first = told[0]
+        if self.threshold is not None and none - ranked[0].score > self.threshold:
+            first = nothing | {"probability": round(float(odds[-1]), DIGITS)}
+        return first | ({"top": told[:top]} if top > 1 else {})
+
+    def no_answer(self, top: int) -> dict[str, Any]:
+        """Return that there is no answer."""
+        return {"answer": None, "probability": None, "start": None, "end": None, **({"top": []} if top > 1 else {})}
+
+    @staticmethod
+    def answer_text(answer: Mapping[str, Any]) -> str:
+        """Return one answer in a column for people."""
+        return f"{'-' if answer['answer'] is None else shown(answer['answer']):<30}"
+
+    @staticmethod
+    def weakest(document: Mapping[str, Any]) -> str:
+        """Return nothing: there are no labels to tell apart."""
+        return ""
+
+
+@dataclass(frozen=True)
+class AnswerTargets(TokenTargets):
+    """For both outputs, 1 at the token with which an answer begins, and ends; 0 where one might, -1 elsewhere."""
+
+    nothing = np.full(2, -1, np.float32)
+    windows = True
+
+    def of(self, example: Example, places: Places) -> tuple[np.ndarray, np.ndarray]:
+        """Return targets float32 [tokens, 2], and begin and end of each token in the pair, int32 [tokens, 2].
+
+        Without a label, 1 is nowhere.
+        """
+        sides = np.array([-1 if side is None else side for side in places.sides], np.int64)
+        offsets = np.array(places.offsets, np.int32).reshape(-1, 2)
+        may = sides == 1
+        targets = np.where(may[:, None], 0, self.nothing).astype(np.float32)
+        if not len(targets):
+            return targets, offsets
+        targets[0] = 0
+        if example.label is not None:
+            first, last = _span_of(json.loads(example.label), str(example.text_pair), offsets, may)
+            targets[first, 0] = targets[last, 1] = 1
+        return targets, np.where(may[:, None], offsets, 0).astype(np.int32)
+
+
+def _span_of(answers: Sequence[Any], pair: str, offsets: np.ndarray, may: np.ndarray) -> tuple[int, int]:
+    """Return first and last token of the first answer where the window holds it whole, else 0 twice."""
+    if not answers:
+        return 0, 0
+    start, text = answers[0]
+    start = pair.find(text) if start < 0 else start
+    end = start + len(text)
+    tokens = np.flatnonzero(may & (offsets[:, 1] > start) & (offsets[:, 0] < end))
+    whole = np.flatnonzero(may)
+    if not len(tokens) or offsets[whole[0], 0] > start or offsets[whole[-1], 1] < end:
+        return 0, 0
+    return int(tokens[0]), int(tokens[-1])
+
+
+class AnswerEvaluation:
+    """Collects the best span of each window batch by batch."""
+
+    def __init__(self, threshold: float | None, encoded: Encoded | None) -> None:
+        self.threshold = threshold
+        self._encoded = encoded
+        self._rows = 0
+        self._loss_sum = self._overlap = 0.0
+        self._best: dict[int, tuple[float, str]] = {}  # of an example: score and text
+        self._none: dict[int, float] = {}
+
+    def add(self, logits: np.ndarray, targets: np.ndarray, indices: np.ndarray | None = None) -> None:
+        """Add a batch: logits and targets float [B, S, 2], and which rows they are; those without a target are not."""
+        known = (targets[:, :, 0] == 1).any(axis=1)
+        logits, targets = logits[known].astype(np.float64), targets[known]
+        spans, scores, none = best_span(logits, targets)
+        said = spans.copy()
+        if self.threshold is not None:
+            said[none - scores > self.threshold] = NO_SPAN
+        self._rows += len(targets)
+        self._overlap += float(_overlaps(_true_spans(targets), said).sum())
+        masked = np.where(targets >= 0, logits, -np.inf)
+        losses = np.logaddexp.reduce(masked, axis=1) - (logits * (targets == 1)).sum(axis=1)
+        self._loss_sum += math.fsum(losses.mean(axis=1))
+        if self._encoded is not None and indices is not None:
+            for row, span, score, nothing in zip(indices[known].tolist(), spans, scores, none, strict=True):
+                self._note(row, span, float(score), float(nothing))
+
+    def _note(self, row: int, span: np.ndarray, score: float, nothing: float) -> None:
+        encoded = self._encoded
+        assert encoded is not None and encoded.examples is not None
+        example = int(encoded.examples[row])
+        self._none[example] = min(nothing, self._none.get(example, math.inf))
+        if span[0] != NO_SPAN and score > self._best.get(example, (-math.inf, ""))[0]:
+            places = _places(encoded, row)
+            text = str(encoded.texts[example].text_pair)[places[span[0], 0] : places[span[1], 1]]
+            self._best[example] = (score, text)
+
+    def result(self, *, fit: bool = False) -> Metrics:
+        """Return the metrics of all that was added; ValueError when that is nothing.
+
+        With `fit`, and examples without an answer among them, the threshold is the one with the best F1.
+        """
+        if not self._rows:
+            raise ValueError("no labelled example to evaluate on")
+        loss, overlap = self._loss_sum / self._rows, self._overlap / self._rows
+        if self._encoded is None:
+            return Metrics(self._rows, loss, overlap, {"overlap_f1": overlap})
+        golds = {number: json.loads(self._encoded.texts[number].label or "[]") for number in self._none}
+        rows = [(number, *self._best.get(number, (-math.inf, ""))) for number in self._none]
+        said = [squad_scores(text, [gold for _, gold in golds[number]]) for number, _, text in rows]
+        silent = [squad_scores("", [gold for _, gold in golds[number]]) for number, _, _ in rows]
+        odds = np.array([self._none[number] - score for number, score, _ in rows])
+        threshold = self.threshold
+        if fit and not all(golds.values()):
+            threshold = best_threshold(odds, np.array(said)[:, 1], np.array(silent)[:, 1])
+        keeps = np.ones(len(rows), bool) if threshold is None else odds <= threshold
+        exact, f1 = np.where(keeps[:, None], np.array(said), np.array(silent)).mean(axis=0)
+        settings = {} if threshold is None else {"null_threshold": threshold}
+        figures = {"answer_f1": float(f1), "exact_match": float(exact)}
+        return Metrics(len(rows), loss, float(f1), figures, {}, settings)
+
+
+def _places(encoded: Encoded, row: int) -> np.ndarray:
+    assert encoded.places is not None
+    return encoded.places[encoded.starts[row] : encoded.starts[row + 1]]
+
+
+def _true_spans(targets: np.ndarray) -> np.ndarray:
+    """Return first and last token of each window's answer, int64 [N, 2]."""
+    return (targets == 1).argmax(axis=1)
+
+
+def _overlaps(truth: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """Return the F1 of the tokens that two spans share, float64 [N]."""
+    shared = np.minimum(truth[:, 1], said[:, 1]) - np.maximum(truth[:, 0], said[:, 0]) + 1
+    total = (truth[:, 1] - truth[:, 0] + 1) + (said[:, 1] - said[:, 0] + 1)
+    return np.array(2.0 * np.maximum(shared, 0) / total)
