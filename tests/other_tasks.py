@@ -6,12 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from edge_far.texts.batches import Batch
+
 BUNDLES = {
     "regress": "bert-r40-regress-dropout",
     "multilabel": "distilbert-r10-multilabel-dropout",
     "tag": "bert-r40-tag-dropout",
     "answer": "roberta-r10-answer-dropout",
 }
+
+
+def counted(logits: np.ndarray, batch: Batch) -> np.ndarray:
+    """Return logits without those of padding, which nobody reads and models compute in different ways."""
+    return logits[batch.attention_mask == 1] if logits.ndim == 3 else logits
 
 
 def relabelled(source: Path, out: Path, task: str) -> Path:

@@ -159,7 +159,7 @@ class Trials:
                 if said.shape[1:] == found.shape[1:]:
                     found[rows] = said
                 else:
-                    found[rows, : said.shape[1]] = said
+                    found[rows, : said.shape[1]] = said[:, : found.shape[1]]
         return found
 
     def _batches(self, examples: np.ndarray, count: int, cut: int, pooling: str) -> Iterator[dict[str, Any]]:

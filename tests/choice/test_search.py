@@ -66,7 +66,10 @@ def test_a_choice_and_an_export_by_it(tmp_path: Path, capsys: pytest.CaptureFixt
     assert bundle.manifest.defaults.learning_rate == stored["chosen"]["learning_rate"]
 
 
-@pytest.mark.parametrize(("task", "score"), [("regress", "pearson"), ("multilabel", "micro_f1")])
+@pytest.mark.parametrize(
+    ("task", "score"),
+    [("regress", "pearson"), ("multilabel", "micro_f1"), ("tag", "span_f1"), ("answer", "overlap_f1")],
+)
 def test_a_choice_of_another_task(task: str, score: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The labels say the task, the choice is by its score, and the bundle of the head alone begins fitted."""
     model, train, out = tmp_path / "model", tmp_path / "train.jsonl", tmp_path / "bundle"
@@ -75,7 +78,9 @@ def test_a_choice_of_another_task(task: str, score: str, tmp_path: Path, capsys:
     records = make_examples(60)
     train.write_text("".join(f"{json.dumps(r)}\n" for r in records), encoding="utf-8")
     relabelled(train, train, task)
-    common = ["--model", str(model), "--train", str(train), "--epochs", "1", "--pooling", "mean", "--json", "-q"]
+    of_tokens = task in ("tag", "answer")
+    common = ["--model", str(model), "--train", str(train), "--epochs", "1", "--json", "-q"]
+    common += [] if of_tokens else ["--pooling", "mean"]
     assert main(["choose", *common, "--learning-rate", "0.001", "--picture", str(tmp_path / "p.png")]) == 0
     choice = json.loads(capsys.readouterr().out)
     assert (choice["task"], choice["score"]) == (task, score) and (tmp_path / "p.png").is_file()
@@ -83,7 +88,11 @@ def test_a_choice_of_another_task(task: str, score: str, tmp_path: Path, capsys:
     assert main(["export", *common, "--method", "head", "--no-ort", "--out", str(out)]) == 0
     assert json.loads(capsys.readouterr().out)["head"] == "fitted"
     manifest = open_bundle(out).manifest
-    assert manifest.task.name == task and len(manifest.labels) == {"regress": 0, "multilabel": 4}[task]
+    labels = {"regress": 0, "multilabel": 4, "tag": 5, "answer": 0}
+    assert manifest.task.name == task and len(manifest.labels) == labels[task]
+    assert manifest.model.pooling == ("none" if of_tokens else "mean")
+    if of_tokens:
+        assert main(["export", *common, "--pooling", "mean", "--method", "far", "--out", str(tmp_path / "b")]) == 78
     assert manifest.task.scale is None or 2 < manifest.task.scale.mean < 3
     assert not manifest.ort_training
 

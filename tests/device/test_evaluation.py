@@ -55,7 +55,7 @@ def test_metrics_do_not_depend_on_the_batches(tokens: int) -> None:
 
 
 def test_predictions_are_in_the_order_of_the_examples() -> None:
-    found = predict_logits(logits, encoded(), 3)
+    found = predict_logits(logits, encoded(), TASK.info)
     np.testing.assert_array_equal(found.argmax(axis=1), np.arange(200) % 3 % 2)
 
 
@@ -63,7 +63,7 @@ def test_answers_that_do_not_fit_the_labels() -> None:
     with pytest.raises(DataError, match="gives 3 answers a text and there are 4 labels"):
         evaluate(logits, encoded(), Classify("abcd"))
     with pytest.raises(DataError, match="gives 3 answers a text and there are 4 labels"):
-        predict_logits(logits, encoded(), 4)
+        predict_logits(logits, encoded(), Classify("abcd").info)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -72,6 +72,6 @@ def test_answers_that_are_not_numbers(value: float) -> None:
         return np.full((len(batch.input_ids), 3), value, np.float32)
 
     with pytest.raises(DataError, match="not numbers"):
-        predict_logits(odd, encoded(), 3)
+        predict_logits(odd, encoded(), TASK.info)
     with pytest.raises(DataError, match="not numbers"):
         evaluate(numbers_only(odd), encoded(), TASK)

@@ -34,6 +34,8 @@ PATIENCE_S = 30.0
         ("KILL", "roberta-top1-5-dropout", "adamw"),
         ("KILL", BUNDLES["regress"], "adamw"),
         ("KILL", BUNDLES["multilabel"], "adamw8bit"),
+        ("KILL", BUNDLES["tag"], "adamw"),
+        ("KILL", BUNDLES["answer"], "adamw"),
     ],
 )
 def test_result_is_that_of_an_uninterrupted_run(

@@ -107,7 +107,7 @@ REFUSED = {
     "empty csv": ("a.csv", "", "", "the file is empty", EMPTY_HINT),
     "blank lines only": ("a.jsonl", "\n \n", "", "the file holds no examples", EMPTY_HINT),
     "header only": ("a.csv", "text,label\n", "", "the file holds no examples", EMPTY_HINT),
-    "unknown suffix": ("a.txt", GOOD, "", "unknown data format '.txt'", "name the file .jsonl, .csv or .tsv"),
+    "unknown suffix": ("a.txt", GOOD, "", "unknown data format '.txt'", "name the file .jsonl, .csv, .tsv or .conll"),
     "broken JSON": (
         "a.jsonl",
         GOOD + '{"text": "a"',
@@ -148,7 +148,7 @@ REFUSED = {
         GOOD,
         "",
         r"unknown data format '.\x1b[2J'",
-        "name the file .jsonl, .csv or .tsv",
+        "name the file .jsonl, .csv, .tsv or .conll",
     ),
     "array": ("a.jsonl", GOOD + '["a", "b"]', ":2", "an array instead of an object", JSONL_HINT),
     "string": ("a.jsonl", '"a"', ":1", "a string instead of an object", JSONL_HINT),

@@ -10,7 +10,7 @@ import pytest
 
 from edge_far.errors import DataError
 from edge_far.texts.data import Example, read_examples
-from edge_far.texts.labels import NameLists, Names, Numbers
+from edge_far.texts.labels import Answers, NameLists, Names, Numbers, Tags
 from edge_far.texts.reading.problems import RecordProblem
 
 
@@ -111,3 +111,80 @@ def test_what_is_no_list_of_names_is_refused(value: object) -> None:
 def test_an_unknown_name_in_a_list_is_told() -> None:
     wrong = NameLists(["on", "hall"]).unknown('["hal", "on"]')
     assert wrong is not None and wrong.message == "unknown label 'hal'" and "did you mean 'hall'?" in str(wrong.hint)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(["O", "B-a"], "O B-a"), (" O  I-b ", "O I-b"), ("", None), (None, None), ([], "")]
+)
+def test_tags_become_a_text(value: object, text: str | None) -> None:
+    assert Tags().read(value) == text
+    assert text is None or Tags().value(text) == text.split()
+
+
+@pytest.mark.parametrize("value", [["B"], ["S-a"], ["B-"], [1], 3, {"a": 1}, ["B-a b"], "O X"])
+def test_what_is_no_list_of_tags(value: object) -> None:
+    with pytest.raises(RecordProblem, match=r"not O, nor|not a list of tags"):
+        Tags().read(value)
+
+
+def test_tags_fit_their_words() -> None:
+    assert Tags().misfit("O B-a", "two  words", None) is None
+    wrong = Tags().misfit("O B-a", "three short words", None)
+    assert wrong is not None and wrong.message == "2 tags for 3 words"
+    assert Tags(["O", "B-a"]).unknown("O B-a") is None
+    unknown = Tags(["O", "B-a"]).unknown("O B-c")
+    assert unknown is not None and unknown.message == "unknown label 'B-c'"
+    assert Tags().text(["two", "words"]) == "two words" and Tags().text("as it is") == "as it is"
+    for words in (["a b"], [""], [3]):
+        with pytest.raises(RecordProblem, match="is empty, holds a blank, or is no string"):
+            Tags().text(words)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("Rome", '[[-1, "Rome"]]'),
+        ([{"text": "Rome", "answer_start": 3}, {"text": "Rome", "answer_start": 3}], '[[3, "Rome"]]'),
+        ({"text": ["Rome", "it"], "answer_start": [3, 0]}, '[[3, "Rome"], [0, "it"]]'),
+        ([], "[]"),
+        ({"text": [], "answer_start": []}, "[]"),
+        ('[[3, "Rome"]]', '[[3, "Rome"]]'),
+        ("[sic] Rome", '[[-1, "[sic] Rome"]]'),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_answers_become_a_list(value: object, text: str | None) -> None:
+    assert Answers().read(value) == text
+    assert text is None or Answers().read(Answers().value(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (3, "'label' is a number, not a list of answers"),
+        ([3], "an answer is a number, not an object"),
+        ([{"text": "a", "answer_start": -2}], "answer_start is '-2'"),
+        ([{"text": "a", "answer_start": True}], "answer_start is 'True'"),
+        ([{"text": " "}], "an answer is empty"),
+        ([{"answer_start": 3}], "'text of an answer' is null, not a string"),
+        ({"text": ["a"], "answer_start": []}, "has not as many of 'answer_start'"),
+    ],
+)
+def test_what_is_no_answer(value: object, told: str) -> None:
+    with pytest.raises(RecordProblem, match=told):
+        Answers().read(value)
+
+
+def test_an_answer_is_in_its_text() -> None:
+    assert Answers().misfit('[[3, "Rome"], [-1, "in"]]', "where?", "in Rome") is None
+    wrong = [
+        Answers().misfit(label, "where?", pair)
+        for label, pair in (('[[2, "Rome"]]', "in Rome"), ('[[-1, "Bonn"]]', "in Rome"), ("[]", None))
+    ]
+    told = [found.message for found in wrong if found is not None]
+    assert told == [
+        "at answer_start 2 is ' Rom', not 'Rome'",
+        "the answer 'Bonn' is not in 'text_pair'",
+        "no 'text_pair'",
+    ]

@@ -130,7 +130,8 @@ class PortableBackend:
 
     def _inputs(self, batch: Batch) -> dict[str, np.ndarray]:
         """Return what a step or infer reads of the texts: ids, or hidden states, which the prefix makes if need be."""
-        portable = self.bundle.manifest.portable
+        manifest = self.bundle.manifest
+        portable = manifest.portable
         if portable.prefix is None:
             return batch.model_inputs(token_types=portable.token_types)
         hidden = batch.hidden
@@ -139,7 +140,7 @@ class PortableBackend:
                 self._prefix = PrefixRunner(self.bundle, portable.prefix, self.threads, self._constants)
             hidden = self._prefix.batch(batch)
         feeds = {"hidden": hidden}
-        if not portable.prefix.pooled:
+        if manifest.selection.cut < manifest.model.blocks:  # a head alone reads no mask
             feeds["attention_mask"] = batch.attention_mask
         return feeds
 

@@ -14,7 +14,7 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.cli import main
 from edge_far.tasks.regress import pearson
 from tests.faults.processes import events, learners_of
-from tests.other_tasks import BUNDLES, relabelled
+from tests.other_tasks import BUNDLES, relabelled, spans_of
 
 pytestmark = pytest.mark.device  # it trains: the workstation's ONNX Runtime is too old
 
@@ -24,6 +24,15 @@ def by_hand(task: str, said: list[dict[str, Any]], labels: list[Any]) -> dict[st
     if task == "regress":
         values, truth = np.array([answer["value"] for answer in said]), np.array(labels)
         return {"pearson": pearson(values, truth), "rmse": float(np.sqrt(np.square(values - truth).mean()))}
+    if task == "tag":
+        found = [(spans_of(answer["tags"]), spans_of(tags)) for answer, tags in zip(said, labels, strict=True)]
+        return {"span_f1": 2 * sum(len(a & b) for a, b in found) / sum(len(a) + len(b) for a, b in found)}
+    if task == "answer":
+        texts = [
+            (answer["answer"] or "", [gold["text"] for gold in golds])
+            for answer, golds in zip(said, labels, strict=True)
+        ]
+        return {"exact_match": sum(text in (golds or [""]) for text, golds in texts) / len(texts)}
     named = sum(len(answer["labels"]) for answer in said)
     right = sum(len({*answer["labels"]} & {*label}) for answer, label in zip(said, labels, strict=True))
     return {"micro_f1": 2 * right / (named + sum(map(len, labels)))}
@@ -50,7 +59,8 @@ def test_the_whole_way(
     result = document("train", root, "--out", run, *options)
     measured = events(run, "eval")
     assert len(measured) == 12 and measured[-1]["loss"] < measured[0]["loss"]
-    better = max(measured, key=lambda event: -event["loss"] if task == "regress" else event["micro_f1"])
+    name = {"multilabel": "micro_f1", "tag": "span_f1", "answer": "answer_f1"}.get(task)
+    better = max(measured, key=lambda event: -event["loss"] if name is None else event[name])
     assert result["eval"]["step"] == better["step"]
     labels = [json.loads(line)["label"] for line in data.read_text().splitlines()]
     found = document("eval", root, "--run", run, "--data", data)
@@ -58,14 +68,17 @@ def test_the_whole_way(
     for name, value in by_hand(task, said, labels).items():
         assert found[name] == pytest.approx(value, abs=1e-4), name
         assert found[name] == pytest.approx(result["eval"][name], abs=0.02), "as measured while it trained"
-    assert found.get("threshold") == result["eval"].get("threshold")
+    for threshold in ("threshold", "null_threshold"):
+        assert found.get(threshold) == result["eval"].get(threshold)
     document("merge", root, "--run", run, "--out", tmp_path / "model")
     assert document("predict", tmp_path / "model", "--data", data)["predictions"] == said
-    assert main(["predict", str(tmp_path / "model"), "w1 w2", ""]) == 0
+    pair = ["--text-pair", "w5 w6"] if task == "answer" else []
+    assert main(["predict", str(tmp_path / "model"), "w1 w2", "", *pair]) == 0
     assert main(["eval", str(root), "--data", str(data)]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].endswith("w1 w2") and shown[1].split() == ["-", "''"]
-    assert shown[2].split()[0] == ("Pearson" if task == "regress" else "micro-F1")
+    titles = {"regress": "Pearson", "multilabel": "micro-F1", "tag": "span", "answer": "answer"}
+    assert shown[2].split()[0] == titles[task]
     again = tmp_path / "again"
     document("train", root, "--out", again, *options[:4], *options[4:], "--max-steps", "4")
     assert learners_of(again) != learners_of(run)

@@ -19,11 +19,15 @@ from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.session import PortableBackend
 from edge_far.errors import BundleError
 from edge_far.texts.batches import Batch
+from tests.other_tasks import counted
 from tests.tiny_cases import BATCH_SHAPES, DROPOUT_BATCH, DROPOUT_KEY, Case, Oracle, cases, gradient_errors
 
 pytestmark = pytest.mark.device  # onnxruntime-training's ONNX Runtime is too old for the operator Attention
 
 TOLERANCE = 1e-5
+# A softmax over places less its target sums to nothing, so what is added to all tokens alike before the head has no
+# gradient: what is left is the rounding of a sum over all tokens.
+NO_GRADIENT = {"qa_outputs.bias", "roberta.encoder.layer.1.output.LayerNorm.bias"}
 OpenBundle = Callable[[str], Bundle]
 LoadOracle = Callable[[str], Oracle]
 
@@ -64,6 +68,9 @@ def test_loss_and_gradients_equal_torch(name: str, tiny_bundle: OpenBundle, orac
             assert loss == pytest.approx(expected.loss(number), rel=1e-6, abs=1e-6)
             assert backend.gradients.keys() == expected.gradients(number).keys()
             errors = gradient_errors(backend.gradients, expected.gradients(number))
+            if bundle.manifest.task.loss == "span":
+                for name in set(errors) & NO_GRADIENT:
+                    assert np.abs(backend.gradients[name]).max() < 1e-6 and errors.pop(name) < 1e-4
             assert max(errors.values()) <= TOLERANCE, f"batch {number}, {worst(errors)}"
 
 
@@ -175,9 +182,10 @@ def test_logits_equal_the_original_model(name: str, tiny_bundle: OpenBundle, ora
     expected = oracle(name)
     with backend_for(tiny_bundle(name)) as backend:
         for number in range(len(BATCH_SHAPES)):
-            found = backend.logits(expected.batch(number))
+            batch = expected.batch(number)
+            found, wanted = (counted(each, batch) for each in (backend.logits(batch), expected.logits(number)))
             assert found.dtype == np.float32
-            np.testing.assert_allclose(found, expected.logits(number), rtol=0, atol=1e-5)
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
 def test_parameters_are_read_in_place(tiny_bundle: OpenBundle, oracle: LoadOracle) -> None:
@@ -231,7 +239,7 @@ def test_int8_non_learners_keep_the_gradients_direction(
             for key, array in wanted.items():
                 if np.linalg.norm(array) > floor:
                     lowest[key] = min(lowest.get(key, 1.0), cosine(backend.gradients[key], array))
-            difference = np.abs(backend.logits(batch) - expected.logits(number)).max()
+            difference = np.abs(counted(backend.logits(batch) - expected.logits(number), batch)).max()
             assert difference < 0.1 * np.abs(expected.logits(number)).max()
     key = min(lowest, key=lambda each: lowest[each])
     record_property("lowest cosine", f"{key}: {lowest[key]:.4f}")
