@@ -70,17 +70,30 @@ class Trials:
     heads: dict[str, LinearFit]
     task: Task
 
-    def run(self, trial: Trial, train: np.ndarray, held_out: np.ndarray, tell: Callable[[int], None]) -> TrialResult:
-        """Train on some examples, predict others; `tell` hears of each step."""
+    def run(
+        self,
+        trial: Trial,
+        train: np.ndarray,
+        held_out: np.ndarray,
+        tell: Callable[[int], None],
+        prepare: Callable[[nn.Module], dict[str, nn.Parameter]] | None = None,
+    ) -> TrialResult:
+        """Train on some examples, predict others; `tell` hears of each step.
+
+        `prepare` changes the model in place and returns what trains, where that is not what the rung says.
+        """
         started = time.monotonic()
         cut = cut_of(trial.rung.method, self._blocks)
         model = self._start(trial, cut)
         full = trial.rung.method == "full"
         with torch.random.fork_rng(devices=[]):
             try:
-                if not full:
-                    self._reconfigure(model, trial, train, cut)
-                trained = trained_parameters(model, "train" if full else "frozen")
+                if prepare is not None:
+                    trained = prepare(model)
+                else:
+                    if not full:
+                        self._reconfigure(model, trial, train, cut)
+                    trained = trained_parameters(model, "train" if full else "frozen")
                 self._train(model, trained, trial, train, cut, tell)
                 predictions = self._predict(model, held_out, cut, trial.pooling)
             except ConfigError:  # the loss is no longer finite: what this rate is good for is known
@@ -159,7 +172,7 @@ class Trials:
                 if said.shape[1:] == found.shape[1:]:
                     found[rows] = said
                 else:
-                    found[rows, : said.shape[1]] = said[:, : found.shape[1]]
+                    found[rows, : said.shape[1]] = said
         return found
 
     def _batches(self, examples: np.ndarray, count: int, cut: int, pooling: str) -> Iterator[dict[str, Any]]:

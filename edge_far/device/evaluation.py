@@ -56,15 +56,14 @@ def evaluate(
 def predict_logits(logits: Callable[[Batch], np.ndarray], encoded: Encoded, task: TaskInfo) -> np.ndarray:
     """Return float32 [examples, outputs] in the order of the examples; [examples, tokens, outputs] of a task of tokens.
 
-    There are as many tokens as the longest example has; behind the others' last are zeros.
+    There are as many tokens as the longest example is padded to; behind the others' last are zeros.
     """
-    longest = int(encoded.lengths.max(initial=1))
-    result = np.zeros(task.logits_shape(len(encoded), longest), np.float32)
+    result = np.zeros(task.logits_shape(len(encoded), encoded.padded_length), np.float32)
     for indices in rows_by_length(encoded.lengths):
         batch = collate(encoded, indices)
         found = _checked(numbers_only(logits)(batch), batch, task)
         if task.of_tokens:
-            result[indices, : found.shape[1]] = found[:, :longest]
+            result[indices, : found.shape[1]] = found
         else:
             result[indices] = found
     return result

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_far.texts.encode import Encoded
+from edge_far.texts.encode import ROUNDED, Encoded
 
 __all__ = ["Batch", "collate", "first_batches", "padded_length", "plan_epoch", "split_batch"]
 
@@ -43,7 +43,7 @@ class Batch:
         return feeds
 
 
-def padded_length(longest: int, multiple: int = 8) -> int:
+def padded_length(longest: int, multiple: int = ROUNDED) -> int:
     """Return `longest` rounded up to a multiple, at least one multiple: few shapes, and aligned rows."""
     return max(1, -(-longest // multiple)) * multiple
 

@@ -21,8 +21,9 @@ from edge_far.texts.shorten import Shortener
 from edge_far.texts.targets import Targets, TokenTargets, collector
 from edge_far.texts.tokenizer_file import load_tokenizer, tokenize
 
-__all__ = ["Encoded", "Encoder"]
+__all__ = ["ROUNDED", "Encoded", "Encoder"]
 
+ROUNDED = 8  # tokens: few shapes, and aligned rows
 EXAMPLES_AT_ONCE = 256
 BYTES_AT_ONCE = 1 << 16
 MOST_TOKENS = 2**31  # ids are int32 here
@@ -66,16 +67,22 @@ class Encoded:
         return np.diff(self.starts)
 
     @property
+    def padded_length(self) -> int:
+        """Tokens to which the longest example is padded (batches.py): a multiple of 8, or the maximum."""
+        longest = int(self.lengths.max(initial=1))
+        return max(longest, min(-(-longest // ROUNDED) * ROUNDED, self.max_seq_len))
+
+    @property
     def ids(self) -> list[np.ndarray]:
         """Token ids of each example, as int32 views."""
         return [self.tokens[start:stop] for start, stop in zip(self.starts[:-1], self.starts[1:], strict=True)]
 
     def targets_of(self, indices: np.ndarray, length: int | None = None) -> np.ndarray:
-        """Return the targets of examples, a row each; of tokens padded to `length`, by default the longest of all."""
+        """Return the targets of examples, a row each; of tokens padded to `length`, by default as the longest is."""
         if self.nothing is None:
             return self.labels[indices]
         starts, lengths = self.starts[indices], self.lengths[indices]
-        length = int(self.lengths.max(initial=1)) if length is None else length
+        length = self.padded_length if length is None else length
         mask = np.arange(length) < lengths[:, None]
         found = np.broadcast_to(self.nothing, (*mask.shape, *self.nothing.shape)).copy()
         found[mask] = self.labels[(starts[:, None] + np.arange(length))[mask]]

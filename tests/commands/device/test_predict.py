@@ -62,7 +62,7 @@ def test_probabilities_are_those_of_torch(
     model = ReleasedModel(bundle, read_arrays(bundle.path("learners.safetensors")), 1)
     encoded = Encoder(bundle.path("tokenizer.json"), 64).encode([Example("w1 w2 w3"), Example("w7")], None)
     np.testing.assert_allclose(model.logits(expected.batch(0)), expected.logits(0), atol=1e-5)
-    logits = predict_logits(model.logits, encoded, 5).astype(np.float64)
+    logits = predict_logits(model.logits, encoded, bundle.manifest.task).astype(np.float64)
     odds = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     found = predictions(str(bundle.root), "w1 w2 w3", "w7", "--top", "9", capsys=capsys)
     assert [each["text"] for each in found] == ["w1 w2 w3", "w7"]

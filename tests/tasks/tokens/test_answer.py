@@ -154,7 +154,7 @@ def test_the_loss_and_windows_alone(tmp_path: Path) -> None:
         [example("w30", range(3), "w1 w2"), example("w1", range(3), None)], TASK.targets
     )
     evaluation = TASK.evaluation()
-    evaluation.add(np.zeros((2, 7, 2), np.float32), encoded.targets_of(np.arange(2)))
+    evaluation.add(np.zeros((2, 8, 2), np.float32), encoded.targets_of(np.arange(2)))
     found = evaluation.result()
     assert found.loss == pytest.approx(math.log(4)) and found.figures.keys() == {"overlap_f1"}  # four can be said
     assert TASK.chance(encoded.labels) == pytest.approx(math.log(4))
