@@ -127,6 +127,9 @@ class Task(Protocol):
     def no_answer(self, top: int) -> dict[str, Any]:
         """Return what it tells of a blank text."""
 
+    def label_of(self, answer: Mapping[str, Any]) -> Any:
+        """Return the label that such an answer tells, in the form of a record's; None of a blank text."""
+
 
 def weakest_labels(classes: Mapping[str, Mapping[str, int]]) -> str:
     """Return the labels of which the smallest share was found, or nothing: light_dim 3/7, ..."""
