@@ -54,12 +54,12 @@ put() {
 
 remove() {
     if live; then
-        systemctl disable --now edge-far.timer run-edgefar.mount 2>/dev/null || true
+        systemctl disable --now edge-far.timer edge-far.path run-edgefar.mount 2>/dev/null || true
         systemctl stop edge-far.service 2>/dev/null || true
         systemctl reset-failed edge-far.service 2>/dev/null || true
     fi
     if [ "$(readlink "$command")" = "$program" ]; then rm -f "$command"; fi
-    rm -rf "$units/edge-far.service" "$units/edge-far.timer" "$units/run-edgefar.mount" \
+    rm -rf "$units/edge-far.service" "$units/edge-far.timer" "$units/edge-far.path" "$units/run-edgefar.mount" \
         "$units/edge-far.service.d/10-profile.conf" "$units/edge-far.service.d/20-jetson.conf" \
         "$stage/etc/sysusers.d/edge-far.conf" "$stage/etc/tmpfiles.d/edge-far.conf" "$opt/venv" "$opt/docs"
     rmdir "$units/edge-far.service.d" "$opt" 2>/dev/null || true
@@ -167,7 +167,7 @@ setup() {
     put_settings "$name"
     put_command
     put_pages
-    for unit in edge-far.service edge-far.timer run-edgefar.mount; do put "$here/$unit" "$units/$unit" 644; done
+    for unit in edge-far.service edge-far.timer edge-far.path run-edgefar.mount; do put "$here/$unit" "$units/$unit" 644; done
     put "$here/edge-far.sysusers" "$stage/etc/sysusers.d/edge-far.conf" 644
     put "$here/edge-far.tmpfiles" "$stage/etc/tmpfiles.d/edge-far.conf" 644
     if [ "$jetson" = yes ]; then put "$here/jetson.conf" "$units/edge-far.service.d/20-jetson.conf" 644; fi
@@ -185,7 +185,7 @@ start() {
     try_service
     give_away_spool "$former"
     show_model
-    systemctl enable --quiet --now edge-far.timer
+    systemctl enable --quiet --now edge-far.timer edge-far.path
     say "done; 'edge-far status' tells how it is, 'systemctl start edge-far' runs a cycle now"
 }
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "merge": ("device.merge", "write the trained model as a plain inference ONNX model"),
     "profiles": ("workstation.profiles", "list, show or check device profiles"),
     "daemon": ("adaptation.daemon", "adapt the model to this device's own data, when conditions allow"),
+    "adapt": ("adaptation.adapt", "ask the service for a cycle at once; its conditions are told, not skipped"),
     "status": ("adaptation.status", "how periodic adaptation is, why, and what to do"),
     "add": ("adaptation.add", "hand an example, a prediction or feedback over to the daemon"),
     "releases": ("adaptation.releases", "list the releases and check them"),

@@ -21,7 +21,7 @@ def units(tmp_path: Path) -> Path:
     program = tmp_path / "edge-far"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    for name in ("edge-far.service", "edge-far.timer", "run-edgefar.mount"):
+    for name in ("edge-far.service", "edge-far.timer", "edge-far.path", "run-edgefar.mount"):
         text = (DEPLOY / name).read_text().replace("/opt/edge-far/venv/bin/edge-far", str(program))
         (tmp_path / name).write_text(text)
     return tmp_path
@@ -37,7 +37,7 @@ def systemd_analyze(*arguments: str, cwd: Path) -> str:
 
 @needs_systemd
 def test_verify_prints_nothing(units: Path) -> None:
-    names = [f"./{name}" for name in ("edge-far.service", "edge-far.timer", "run-edgefar.mount")]
+    names = [f"./{name}" for name in ("edge-far.service", "edge-far.timer", "edge-far.path", "run-edgefar.mount")]
     assert systemd_analyze("verify", *names, cwd=units) == ""
 
 
@@ -115,6 +115,7 @@ def test_install_twice_and_undo(stage: Path, tmp_path: Path) -> None:
     first = tree(stage)
     assert set(first) == {
         "etc/edge-far/edge-far.env",
+        "etc/systemd/system/edge-far.path",
         "etc/systemd/system/edge-far.service",
         "etc/systemd/system/edge-far.service.d/10-profile.conf",
         "etc/systemd/system/edge-far.timer",
