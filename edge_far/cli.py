@@ -42,6 +42,7 @@ COMMANDS = {
     "releases": ("adaptation.releases", "list the releases and check them"),
     "rollback": ("adaptation.rollback", "go back to an earlier release"),
     "store": ("adaptation.store", "look at quarantined lines and unlabelled predictions; bring examples back"),
+    "bridge": ("bridges.bridge", "connect the service with MQTT and Home Assistant"),
     "bench": ("workstation.bench", "time and memory of training, against PyTorch and onnxruntime-training"),
     "report": ("workstation.report", "draw loss and memory of a run as a picture"),
     "demo": ("workstation.demo", "generate the demo's smart-home intent data"),
