@@ -4,13 +4,14 @@ set -eu
 
 usage() {
     cat <<'USAGE'
-usage: install.sh --profile NAME|FILE --bundle DIR [--mqtt] [--package PACKAGE] [--python PYTHON] [--jetson]
-                  [--stage DIR]
+usage: install.sh --profile NAME|FILE --bundle DIR [--mqtt] [--wyoming] [--package PACKAGE] [--python PYTHON]
+                  [--jetson] [--stage DIR]
        install.sh --uninstall [--purge] [--stage DIR]
 
   --profile   a built-in device profile (rpi4-2gb) or a file, which is copied to /etc/edge-far/
   --bundle    the factory bundle, which is copied to /opt/edge-far/bundle
   --mqtt      add the bridge to MQTT; its settings are /etc/edge-far/mqtt.yaml (docs/howto/home-assistant.md)
+  --wyoming   add the intent service for Home Assistant; its settings are /etc/edge-far/wyoming.env
   --package   what pip installs: a wheel, a checkout, or a requirement (default: edge-far[device], with the bridges')
   --python    Python 3.11 or newer (default: python3)
   --jetson    add the drop-in that lets the application's health command use a Jetson's GPU
@@ -29,7 +30,7 @@ while [ $# -gt 0 ]; do
             [ $# -ge 2 ] || fail "$1 needs a value"
             name=${1#--}; eval "$name=\$2"; shift 2 ;;
         --jetson) jetson=yes; shift ;;
-        --mqtt) bridges="$bridges ${1#--}"; shift ;;
+        --mqtt|--wyoming) bridges="$bridges ${1#--}"; shift ;;
         --uninstall) uninstall=yes; shift ;;
         --purge) purge=yes; shift ;;
         -h|--help) usage; exit 0 ;;
@@ -58,7 +59,7 @@ put() {
 
 remove() {
     if live; then
-        for unit in edge-far.timer edge-far.path edge-far-mqtt.service run-edgefar.mount; do
+        for unit in edge-far.timer edge-far.path edge-far-mqtt.service edge-far-wyoming.service run-edgefar.mount; do
             systemctl disable --now "$unit" 2>/dev/null || true
         done
         systemctl stop edge-far.service 2>/dev/null || true
@@ -66,7 +67,7 @@ remove() {
     fi
     if [ "$(readlink "$command")" = "$program" ]; then rm -f "$command"; fi
     rm -rf "$units/edge-far.service" "$units/edge-far.timer" "$units/edge-far.path" "$units/run-edgefar.mount" \
-        "$units/edge-far-mqtt.service" \
+        "$units/edge-far-mqtt.service" "$units/edge-far-wyoming.service" \
         "$units/edge-far.service.d/10-profile.conf" "$units/edge-far.service.d/20-jetson.conf" \
         "$stage/etc/sysusers.d/edge-far.conf" "$stage/etc/tmpfiles.d/edge-far.conf" "$opt/venv" "$opt/docs"
     rmdir "$units/edge-far.service.d" "$opt" 2>/dev/null || true
@@ -178,8 +179,9 @@ setup() {
     put "$here/edge-far.sysusers" "$stage/etc/sysusers.d/edge-far.conf" 644
     put "$here/edge-far.tmpfiles" "$stage/etc/tmpfiles.d/edge-far.conf" 644
     for name in $bridges; do put "$here/edge-far-$name.service" "$units/edge-far-$name.service" 644; done
-    # Its owner's from the first installation on.
+    # Their owner's from the first installation on.
     case $bridges in *mqtt*) [ -f "$etc/mqtt.yaml" ] || put "$here/mqtt.yaml" "$etc/mqtt.yaml" 600 ;; esac
+    case $bridges in *wyoming*) [ -f "$etc/wyoming.env" ] || put "$here/wyoming.env" "$etc/wyoming.env" 644 ;; esac
     if [ "$jetson" = yes ]; then put "$here/jetson.conf" "$units/edge-far.service.d/20-jetson.conf" 644; fi
     take_over_state
     if live; then start; fi

@@ -42,6 +42,7 @@ COMMANDS = {
     "releases": ("adaptation.releases", "list the releases and check them"),
     "rollback": ("adaptation.rollback", "go back to an earlier release"),
     "store": ("adaptation.store", "look at quarantined lines and unlabelled predictions; bring examples back"),
+    "serve": ("bridges.serve", "serve the model as an intent service that Home Assistant takes (Wyoming)"),
     "bridge": ("bridges.bridge", "connect the service with MQTT and Home Assistant"),
     "bench": ("workstation.bench", "time and memory of training, against PyTorch and onnxruntime-training"),
     "report": ("workstation.report", "draw loss and memory of a run as a picture"),
@@ -154,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     command = _command_of(arguments)
-    if command is not None and (command in INTERNAL or _module_name(command).startswith("device.")):
+    if command is not None and (command in INTERNAL or _module_name(command).startswith(("device.", "bridges.serve"))):
         from edge_far.process.packages import refuse_deadly_packages
 
         refuse_deadly_packages()

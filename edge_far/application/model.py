@@ -27,6 +27,7 @@ from edge_far.application.loaded_release import LoadedRelease
 from edge_far.daemon.intake import spool as spool_files
 from edge_far.device.board.cpu import cpu_share
 from edge_far.errors import DataError, InputMissing
+from edge_far.tasks.interface import Task
 from edge_far.texts.reading.problems import RecordProblem
 
 __all__ = ["Model"]
@@ -78,6 +79,11 @@ class Model:
     def release(self) -> str:
         """Return the name of the release that answered last, or will answer first."""
         return self._release.name
+
+    @property
+    def task(self) -> Task:
+        """Return what that release answers (edge_far/tasks/interface.py)."""
+        return self._release.task
 
     def predict(self, text: str, pair: str | None = None) -> Answer:
         """Return the answer for a text, or for a pair of texts; raises DataError (65) for one that cannot be read."""

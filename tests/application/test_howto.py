@@ -14,7 +14,7 @@ import pytest
 
 from edge_far import Model
 from edge_far.daemon.intake.records import LabelledExample, RecordReader
-from tests.application.conftest import Service
+from tests.application.releases import Service
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "use-the-model.md"
 TEXTS = ("is the front door locked", "it is far too bright in here")

@@ -20,7 +20,7 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.daemon.intake.ingest import Ingestion
 from edge_far.daemon.store.examples import Store
 from edge_far.errors import DataError, InputMissing
-from tests.application.conftest import Service
+from tests.application.releases import Service
 
 TEXT = "w1 w2 w3"
 RELEASES = 20

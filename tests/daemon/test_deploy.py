@@ -14,7 +14,7 @@ import pytest
 from edge_far.bridges.mqtt_settings import load_settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-BRIDGES = ("edge-far-mqtt.service",)
+BRIDGES = ("edge-far-mqtt.service", "edge-far-wyoming.service")
 UNITS = ("edge-far.service", "edge-far.timer", "edge-far.path", "run-edgefar.mount", *BRIDGES)
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not there")
 
@@ -168,13 +168,16 @@ def test_the_documents_that_units_name_are_installed(stage: Path, tmp_path: Path
 
 
 def test_a_bridge_is_installed_where_it_is_asked_for_and_keeps_its_settings(stage: Path, tmp_path: Path) -> None:
-    install(stage, *options(tmp_path), "--mqtt")
+    install(stage, *options(tmp_path), "--mqtt", "--wyoming")
     settings = stage / "etc/edge-far/mqtt.yaml"
     assert settings.stat().st_mode & 0o777 == 0o600 and load_settings(settings, {}).host == "localhost"
     settings.write_text("host: broker\n")
-    assert install(stage, *options(tmp_path), "--mqtt") == ""
+    assert install(stage, *options(tmp_path), "--mqtt", "--wyoming") == ""
     assert settings.read_text() == "host: broker\n"
-    assert (stage / "etc/systemd/system/edge-far-mqtt.service").is_file()
+    assert all((stage / "etc/systemd/system" / bridge).is_file() for bridge in BRIDGES)
+    told = dict(line.split("=", 1) for line in (DEPLOY / "wyoming.env").read_text().splitlines() if "=" in line)
+    unit = (DEPLOY / "edge-far-wyoming.service").read_text()
+    assert all(f"{name}={value}" in unit for name, value in told.items())
     install(stage, "--uninstall", "--purge")
     assert tree(stage) == {}
 
