@@ -4,12 +4,15 @@ set -eu
 
 usage() {
     cat <<'USAGE'
-usage: install.sh --profile NAME|FILE --bundle DIR [--package PACKAGE] [--python PYTHON] [--jetson] [--stage DIR]
+usage: install.sh --profile NAME|FILE --bundle DIR [--mqtt] [--wyoming] [--package PACKAGE] [--python PYTHON]
+                  [--jetson] [--stage DIR]
        install.sh --uninstall [--purge] [--stage DIR]
 
   --profile   a built-in device profile (rpi4-2gb) or a file, which is copied to /etc/edge-far/
   --bundle    the factory bundle, which is copied to /opt/edge-far/bundle
-  --package   what pip installs: a wheel, a checkout, or a requirement (default: edge-far[device])
+  --mqtt      add the bridge to MQTT; its settings are /etc/edge-far/mqtt.yaml (docs/howto/home-assistant.md)
+  --wyoming   add the intent service for Home Assistant; its settings are /etc/edge-far/wyoming.env
+  --package   what pip installs: a wheel, a checkout, or a requirement (default: edge-far[device], with the bridges')
   --python    Python 3.11 or newer (default: python3)
   --jetson    add the drop-in that lets the application's health command use a Jetson's GPU
   --stage     put the files below DIR and leave the running system alone (for images and for tests)
@@ -20,19 +23,21 @@ USAGE
 fail() { echo "install.sh: error: $*" >&2; exit "${code:-64}"; }
 say() { echo "install.sh: $*" >&2; }
 
-profile='' bundle='' package='edge-far[device]' python=python3 jetson=no stage='' uninstall=no purge=no
+profile='' bundle='' package='' bridges='' python=python3 jetson=no stage='' uninstall=no purge=no
 while [ $# -gt 0 ]; do
     case $1 in
         --profile|--bundle|--package|--python|--stage)
             [ $# -ge 2 ] || fail "$1 needs a value"
             name=${1#--}; eval "$name=\$2"; shift 2 ;;
         --jetson) jetson=yes; shift ;;
+        --mqtt|--wyoming) bridges="$bridges ${1#--}"; shift ;;
         --uninstall) uninstall=yes; shift ;;
         --purge) purge=yes; shift ;;
         -h|--help) usage; exit 0 ;;
         *) usage >&2; fail "unknown option '$1'" ;;
     esac
 done
+: "${package:=edge-far[device$(for name in $bridges; do printf ',%s' "$name"; done)]}"
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 opt=$stage/opt/edge-far
@@ -54,12 +59,15 @@ put() {
 
 remove() {
     if live; then
-        systemctl disable --now edge-far.timer run-edgefar.mount 2>/dev/null || true
+        for unit in edge-far.timer edge-far.path edge-far-mqtt.service edge-far-wyoming.service run-edgefar.mount; do
+            systemctl disable --now "$unit" 2>/dev/null || true
+        done
         systemctl stop edge-far.service 2>/dev/null || true
         systemctl reset-failed edge-far.service 2>/dev/null || true
     fi
     if [ "$(readlink "$command")" = "$program" ]; then rm -f "$command"; fi
-    rm -rf "$units/edge-far.service" "$units/edge-far.timer" "$units/run-edgefar.mount" \
+    rm -rf "$units/edge-far.service" "$units/edge-far.timer" "$units/edge-far.path" "$units/run-edgefar.mount" \
+        "$units/edge-far-mqtt.service" "$units/edge-far-wyoming.service" \
         "$units/edge-far.service.d/10-profile.conf" "$units/edge-far.service.d/20-jetson.conf" \
         "$stage/etc/sysusers.d/edge-far.conf" "$stage/etc/tmpfiles.d/edge-far.conf" "$opt/venv" "$opt/docs"
     rmdir "$units/edge-far.service.d" "$opt" 2>/dev/null || true
@@ -120,7 +128,7 @@ put_command() {
 
 # The pages that the unit names, for whoever has no checkout at hand. deploy/ may have been copied alone.
 put_pages() {
-    for page in start/service howto/look-after-the-service howto/state-on-ssd; do
+    for page in start/service howto/look-after-the-service howto/state-on-ssd howto/home-assistant; do
         if [ -f "$here/../docs/$page.md" ]; then put "$here/../docs/$page.md" "$opt/docs/$page.md" 644; fi
     done
 }
@@ -167,9 +175,13 @@ setup() {
     put_settings "$name"
     put_command
     put_pages
-    for unit in edge-far.service edge-far.timer run-edgefar.mount; do put "$here/$unit" "$units/$unit" 644; done
+    for unit in edge-far.service edge-far.timer edge-far.path run-edgefar.mount; do put "$here/$unit" "$units/$unit" 644; done
     put "$here/edge-far.sysusers" "$stage/etc/sysusers.d/edge-far.conf" 644
     put "$here/edge-far.tmpfiles" "$stage/etc/tmpfiles.d/edge-far.conf" 644
+    for name in $bridges; do put "$here/edge-far-$name.service" "$units/edge-far-$name.service" 644; done
+    # Their owner's from the first installation on.
+    case $bridges in *mqtt*) [ -f "$etc/mqtt.yaml" ] || put "$here/mqtt.yaml" "$etc/mqtt.yaml" 600 ;; esac
+    case $bridges in *wyoming*) [ -f "$etc/wyoming.env" ] || put "$here/wyoming.env" "$etc/wyoming.env" 644 ;; esac
     if [ "$jetson" = yes ]; then put "$here/jetson.conf" "$units/edge-far.service.d/20-jetson.conf" 644; fi
     take_over_state
     if live; then start; fi
@@ -185,7 +197,11 @@ start() {
     try_service
     give_away_spool "$former"
     show_model
-    systemctl enable --quiet --now edge-far.timer
+    systemctl enable --quiet --now edge-far.timer edge-far.path
+    for name in $bridges; do
+        systemctl enable --quiet "edge-far-$name.service"
+        systemctl restart "edge-far-$name.service"
+    done
     say "done; 'edge-far status' tells how it is, 'systemctl start edge-far' runs a cycle now"
 }
 

@@ -36,11 +36,14 @@ COMMANDS = {
     "merge": ("device.merge", "write the trained model as a plain inference ONNX model"),
     "profiles": ("workstation.profiles", "list, show or check device profiles"),
     "daemon": ("adaptation.daemon", "adapt the model to this device's own data, when conditions allow"),
+    "adapt": ("adaptation.adapt", "ask the service for a cycle at once; its conditions are told, not skipped"),
     "status": ("adaptation.status", "how periodic adaptation is, why, and what to do"),
     "add": ("adaptation.add", "hand an example, a prediction or feedback over to the daemon"),
     "releases": ("adaptation.releases", "list the releases and check them"),
     "rollback": ("adaptation.rollback", "go back to an earlier release"),
     "store": ("adaptation.store", "look at quarantined lines and unlabelled predictions; bring examples back"),
+    "serve": ("bridges.serve", "serve the model as an intent service that Home Assistant takes (Wyoming)"),
+    "bridge": ("bridges.bridge", "connect the service with MQTT and Home Assistant"),
     "bench": ("workstation.bench", "time and memory of training, against PyTorch and onnxruntime-training"),
     "report": ("workstation.report", "draw loss and memory of a run as a picture"),
     "demo": ("workstation.demo", "generate the demo's smart-home intent data"),
@@ -152,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     command = _command_of(arguments)
-    if command is not None and (command in INTERNAL or _module_name(command).startswith("device.")):
+    if command is not None and (command in INTERNAL or _module_name(command).startswith(("device.", "bridges.serve"))):
         from edge_far.process.packages import refuse_deadly_packages
 
         refuse_deadly_packages()

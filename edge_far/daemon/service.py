@@ -24,6 +24,7 @@ from edge_far.daemon.context import Context
 from edge_far.daemon.cycle import AdaptationCycle
 from edge_far.daemon.intake.host_samples import HostSamples
 from edge_far.daemon.intake.ingest import Ingestion, IngestReport
+from edge_far.daemon.intake.requests import Requests
 from edge_far.daemon.notes import Notes
 from edge_far.daemon.notify import Notifier
 from edge_far.daemon.release_files import Release
@@ -46,6 +47,7 @@ from edge_far.storage import write_json
 __all__ = ["Outcome", "Service", "ServiceSettings", "Signals", "running_service"]
 
 STATUS_MODE = 0o644
+REQUEST_S = 2.0  # how often a daemon that sleeps looks whether somebody asks for a cycle
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class Service:
         self._console = console
         self._cycle = AdaptationCycle(context, supervisor)
         self._host_samples = HostSamples(settings.replay, settings.base)
+        self._requests = Requests(context.spool, context.state.answer)
         context.stop = lambda: signals.stop
         context.tick = self._reload_if_asked
         context.changed = self.report
@@ -131,6 +134,7 @@ class Service:
     def tick(self) -> Outcome:
         """Ingest, then finish the cycle under way or start one where the conditions allow."""
         context = self._context
+        self._requests.take()
         self._reload_if_asked()
         self._cycle.tidy()
         ingested = self._ingest()
@@ -145,7 +149,9 @@ class Service:
                 reason = f"release {current.id} does not belong to the installed bundle"
                 return self._deferred(ingested, reason, told=True)
         try:
-            row = self._cycle.advance(row or self._cycle.collect(current))
+            row = row or self._cycle.collect(current)
+            self._requests.answer(cycle=row.id)
+            row = self._cycle.advance(row)
         except Deferred as error:
             return self._deferred(ingested, str(error), told=not self._signals.stop)
         context.notes.tell("waiting", None)
@@ -163,9 +169,9 @@ class Service:
                 self.failed(as_error(error, ["daemon"]))
             self.report()
             ends = time.monotonic() + interval_s
-            while not self._signals.stop and (left := ends - time.monotonic()) > 0:
+            while not self._signals.stop and not self._requests.waiting and (left := ends - time.monotonic()) > 0:
                 self._context.notifier.ping()
-                self._signals.sleep(min(left, watchdog / 3) if watchdog else left)
+                self._signals.sleep(min(left, REQUEST_S, watchdog / 3 if watchdog else left))
                 self._reload_if_asked()
 
     def succeeded(self) -> None:
@@ -176,6 +182,7 @@ class Service:
         """Note a failure for `status`."""
         self._console.warn(str(error))
         self._context.notes.tell_error(error)
+        self._requests.answer(deferred=str(error))
 
     def report(self) -> None:
         """Write status.json and the metrics; what cannot be written now is written the next time."""
@@ -246,6 +253,7 @@ class Service:
     def _deferred(self, ingested: IngestReport, reason: str, *, told: bool = False) -> Outcome:
         """End a look; `told` where `status` cannot see the reason by itself, as it can see the conditions."""
         self._context.notes.tell("waiting", reason if told else None)
+        self._requests.answer(deferred=reason)
         self._context.notifier.status(f"deferred: {reason}")
         self._console.info(f"deferred: {reason}")
         return Outcome(ingested, None, reason)

@@ -119,6 +119,11 @@ class StateDirectory:
         return self.root / "status.json"
 
     @property
+    def answer(self) -> Path:
+        """Return the answer to whoever asked for a cycle last, for everybody."""
+        return self.root / "answer.json"
+
+    @property
     def notes(self) -> Path:
         """Return the notes that `status` tells."""
         return self.root / "notes.json"
@@ -145,7 +150,7 @@ class StateDirectory:
 
     def clear_leftovers(self) -> None:
         """Remove what a killed daemon left; under the lock only, for another's file is no leftover; StorageError."""
-        for path in (self.cycle.root, self.factory, self.status, self.notes, self.metrics):
+        for path in (self.cycle.root, self.factory, self.status, self.answer, self.notes, self.metrics):
             remove_leftovers(path)
 
     def must_exist(self) -> None:

@@ -9,10 +9,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 
-__all__ = ["RustFailure", "calling_rust", "is_panic", "silence"]
+__all__ = ["RustFailure", "calling_rust", "is_panic", "leaving_streams_alone", "silence"]
 
 SHOWN = 200
+_streams_are_ours = ContextVar("streams_are_ours", default=True)  # in a thread that says nothing else
 
 
 class RustFailure(Exception):
@@ -39,8 +41,21 @@ def calling_rust() -> Iterator[None]:
 
 
 @contextmanager
+def leaving_streams_alone() -> Iterator[None]:
+    """Run a block in which this thread silences nothing: in an application other threads write to the streams too."""
+    token = _streams_are_ours.set(False)
+    try:
+        yield
+    finally:
+        _streams_are_ours.reset(token)
+
+
+@contextmanager
 def silence() -> Iterator[None]:
     """Drop what native code writes to stdout and stderr meanwhile; where that cannot be, it is written."""
+    if not _streams_are_ours.get():
+        yield
+        return
     kept: list[int] = []
     with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()

@@ -36,8 +36,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Path) -> object:
-    """Return the one document of a file.
+def read_yaml(
+    path: Path,
+    *,
+    what: str = "profile",
+    where_to_look: str = "edge-far profiles list shows the built-in ones",
+    sample: str = "start from the output of: edge-far profiles sample",
+) -> object:
+    """Return the one document of a file, which messages call `what`; two hints say what else there is.
 
     Raises InputMissing, StorageError, or ConfigError with the line for what is not UTF-8, not YAML or empty.
     """
@@ -45,13 +51,11 @@ def read_yaml(path: Path) -> object:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
     except (FileNotFoundError, ValueError):  # a name that no file can have: it holds a zero byte or half a character
-        raise InputMissing(
-            "no such profile file", where=str(path), hint="edge-far profiles list shows the built-in ones"
-        ) from None
+        raise InputMissing(f"no such {what} file", where=str(path), hint=where_to_look) from None
     except OSError as error:
-        raise StorageError(f"cannot read the profile: {error.strerror}", where=str(path)) from None
+        raise StorageError(f"cannot read the {what}: {error.strerror}", where=str(path)) from None
     if len(raw) > MAX_FILE_BYTES:
-        raise ConfigError(f"is larger than {MAX_FILE_BYTES // 1024} KiB, so not a profile", where=str(path))
+        raise ConfigError(f"is larger than {MAX_FILE_BYTES // 1024} KiB, so not a {what}", where=str(path))
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -74,5 +78,5 @@ def read_yaml(path: Path) -> object:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"is not valid YAML: {reason}", where=str(path)) from None
     if document is None:
-        raise ConfigError("is empty", where=str(path), hint="start from the output of: edge-far profiles sample")
+        raise ConfigError("is empty", where=str(path), hint=sample)
     return document

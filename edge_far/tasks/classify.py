@@ -144,6 +144,11 @@ class Classify:
         return {"label": None, "probability": None, **({"top": []} if top > 1 else {})}
 
     @staticmethod
+    def label_of(answer: Mapping[str, Any]) -> Any:
+        """Return the name that an answer tells."""
+        return answer["label"]
+
+    @staticmethod
     def answer_text(answer: Mapping[str, Any]) -> str:
         """Return one answer in a column for people."""
         label, probability = answer["label"], answer["probability"]

@@ -150,6 +150,9 @@ class Task(Protocol):
     def no_answer(self, top: int) -> dict[str, Any]:
         """Return what it tells of a blank text."""
 
+    def label_of(self, answer: Mapping[str, Any]) -> Any:
+        """Return the label that such an answer tells, in the form of a record's; None of a blank text."""
+
 
 def all_alike(answers: np.ndarray) -> bool:
     """Say whether all rows are the same."""

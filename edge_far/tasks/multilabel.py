@@ -162,6 +162,11 @@ class Multilabel:
         return {"labels": None, "probabilities": None, **({"top": []} if top > 1 else {})}
 
     @staticmethod
+    def label_of(answer: Mapping[str, Any]) -> Any:
+        """Return the names that an answer tells."""
+        return answer["labels"]
+
+    @staticmethod
     def answer_text(answer: Mapping[str, Any]) -> str:
         """Return one answer in a column for people."""
         if answer["labels"] is None:

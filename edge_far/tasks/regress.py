@@ -138,6 +138,11 @@ class Regress:
         return {"value": None}
 
     @staticmethod
+    def label_of(answer: Mapping[str, Any]) -> Any:
+        """Return the number that an answer tells."""
+        return answer["value"]
+
+    @staticmethod
     def answer_text(answer: Mapping[str, Any]) -> str:
         """Return one answer in a column for people."""
         return f"{'-' if answer['value'] is None else format(answer['value'], '.5g'):>12}"

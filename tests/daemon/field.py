@@ -60,7 +60,7 @@ class Field:
     def command(self, name: str, *arguments: str | Path) -> list[str]:
         """Return a command line."""
         line = [sys.executable, "-m", "edge_far.cli", name, "--state", str(self.state), "--json", *map(str, arguments)]
-        if name in ("daemon", "status"):
+        if name in ("daemon", "status", "adapt"):
             line += ["--profile", str(self.profile), "--sensors-root", str(self.sensors)]
         if name == "daemon":
             line += ["--bundle", str(self.bundle)]

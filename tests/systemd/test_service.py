@@ -73,6 +73,17 @@ def test_fresh_device_defers_and_that_is_no_failure(device: Container) -> None:
     assert not device.run("setpriv", "--reuid=nobody", "--clear-groups", "ls", "/run/edgefar", check=False)
 
 
+def test_asking_for_a_cycle_starts_the_service_for_a_look(device: Container) -> None:
+    before = device.show("InvocationID")
+    text = device.run("/opt/edge-far/venv/bin/edge-far", "adapt", "--json", "--wait-seconds", "60", check=False)
+    told = json.loads(text)
+    assert told["asked"] and told["cycle"] is None and "new examples" in told["deferred"]
+    assert device.show("InvocationID") != before
+    wait_for(lambda: device.show("ActiveState") == "inactive", 60)
+    assert (device.show("Result"), device.show("ExecMainStatus")) == ("success", "75")
+    assert not (device.root / SPOOL / "adapt-now").exists()
+
+
 def test_stop_is_clean_and_the_next_start_goes_on(device: Container, tmp_path: Path) -> None:
     feed(device, 12000, 1, tmp_path)
     start_training(device)

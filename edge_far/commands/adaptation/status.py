@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from edge_far.console import Console
 from edge_far.daemon.report import status, status_text
-from edge_far.daemon.state import DEFAULT_STATE
+from edge_far.daemon.state import DEFAULT_STATE, StateDirectory
 from edge_far.json_file import Damaged, Within, decode, read_document
 
 EXAMPLES = """examples:
@@ -31,20 +31,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Look at everything without changing anything."""
+    from edge_far.errors import Unavailable
+
+    document = looked(StateDirectory(options.state), options.profile, options.sensors_root)
+    return {**document, "exit_code": Unavailable.exit_code if options.check and document["state"] == "broken" else 0}
+
+
+def looked(state: StateDirectory, profile_source: str | None, sensors_root: Path) -> dict[str, Any]:
+    """Return the status document of a state directory, measured now; raises InputMissing where no daemon has been."""
     from edge_far.daemon.notes import Notes
     from edge_far.daemon.releases import Releases
-    from edge_far.daemon.state import StateDirectory
     from edge_far.daemon.store.examples import Store
     from edge_far.device.board.sensors import Sensors
-    from edge_far.errors import EdgeFarError, Unavailable
+    from edge_far.errors import EdgeFarError
     from edge_far.profile.document import load_profile
 
-    state = StateDirectory(options.state)
     state.must_exist()
     problems: list[str] = []
-    settings = _last_settings(state.status)
+    settings = last_settings(state.status)
     profile = store = releases = None
-    source = options.profile or settings.get("profile")
+    source = profile_source or settings.get("profile")
     if source:
         try:
             profile = load_profile(source)
@@ -57,11 +63,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             problems.append(f"the examples' store cannot be used: {error}")
     if state.model.is_dir():
         releases = Releases(state.model)
-    readings = Sensors(options.sensors_root, disk=state.root).read()
+    readings = Sensors(sensors_root, disk=state.root).read()
     if "memory_limit_mib" in settings:  # the daemon's: this command runs in another control group
         readings = dataclasses.replace(readings, cgroup_limit_mib=settings["memory_limit_mib"])
     try:
-        document = status.build(
+        return status.build(
             state,
             store=store,
             releases=releases,
@@ -76,7 +82,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         if store is not None:
             store.close()
         state.give_to_owner()
-    return {**document, "exit_code": Unavailable.exit_code if options.check and document["state"] == "broken" else 0}
 
 
 def exit_code(document: dict[str, Any]) -> int:
@@ -89,12 +94,14 @@ def render(document: dict[str, Any]) -> str:
     return status_text.render(document)
 
 
-def _last_settings(path: Path) -> dict[str, Any]:
+def last_settings(path: Path) -> dict[str, Any]:
+    """Return what the daemon last said of its own settings; {} where it has not, or they are damaged."""
     try:
         document = read_document(path, dict[str, Any], half_pairs=True)
         daemon = decode(dict[str, Any], document.get("daemon"))
         settings: dict[str, Any] = decode(dict[str, Any], daemon.get("settings"))
         decode(str | None, settings.get("profile"))
+        decode(str | None, settings.get("spool"))
         decode(Annotated[float, Within(0, 1e9)] | None, settings.get("memory_limit_mib"))
     except (OSError, Damaged):
         return {}

@@ -183,6 +183,11 @@ class Answer:
         return {"answer": None, "probability": None, "start": None, "end": None, **({"top": []} if top > 1 else {})}
 
     @staticmethod
+    def label_of(answer: Mapping[str, Any]) -> Any:
+        """Return the span that an answer tells, as a record has it."""
+        return [] if answer["answer"] is None else [{"text": answer["answer"], "answer_start": answer["start"]}]
+
+    @staticmethod
     def answer_text(answer: Mapping[str, Any]) -> str:
         """Return one answer in a column for people."""
         return f"{'-' if answer['answer'] is None else shown(answer['answer']):<30}"

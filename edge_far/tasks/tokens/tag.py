@@ -194,6 +194,11 @@ class Tag:
         return {"spans": [], "words": [], "tags": []}
 
     @staticmethod
+    def label_of(answer: Mapping[str, Any]) -> Any:
+        """Return the tags that an answer tells."""
+        return answer["tags"] or None
+
+    @staticmethod
     def answer_text(answer: Mapping[str, Any]) -> str:
         """Return one answer in a column for people."""
         told = ", ".join(f"{shown(span['label'])}={shown(span['text'])}" for span in answer["spans"])
