@@ -68,10 +68,6 @@ class Bench:
         cuts = range(max(1, self.blocks - 3), self.blocks + 1)
         self.frozen = frozen_outputs(self.source.model, self.encoded, list(cuts), Console(quiet=True))
 
-    def rates(self, method: Method) -> tuple[float, ...]:
-        """Return the learning rates that a method has to choose among."""
-        return (0.0,) if method.name in (PROBE, AUTO) else GRID
-
     def run(self, method: Method, seed: int, rate: float) -> dict[str, Any]:
         """Train and measure; return a document."""
         started = time.monotonic()

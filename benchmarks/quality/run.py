@@ -1,7 +1,7 @@
 """What methods are worth on data sets, over seeds: a line a finished run, which is not run again, and a table.
 
     python -m benchmarks.quality.run --model DIR --data DIR [DIR ...] --out FILE [--seeds 0 1 2]
-        [--methods full FAR_10 ...] [--pooling auto] [--length 64] [--most N] [--threads 2]
+        [--methods full FAR_10 ...] [--rates 1e-4 ...] [--pooling auto] [--length 64] [--most N] [--threads 2]
     python -m benchmarks.quality.run --out FILE            the table of what is there
 
 A directory holds train and test, and valid where there is one (else a tenth of the training data), in any format of
@@ -25,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.quality.bench import Bench
-from benchmarks.quality.methods import METHODS, Method
+from benchmarks.quality.methods import AUTO, GRID, METHODS, PROBE, Method
 from benchmarks.quality.table import as_table, best_rate, read_runs
 
 Run = dict[str, Any]
@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines, one a run, added to")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=[method.name for method in METHODS], metavar="METHOD")
+    parser.add_argument("--rates", type=float, nargs="+", default=GRID, help="learning rates to choose among")
     parser.add_argument("--pooling", choices=("auto", "cls", "mean"), default="auto")
     parser.add_argument("--length", type=int, default=64, help="tokens of a text (default: %(default)s)")
     parser.add_argument("--most", type=int, help="examples to train on, the same for all methods")
@@ -52,14 +53,15 @@ def main() -> int:
         place = {"data": data.name, "model": bench.source.name, "pooling": bench.source.pooling, "most": options.most}
         for method in METHODS:
             if options.methods is None or method.name in options.methods:
-                _run_method(bench, method, place, options.seeds, options.out)
+                _run_method(bench, method, place, options)
     print(as_table(read_runs(options.out)))
     return 0
 
 
-def _run_method(bench: Bench, method: Method, place: Run, seeds: list[int], out: Path) -> None:
+def _run_method(bench: Bench, method: Method, place: Run, options: argparse.Namespace) -> None:
     """Try each rate with the first seed, then the best one with the others; what the file has is not run again."""
-    wanted = [(seeds[0], rate) for rate in bench.rates(method)]
+    seeds, out = options.seeds, options.out
+    wanted = [(seeds[0], rate) for rate in ((0.0,) if method.name in (PROBE, AUTO) else options.rates)]
     for number in range(len(wanted) + len(seeds) - 1):
         if number == len(wanted):
             best = best_rate([run for run in read_runs(out) if _same(run, place | {"method": method.name})])

@@ -57,9 +57,10 @@ def test_runs_are_resumed(
         path.write_text("".join(json.dumps(each) + "\n" for each in make_examples(count, seed=count)))
         relabelled(path, path, task)
     out = tmp_path / "out.jsonl"
-    monkeypatch.setattr("benchmarks.quality.bench.GRID", (1e-3, 3e-3))
     arguments = ["--model", str(tmp_path / "model"), "--data", str(tmp_path), "--out", str(out), "--seeds", "0", "1"]
-    monkeypatch.setattr(sys, "argv", ["run", *arguments, "--threads", "1", "--methods", *methods])
+    monkeypatch.setattr(
+        sys, "argv", ["run", *arguments, "--threads", "1", "--rates", "1e-3", "3e-3", "--methods", *methods]
+    )
     assert script.main() == 0
     runs = read_runs(out)
     # A probe has no rate to choose; the others try two, and the better one with the second seed.
