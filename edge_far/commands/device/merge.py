@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edge_far.commands.common import load_learners, run_task
+from edge_far.commands.common import load_learners, open_checked, run_task
 from edge_far.console import Console
 
 EXAMPLES = """examples:
@@ -24,16 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run; without it, the model as exported")
     parser.add_argument("--out", required=True, type=Path, metavar="MODEL", help="directory to create")
+    parser.add_argument("--profile", help="device profile: its section 'security' says who must have signed the bundle")
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Merge; the document names the files."""
-    from edge_far.bundles.bundle import open_bundle
     from edge_far.device.release import write_release
     from edge_far.storage import check_output
 
     check_output(options.out)
-    bundle = open_bundle(options.bundle)
+    bundle = open_checked(options)
     learners = load_learners(bundle, options.run)
     manifest = bundle.manifest
     write_release(bundle, learners, options.out, run_task(bundle, options.run).threshold)
