@@ -79,7 +79,7 @@ def make_signature(manifest: bytes, key: Path) -> bytes:
         made = copy.with_name(SIGNATURE)
         if done.returncode or not made.is_file():
             raise ConfigError(
-                f"ssh-keygen does not sign: {_last(_words(done))}", where=str(key), hint="try another key"
+                f"ssh-keygen does not sign: {_last(_words(done))}", where=str(key), hint="another key, or its passphrase"
             )
         return made.read_bytes()
 
