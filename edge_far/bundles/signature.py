@@ -78,9 +78,8 @@ def make_signature(manifest: bytes, key: Path) -> bytes:
         done = _ssh_keygen(["sign", "-n", NAMESPACE, "-f", str(key.resolve()), str(copy)], None)
         made = copy.with_name(SIGNATURE)
         if done.returncode or not made.is_file():
-            raise ConfigError(
-                f"ssh-keygen does not sign: {_last(_words(done))}", where=str(key), hint="another key, or its passphrase"
-            )
+            message = f"ssh-keygen does not sign: {_last(_words(done))}"
+            raise ConfigError(message, where=str(key), hint="another key, or its passphrase")
         return made.read_bytes()
 
 
