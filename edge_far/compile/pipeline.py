@@ -43,6 +43,7 @@ from edge_far.tasks.training_data import read_training_data
 from edge_far.texts.batches import Batch
 from edge_far.texts.data import Example, look_alikes
 from edge_far.texts.encode import Encoded, Encoder
+from edge_far.texts.places import places
 
 __all__ = ["AUTO", "choose_only", "compile_bundle", "export_bundle"]
 
@@ -135,8 +136,7 @@ def _choice(prepared: _Prepared, console: Console) -> Choice | None:
 
 def _prepare(settings: ExportSettings, console: Console) -> _Prepared:
     """Read data and model; say what does not fit together before minutes of work."""
-    reserved = [f"reserved-{number}" for number in range(settings.reserve_labels)]
-    data = read_training_data(settings.train, settings.task, reserved, settings.columns)
+    data = read_training_data(settings.train, settings.task, places(settings.reserve_labels), settings.columns)
     examples, task = data.examples, data.task
     if data.why is not None:
         console.info(f"task: {task.info.name}, for {data.why} (--task names another)")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -170,8 +170,11 @@ def _is_composed(name: str, region: _Region, layout: _Layout) -> bool:
     return all((unit + 1) * group.width <= region.shape[composition.axis] for unit in group.learners[composition.block])
 
 
-def release_facts(bundle: Bundle, threshold: float | None = None) -> dict[str, Any]:
-    """Return what an application must know to run the released model: the content of its release.json."""
+def release_facts(bundle: Bundle, threshold: float | None = None, labels: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what an application must know to run the released model: the content of its release.json.
+
+    `labels` name the outputs where they are not the bundle's.
+    """
     manifest = bundle.manifest
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if manifest.portable.token_types else [])]
     encoder = Encoder(bundle.path(TOKENIZER_FILE), manifest.defaults.max_seq_len)
@@ -185,7 +188,7 @@ def release_facts(bundle: Bundle, threshold: float | None = None) -> dict[str, A
         "task": manifest.task.name,
         "scale": None if manifest.task.scale is None else asdict(manifest.task.scale),
         "threshold": threshold,
-        "labels": list(manifest.labels),
+        "labels": list(labels or manifest.labels),
         "inputs": [{"name": name, "type": "int64", "shape": ["batch", "sequence"]} for name in names],
         "outputs": [{"name": "logits", "type": "float32", "shape": shape}],
         "max_seq_len": manifest.defaults.max_seq_len,
@@ -198,12 +201,16 @@ def release_facts(bundle: Bundle, threshold: float | None = None) -> dict[str, A
 
 
 def write_release(
-    bundle: Bundle, learners: Mapping[str, np.ndarray], out: Path, threshold: float | None = None
+    bundle: Bundle,
+    learners: Mapping[str, np.ndarray],
+    out: Path,
+    threshold: float | None = None,
+    labels: Sequence[str] = (),
 ) -> None:
     """Write a directory that any ONNX Runtime loads: model.onnx, weights.bin, tokenizer.json and two JSON files.
 
     labels.json has the labels in the order of the logits, release.json the `release_facts`, with the `threshold` of a
-    task that has one. Raises OutputExists or StorageError.
+    task that has one; `labels` are the bundle's where none are given. Raises OutputExists or StorageError.
     """
     layout = _read_document(bundle)
     end = max(region.offset + region.length for region in layout.regions.values())
@@ -221,8 +228,8 @@ def write_release(
                     target.write(np.ascontiguousarray(array, "<f4").tobytes())
         except OSError as error:
             raise storage_error(error, out) from error
-        write_json(staging / LABELS_FILE, list(bundle.manifest.labels))
-        write_json(staging / FACTS_FILE, release_facts(bundle, threshold))
+        write_json(staging / LABELS_FILE, list(labels or bundle.manifest.labels))
+        write_json(staging / FACTS_FILE, release_facts(bundle, threshold, labels))
 
 
 def _copy_bytes(source: Any, target: Any, count: int) -> None:

@@ -36,7 +36,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     bundle = open_bundle(options.bundle)
     learners = load_learners(bundle, options.run)
     manifest = bundle.manifest
-    write_release(bundle, learners, options.out, run_task(bundle, options.run).threshold)
+    task = run_task(bundle, options.run)
+    write_release(bundle, learners, options.out, task.threshold, task.labels)
     size = sum(path.stat().st_size for path in options.out.iterdir())
     return {
         "model": str(options.out / "model.onnx"),
