@@ -82,7 +82,7 @@ $(DEVICE_STAMP): pyproject.toml constraints.txt
 	@echo "setting up .venv-device (device)"
 	@rm -rf .venv-device
 	@$(PYTHON) -m venv .venv-device
-	@$(DEVICE) $(PIP_INSTALL) -e '.[device]' pytest pytest-xdist hypothesis
+	@$(DEVICE) $(PIP_INSTALL) -e '.[device,mqtt,wyoming]' pytest pytest-xdist hypothesis
 	@touch $@
 
 clean:
