@@ -37,7 +37,7 @@ class Waiting:
 def places_in(release: Path, known: Sequence[str]) -> dict[str, str]:
     """Return the place of each label that a release has beside a bundle's; none where it cannot be told."""
     try:
-        labels = read_document(release / LABELS_FILE, list[str])
+        labels = read_document(release / LABELS_FILE, tuple[str, ...])
     except (OSError, Damaged):
         return {}
     pairs = zip(labels, known, strict=False)
@@ -105,10 +105,10 @@ class NewLabels:
         Raises DataError for one that is not the device's, ConfigError for a name that is used.
         """
         self._must_be_ours(old)
-        if new in self.names() or any(new == waiting.label for waiting in self.waiting()) or not new.strip():
-            raise ConfigError(f"the label {quoted(new)} is there already", hint="edge-far labels merge OLD NEW")
         if is_place(new):
             raise ConfigError(f"{quoted(new)} is the name of a place", hint="choose another name")
+        if new in self.names() or any(new == waiting.label for waiting in self.waiting()) or not new.strip():
+            raise ConfigError(f"the label {quoted(new)} is there already", hint="edge-far labels merge OLD NEW")
         self._database.run("UPDATE new_labels SET name = ? WHERE name = ?", (new, old))
         return self._relabel(old, new)
 

@@ -1,4 +1,4 @@
-"""Labels that a device learns itself: waiting, taking a place, nights, rollback, kill -9, and what people may change."""
+"""Labels that a device learns itself: waiting, taking a place, nights, rollback, and what people may change."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_labels_renamed_merged_and_forgotten(store: Store) -> None:
     assert store.counts().examples == 5
 
 
-# --- nights ------------------------------------------------------------------------------------------------------------
+# --- nights ----------------------------------------------------------------------------------------------------------
 
 
 def lines(count: int, labels: dict[int, str], seed: int) -> str:

@@ -55,6 +55,6 @@ def new_labels(options: argparse.Namespace, bundle: Bundle, labels: tuple[str, .
 
 def _listed(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(read_document(path, list[str]))
+        return tuple(read_document(path, tuple[str, ...]))
     except (OSError, Damaged) as error:
         raise ConfigError(f"is no list of labels: {error}", where=str(path), hint='write ["light_on", ...]') from error
