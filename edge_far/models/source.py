@@ -5,6 +5,7 @@ Everything that can be told without the weights is checked before they are read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from edge_far.texts.data import Example
 __all__ = ["SourceModel", "load_source"]
 
 _SAYS_NOTHING = {"model", "models", "checkpoint", "best", "last", "final", "output"}
+POOLER = re.compile(r"(^|\.)pooler\.")  # a head on every token has none
 _GIVEN_HEAD = Head("kept", "the caller gave it")
 _BELONG_TOGETHER = "name a directory whose config.json and weights belong together"
 
@@ -86,7 +88,8 @@ def load_source(
     name = place.hub_name or _name_of(place.whole.resolve(), architecture, loaded.config)
     warnings = [f"a new head: {head.why}"] if head.lost else []
     warnings += tokenizer.warnings
-    if unused := unused_weights(loading["unexpected_keys"]):
+    unexpected = [key for key in loading["unexpected_keys"] if not (of_tokens and POOLER.search(key))]
+    if unused := unused_weights(unexpected):
         warnings.append(unused)
     if head.kind != "new" and pooling == "auto" and not of_tokens:
         usual = "cls"  # what its head was trained on
