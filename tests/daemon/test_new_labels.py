@@ -125,7 +125,8 @@ OLD = {0: "label-0", 1: "label-1", 2: "label-2"}
 def _field(tmp_path: Path, test_bundles: Path) -> Field:
     with_places(test_bundles / "tiny-fp32", tmp_path / "bundle")
     field = Field(tmp_path, tmp_path / "bundle")
-    field.profile.write_text(PROFILE.replace("min_new_examples: 10", "min_new_examples: 10, epochs: 6"))
+    asked = "min_new_examples: 10, epochs: 6, tolerance_percent: 10"
+    field.profile.write_text(PROFILE.replace("min_new_examples: 10", asked))
     return field
 
 

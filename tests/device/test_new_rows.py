@@ -51,7 +51,7 @@ def test_what_the_head_reads_is_found_from_gradients(
         Batch(batch.input_ids[n : n + 1], batch.attention_mask[n : n + 1], None, batch.labels[n : n + 1])
         for n in range(len(batch.labels))
     ]
-    backend = PortableBackend(bundle, read_arrays(bundle.path("learners.safetensors")), 1)
+    backend = PortableBackend(bundle, read_arrays(bundle.path("learners.safetensors")), 1, dropout=False)
     before = {key: array.copy() for key, array in backend.parameters.items()}
     logits = np.concatenate([backend.logits(single) for single in singles])
     rows = [int(batch.labels[0])]

@@ -202,7 +202,8 @@ def _fit_new_labels(job: Job, data: TrainData, engine: _Engine, plan: Plan) -> N
     """Let the rows of labels that took a place begin as a fit on their examples, in the learners to begin with."""
     labels = list(data.task.labels)
     rows = [labels.index(label) for label in job.wanted.new_labels]
-    backend = engine.make(engine.learners, plan.parts_mib["activations"])
+    make, _, _ = choose_backend(job.wanted.backend, job.bundle, job.wanted.threads, dropout=False)
+    backend = make(engine.learners, plan.parts_mib["activations"])
     count = fit_new_rows(
         backend,
         lambda number: data.batch(data.train, np.array([number])),

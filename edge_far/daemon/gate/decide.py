@@ -66,7 +66,9 @@ def decide_on_files(question: Question) -> dict[str, object]:
         reference = _loaded(question.factory or question.current, question)
         asked = _answers(reference, task, {"base": question.base}, question, left_out)
         base = Answers(task, *mine["base"], asked["base"][-1])
-    decision = decide(device, base, question.settings)
+    # What a new label gains is seen apart: for it, old ones need not gain as well, but may not lose.
+    gains = any(found["right"] for found in learnt.values())
+    decision = decide(device, base, question.settings, superior=not gains)
     settings = dataclasses.asdict(question.settings)
     return {**decision.as_document(), "new_labels": learnt, "settings": settings, "left_out": left_out}
 
