@@ -8,8 +8,8 @@ from dataclasses import dataclass
 __all__ = ["ACTIVATIONS", "BERT_KEYS", "COMMON_KEYS", "SAME_ACTIVATION", "Activation", "Flag", "Key", "Number", "Whole"]
 
 # What a gradient rule is there for (compile/gradient/rules.py), and names of one function.
-ACTIVATIONS = ("gelu", "gelu_new", "relu", "tanh", "linear")
-SAME_ACTIVATION = {"gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_new"}
+ACTIVATIONS = ("gelu", "gelu_new", "silu", "relu", "tanh", "linear")
+SAME_ACTIVATION = {"gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_new", "swish": "silu"}
 _LARGEST = 1 << 24
 
 

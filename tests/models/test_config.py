@@ -32,7 +32,7 @@ pytestmark = pytest.mark.host
         ("num_attention_heads", 3, "hidden_size is 32, which 3 attention heads do not divide"),
         ("max_position_embeddings", 4, "texts of 4 tokens"),
         ("hidden_act", "quick_gelu", "hidden_act is quick_gelu"),
-        ("hidden_act", "silu", "training knows gelu, gelu_new, relu, tanh, linear alone"),
+        ("hidden_act", "mish", "training knows gelu, gelu_new, silu, relu, tanh, linear alone"),
         ("hidden_act", {"name": "gelu"}, "hidden_act is"),
         ("quantization_config", {"load_in_8bit": True, "quant_method": "bitsandbytes"}, "quantised by bitsandbytes"),
         ("quantization_config", [1], "save it in float32 or float16 first"),

@@ -6,8 +6,8 @@
 2. Attention products become com.microsoft FusedMatMul, with the scale and the transposition of the keys inside.
 3. Taking the first token becomes the operator edge_far.FirstToken; a mean over tokens, weights [batch, 1, sequence]
    times token vectors, stays a batched product.
-4. The GELU by a hyperbolic tangent becomes the operator edge_far.TanhGelu: what holds of the exact one, passes read off
-   the operator Gelu.
+4. The GELU by a hyperbolic tangent becomes the operator edge_far.TanhGelu (what holds of the exact one, passes read off
+   the operator Gelu), and x * sigmoid(x) becomes edge_far.Silu.
 5. What remains three-dimensional (embedding look-ups) is flattened once.
 """
 
@@ -16,27 +16,45 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edge_far.compile.graph.builder import INTERNAL, Builder, constant_of
-from edge_far.compile.graph.edits import insert_before, remove_dead_nodes, replace_value
+from edge_far.compile.graph.edits import insert_before, produced_by, remove_dead_nodes, replace_value
 from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, dims_of
 from edge_far.errors import Unavailable
 
 __all__ = ["canonicalise"]
 
-ROW_WISE = {"LayerNormalization", "Gelu", "TanhGelu", "Relu", "Tanh", "Dropout", "Add", "Mul", "Sub", "Div", "Erf"}
+ROW_WISE = {"LayerNormalization", "Gelu", "TanhGelu", "Silu", "Relu", "Tanh", "Erf", "Dropout"} | {"Add", "Mul", "Sub", "Div"}
 
 
 def canonicalise(model: ir.Model) -> PassNote:
     """Apply rules 1 to 5 in place; raises Unavailable for a form that no supported model has."""
     note = PassNote("canonicalise")
-    for node in model.graph:
+    _name_activations(model.graph, note)
+    _TokenRows(model.graph, note).run()
+    remove_dead_nodes(model)
+    return note
+
+
+def _name_activations(graph: ir.Graph, note: PassNote) -> None:
+    for node in graph:
         if node.op_type == "Gelu" and _is_tanh_gelu(node):
             node.op_type, node.domain = "TanhGelu", INTERNAL
             node.attributes.clear()
             note.changed("GELUs by a hyperbolic tangent")
-    _TokenRows(model.graph, note).run()
-    remove_dead_nodes(model)
-    return note
+        elif node.op_type == "Mul" and (source := _silu_of(node)) is not None:
+            node.op_type, node.domain = "Silu", INTERNAL
+            node.replace_input_with(0, source)
+            node.resize_inputs(1)
+            note.changed("SiLUs")
+
+
+def _silu_of(node: ir.Node) -> ir.Value | None:
+    """Return x of x * sigmoid(x), or None."""
+    for value, other in (node.inputs, reversed(node.inputs)):
+        sigmoid = produced_by(other, "Sigmoid")
+        if sigmoid is not None and sigmoid.inputs[0] is value:
+            return value
+    return None
 
 
 def _is_tanh_gelu(node: ir.Node) -> bool:

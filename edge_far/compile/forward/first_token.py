@@ -27,6 +27,7 @@ _ROW_OPERANDS: dict[str, tuple[int, ...]] = {
     "Add": (0, 1),
     "Gelu": (0,),
     "TanhGelu": (0,),
+    "Silu": (0,),
     "Relu": (0,),
     "Tanh": (0,),
     "Dropout": (0,),

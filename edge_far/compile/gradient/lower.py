@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from edge_far.compile.graph.builder import INTERNAL, Builder
+from edge_far.compile.graph.builder import INTERNAL, MICROSOFT, Builder
 from edge_far.compile.graph.edits import insert_before, remove_dead_nodes, replace_value
 from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, dims_of
@@ -143,6 +143,20 @@ def _tanh_gelu_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     return [b.mul(dy, b.mul(b.add(b.add(tangent, one), steep), half))]
 
 
+def _silu(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """QuickGelu is x * sigmoid(alpha x)."""
+    (x,) = _values(node)
+    return [b.unary("QuickGelu", x, domain=MICROSOFT, alpha=1.0)]
+
+
+def _silu_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """With s = sigmoid(x): dx = dy * (s + x s (1 - s))."""
+    dy, x = _values(node)
+    sigmoid = b.unary("Sigmoid", x)
+    rest = b.mul(b.mul(x, sigmoid), b.sub(b.scalar(1.0), sigmoid))
+    return [b.mul(dy, b.add(sigmoid, rest))]
+
+
 def _masked_dropout(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     """Look each byte of bits up in the table of its eight factors, and multiply."""
     x, bits, table = _values(node)
@@ -197,6 +211,8 @@ _LOWERINGS: dict[str, Lowering] = {
     "GeluGrad": _gelu_grad,
     "TanhGelu": _tanh_gelu,
     "TanhGeluGrad": _tanh_gelu_grad,
+    "Silu": _silu,
+    "SiluGrad": _silu_grad,
     "MaskedDropout": _masked_dropout,
     "FirstToken": _first_token,
     "FirstTokenGrad": _first_token_grad,

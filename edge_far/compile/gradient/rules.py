@@ -153,6 +153,13 @@ def _tanh_gelu(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) ->
     yield 0, b.op("TanhGeluGrad", [dy, x], dims_of(x), domain=INTERNAL)
 
 
+@_rule("Silu", INTERNAL)
+def _silu(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """dx = dy * (s + x s (1 - s)) with s = sigmoid(x)."""
+    (x,) = _inputs(node)
+    yield 0, b.op("SiluGrad", [dy, x], dims_of(x), domain=INTERNAL)
+
+
 @_rule("Tanh")
 def _tanh(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
     """dx = dy * (1 - y * y)."""

@@ -110,6 +110,14 @@ CASES = [
         "TanhGelu",
     ),
     RuleCase(
+        (INTERNAL, "Silu"),
+        ((TOKENS, H),),
+        lambda b, x: b.op("Silu", [x], (TOKENS, H), domain=INTERNAL),
+        torch.nn.functional.silu,
+        (0,),
+        "Silu",
+    ),
+    RuleCase(
         ("", "Gather"),
         (("batch", 5, "sequence", 3),),
         lambda b, x: take_heads(b, x, [3, 1]),
