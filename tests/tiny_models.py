@@ -21,6 +21,7 @@ from edge_far.far.method import cut_of, select_above_cut
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.far.reconfigure import trained_parameters
+from edge_far.models.joined import part_linears
 from edge_far.models.source import SourceModel
 from edge_far.profile.document import load_profile
 from edge_far.tasks.interface import Task
@@ -29,6 +30,7 @@ from edge_far.texts.batches import Batch
 from tests.tiny_cases import gradient_errors
 
 ARCHITECTURES = ("bert", "distilbert", "roberta", "electra", "mpnet")  # all that differ in more than names
+WITH_LATER_ONES = (*ARCHITECTURES, "modernbert")  # those too that have one tiny bundle
 VOCABULARY = 100
 MAX_POSITIONS = 64
 TABLE_WIDTH = 16  # of embeddings that are projected
@@ -82,7 +84,16 @@ def make_examples(count: int, *, labels: int = 5, seed: int = 0) -> list[dict[st
 def make_tiny(
     architecture: str, *, labels: int = 5, hidden: int = 32, seed: int = 0, dropout: float = 0.1
 ) -> torch.nn.Module:
-    """Return a classifier of 2 blocks, 4 heads and 64 FFN nodes, in evaluation mode."""
+    """Return a classifier of 2 blocks, 4 heads and 64 FFN nodes, in evaluation mode, as an export loads it."""
+    model = make_original(architecture, labels=labels, hidden=hidden, seed=seed, dropout=dropout)
+    part_linears(model)
+    return model
+
+
+def make_original(
+    architecture: str, *, labels: int = 5, hidden: int = 32, seed: int = 0, dropout: float = 0.1
+) -> torch.nn.Module:
+    """Return make_tiny's model as transformers makes it."""
     config = tiny_config(architecture, hidden, dropout, vocab_size=VOCABULARY, num_labels=labels)
     torch.manual_seed(seed)
     model = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
@@ -109,6 +120,22 @@ def tiny_config(architecture: str, hidden: int, dropout: float, **common: Any) -
             seq_classif_dropout=dropout,
             **common,
         )
+    if architecture == "modernbert":
+        return config_class(
+            hidden_size=hidden,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=64,
+            max_position_embeddings=MAX_POSITIONS,
+            local_attention=12,
+            classifier_activation="silu",
+            embedding_dropout=dropout,
+            attention_dropout=dropout,
+            classifier_dropout=dropout,
+            pad_token_id=0,
+            **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
+            **common,
+        )
     keys = {
         "hidden_size": hidden,
         "num_hidden_layers": 2,
@@ -126,7 +153,7 @@ def tiny_config(architecture: str, hidden: int, dropout: float, **common: Any) -
 def make_pooled(
     architecture: str, pooling: str, *, labels: int = 5, hidden: int = 32, seed: int = 0
 ) -> torch.nn.Module:
-    """Return make_tiny's model, its head on the first token or on the mean of all."""
+    """Return make_tiny's model its head on the first token or on the mean of all."""
     model = make_tiny(architecture, labels=labels, hidden=hidden, seed=seed)
     return MeanPooledClassifier(model, seed) if pooling == "mean" else model
 

@@ -7,13 +7,14 @@ from edge_far.architectures.families.albert import ALBERT
 from edge_far.architectures.families.bert import BERT
 from edge_far.architectures.families.distilbert import DISTILBERT
 from edge_far.architectures.families.electra import ELECTRA
+from edge_far.architectures.families.modernbert import MODERNBERT
 from edge_far.architectures.families.mpnet import MPNET
 from edge_far.architectures.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
 __all__ = ["ARCHITECTURES", "TITLES", "architecture_named", "architecture_of_class", "why_refused"]
 
 ARCHITECTURES: dict[str, Architecture] = {
-    each.name: each for each in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MPNET, ALBERT)
+    each.name: each for each in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MPNET, ALBERT, MODERNBERT)
 }
 TITLES = ", ".join(each.title for each in ARCHITECTURES.values())
 _OF_CLASS = {name: each for each in ARCHITECTURES.values() for name in each.model_classes}
@@ -24,8 +25,7 @@ _NOT_TEXT = "no model of texts alone"
 _DISENTANGLED = "its attention keeps content and position apart (disentangled attention)"
 _LOCAL = "its attention reads windows of a text"
 _REFUSED = {
-    "modernbert": "its FFNs are gated, its positions rotary, and query, key and value one matrix",
-    "nomic_bert": "its FFNs are gated and its positions rotary",
+    "nomic_bert": "no adapter says where its gated FFNs and rotary positions are",
     "mobilebert": "its blocks have bottlenecks, four FFNs each, and no LayerNorm",
     "squeezebert": "its products are grouped convolutions",
     "convbert": "its attention is half convolution",

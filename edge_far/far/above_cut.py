@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from edge_far.errors import DataError, UsageError
-from edge_far.far.nodes import block_paths, embeddings_of
+from edge_far.far.nodes import after_blocks_of, block_paths, embeddings_of
 from edge_far.texts.batches import Batch
 
 __all__ = ["LOSSES", "above_cut", "as_mapping", "last_linear", "logits_of", "mean_loss"]
@@ -51,7 +51,7 @@ def above_cut(model: nn.Module, cut: int) -> nn.Module:
     layers = paths[0].rpartition(".")[0]
     upper.set_submodule(layers, nn.ModuleList([upper.get_submodule(path) for path in paths[cut:]]))
     upper.set_submodule(embeddings, StoredStates())
-    for path in projections:
+    for path in (*projections, *(after_blocks_of(model) if cut == len(paths) else ())):
         upper.set_submodule(path, nn.Identity())
     return upper
 

@@ -16,7 +16,7 @@ from torch import nn
 from edge_far.errors import ConfigError, Unavailable
 from edge_far.far.nodes import architecture_of
 
-__all__ = ["POOLINGS", "MeanPooledClassifier", "pooling_of"]
+__all__ = ["POOLINGS", "MeanPooledClassifier", "pooling_of", "reads_mean"]
 
 POOLINGS = ("auto", "cls", "mean")
 _POOLING_FILE = Path("1_Pooling") / "config.json"
@@ -71,6 +71,13 @@ class MeanPooledClassifier(nn.Module):
         weights = mask / mask.sum(dim=1, keepdim=True)
         pooled = torch.matmul(weights[:, None, :], hidden).flatten(1)
         return _Output(self.classifier(self.dropout(pooled)))
+
+
+def reads_mean(model: nn.Module) -> bool:
+    """Say whether a classifier's head reads the mean over all tokens; some of transformers' do by config.json."""
+    key = architecture_of(model).pooling_key
+    own = key is not None and getattr(model.config, key) == "mean"
+    return own or isinstance(model, MeanPooledClassifier)
 
 
 def pooling_of(directory: Path, asked: str) -> str:

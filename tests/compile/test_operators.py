@@ -71,6 +71,8 @@ MICROSOFT = {
     "QLinearAdd",
     "QLinearMul",
     "QLinearSigmoid",
+    "QuickGelu",
+    "RotaryEmbedding",
     "SkipLayerNormalization",
 }
 GRAPHS = ("step", "infer")

@@ -28,6 +28,8 @@ _ROW_OPERANDS: dict[str, tuple[int, ...]] = {
     "Gelu": (0,),
     "TanhGelu": (0,),
     "Silu": (0,),
+    "Mul": (0, 1),
+    "Rotary": (0,),
     "Relu": (0,),
     "Tanh": (0,),
     "Dropout": (0,),

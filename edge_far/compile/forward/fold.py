@@ -1,6 +1,7 @@
 """Computes at export time everything that depends on frozen parameters alone.
 
-1. Every node whose inputs are all constants becomes a constant (transposed frozen weights, mask constants).
+1. Every node whose inputs are all constants becomes a constant (transposed frozen weights, mask constants). A
+   LayerNormalization without a bias gets one of zeros: then all have the same form.
 2. Position indices, which depend on the sequence length only, become a slice of a constant row; so does what else
    counts the tokens (Range).
 3. Where all embedding tables are frozen, the position and type tables become one table of their sums, which
@@ -31,6 +32,13 @@ def fold_constants(model: ir.Model) -> PassNote:
     before = model.graph.num_nodes()
     onnxscript.optimizer.optimize(model, input_size_limit=UNLIMITED, output_size_limit=UNLIMITED)
     note.changed("nodes folded", before - model.graph.num_nodes())
+    for node in model.graph:
+        if node.op_type == "LayerNormalization" and len(node.inputs) == 2 and node.inputs[1] is not None:
+            (width,) = dims_of(node.inputs[1])
+            node.resize_inputs(3)
+            zeros = np.zeros(int(width), np.float32)
+            node.replace_input_with(2, Builder(model.graph, "norm").constant(zeros, f"zeros.{width}"))
+            note.changed("biases of zeros")
     return note
 
 

@@ -157,6 +157,20 @@ def _silu_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     return [b.mul(dy, b.add(sigmoid, rest))]
 
 
+def _rotary(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """RotaryEmbedding on [batch, sequence, heads * width]; positions begin at 0."""
+    x, *tables = _values(node)
+    batch, length, heads, width = dims_of(x)
+    assert isinstance(heads, int) and isinstance(width, int)
+    ends = [b.constant(np.array([0], np.int64), "slice.start"), b.input_shape(1, 2)]
+    axis = b.constant(np.array([0], np.int64), "slice.axis")
+    rows = [b.op("Slice", [table, *ends, axis], (SEQUENCE, width // 2)) for table in tables]
+    joined = b.reshape_keeping(x, (batch, length), (heads * width,))
+    inputs = [joined, b.constant(np.array([0], np.int64), "first_position"), *rows]
+    turned = b.op("RotaryEmbedding", inputs, dims_of(joined), domain=MICROSOFT, num_heads=heads)
+    return [b.reshape_keeping(turned, (batch, length), (heads, width))]
+
+
 def _masked_dropout(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     """Look each byte of bits up in the table of its eight factors, and multiply."""
     x, bits, table = _values(node)
@@ -213,6 +227,7 @@ _LOWERINGS: dict[str, Lowering] = {
     "TanhGeluGrad": _tanh_gelu_grad,
     "Silu": _silu,
     "SiluGrad": _silu_grad,
+    "Rotary": _rotary,
     "MaskedDropout": _masked_dropout,
     "FirstToken": _first_token,
     "FirstTokenGrad": _first_token_grad,

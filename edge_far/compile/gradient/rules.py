@@ -72,6 +72,33 @@ def _add(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradi
             yield index, _sum_to(dy, value, b)
 
 
+@_rule("Mul")
+def _mul(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """dx = dy * y and dy = dy * x."""
+    factors = _inputs(node)
+    for index, value in enumerate(factors):
+        if want[index]:
+            yield index, _sum_to(b.mul(dy, factors[1 - index]), value, b)
+
+
+@_rule("Div")
+def _div(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """dx = dy / d, where nothing that is trained is in the divisor d."""
+    value, divisor = _inputs(node)
+    if want[1]:
+        raise Unavailable("only a dividend has a gradient rule", where=f"node {node.name}")
+    yield 0, _sum_to(b.binary("Div", dy, divisor), value, b)
+
+
+@_rule("Rotary", INTERNAL)
+def _rotary(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """Turned back: by the same angles, the other way round."""
+    _, cosines, sines = _inputs(node)
+    back = constant_of(sines)
+    assert back is not None
+    yield 0, b.op("Rotary", [dy, cosines, b.constant(-back, f"{sines.name}.back")], dims_of(dy), domain=INTERNAL)
+
+
 def _sum_to(gradient: ir.Value, like: ir.Value, b: Builder) -> ir.Value:
     """Sum a gradient over the axes along which `like` was broadcast."""
     dims, target = dims_of(gradient), dims_of(like)

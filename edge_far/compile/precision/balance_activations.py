@@ -31,7 +31,7 @@ from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import dims_of
 from edge_far.compile.precision.scale_gradient_rows import SMALLEST_ROW, multiply_users
 
-__all__ = ["balance_activations"]
+__all__ = ["balance_activations", "row_sizes"]
 
 # The share of a branch's nodes that the largest value of a row is looked for among.
 SEARCHED_SHARE = 0.05
@@ -124,10 +124,8 @@ def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> No
     assert source is not None
     b = Builder(graph, "balance")
     active = one_sided(source)
-    if active is None:
-        sizes = _row_sizes(source, b)
-    else:
-        sizes = _one_sided_row_sizes(source, ONE_SIDED[active.op_type], seen, b)
+    least = None if active is None else ONE_SIDED[active.op_type]
+    sizes = row_sizes(source, b) if least is None else _one_sided_row_sizes(source, least, seen, b)
     even = b.binary("Div", source, sizes)
     insert_before(graph, node, b.nodes)
     node.replace_input_with(0, even)
@@ -148,7 +146,7 @@ def _one_sided_row_sizes(value: ir.Value, least: float, seen: np.ndarray | None,
     return b.op("Max", [highest, b.scalar(least)], dims_of(highest))
 
 
-def _row_sizes(value: ir.Value, b: Builder) -> ir.Value:
+def row_sizes(value: ir.Value, b: Builder) -> ir.Value:
     """Return the largest magnitude of each row, [rows, 1], at least SMALLEST_ROW."""
     highest = b.reduce("ReduceMax", value, -1, keepdims=True)
     lowest = b.reduce("ReduceMin", value, -1, keepdims=True)

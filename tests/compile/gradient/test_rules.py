@@ -64,6 +64,20 @@ def attention_reference(q, k, v):
     return (torch.softmax(0.5 * q @ k.transpose(2, 3), -1) @ v).transpose(1, 2).reshape(B, S, H)
 
 
+ANGLES = np.random.default_rng(5).uniform(0, 6, (32, 2)).astype(np.float32)  # of positions, and of pairs of numbers
+
+
+def rotary_node(b: Builder, x: ir.Value) -> ir.Value:
+    tables = [b.constant(np.cos(ANGLES), "cosines"), b.constant(np.sin(ANGLES), "sines")]
+    return b.op("Rotary", [x, *tables], ("batch", "sequence", 2, 4), domain=INTERNAL)
+
+
+def rotary_reference(x):
+    """Pairs of numbers as complex ones: multiplied by that of the angle."""
+    turned = torch.complex(x[..., :2], x[..., 2:]) * torch.polar(torch.ones(1), torch.tensor(ANGLES[:S, None]))
+    return torch.cat((turned.real, turned.imag), -1)
+
+
 def take_heads(b: Builder, x: ir.Value, heads: list[int]) -> ir.Value:
     return b.op("Gather", [x, b.constant(np.array(heads), "heads")], ("batch", len(heads), "sequence", 3), axis=1)
 
@@ -116,6 +130,21 @@ CASES = [
         torch.nn.functional.silu,
         (0,),
         "Silu",
+    ),
+    RuleCase(
+        (INTERNAL, "Rotary"),
+        (("batch", "sequence", 2, 4),),
+        lambda b, x: rotary_node(b, x),
+        lambda x: rotary_reference(x),
+        (0,),
+        "Rotary",
+    ),
+    RuleCase(("", "Mul"), ((TOKENS, H), (TOKENS, H)), lambda b, x, y: b.mul(x, y), lambda x, y: x * y, (0, 1), "Mul"),
+    RuleCase(
+        ("", "Mul"), ((TOKENS, H), (1, H)), lambda b, x, y: b.mul(x, y), lambda x, y: x * y, (0, 1), "Mul-broadcast"
+    ),
+    RuleCase(
+        ("", "Div"), ((TOKENS, H), (TOKENS, 1)), lambda b, x, y: b.binary("Div", x, y), lambda x, y: x / y, (0,), "Div"
     ),
     RuleCase(
         ("", "Gather"),
