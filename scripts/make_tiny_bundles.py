@@ -36,7 +36,7 @@ from edge_far.device.engine.dropout import draw_mask, factor_table, mask_shape
 from edge_far.far.above_cut import mean_loss
 from edge_far.far.method import cut_of
 from edge_far.far.nodes import block_paths, embeddings_of
-from edge_far.models.joined import join_linears
+from edge_far.models.exchanged.exchange import restore_modules
 from edge_far.texts.batches import Batch, collate, plan_epoch
 from edge_far.texts.data import read_examples
 from edge_far.texts.encode import Encoder
@@ -104,7 +104,7 @@ def make_case(directory: Path, case: Case) -> None:
         name=case.name,
     )
     original = make_pooled(case.architecture, case.pooling, labels=case.labels, hidden=case.hidden)  # same seed
-    join_linears(original)
+    restore_modules(original)
     arrays = {f"parameter.{name}": value.detach().numpy() for name, value in original.named_parameters()}
     for number, (rows, length) in enumerate(BATCH_SHAPES):
         pairs = architecture_named(case.architecture).token_types == "pairs"

@@ -21,7 +21,7 @@ from edge_far.far.method import cut_of, select_above_cut
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.far.reconfigure import trained_parameters
-from edge_far.models.joined import part_linears
+from edge_far.models.exchanged.exchange import exchange_modules
 from edge_far.models.source import SourceModel
 from edge_far.profile.document import load_profile
 from edge_far.tasks.interface import Task
@@ -30,7 +30,7 @@ from edge_far.texts.batches import Batch
 from tests.tiny_cases import gradient_errors
 
 ARCHITECTURES = ("bert", "distilbert", "roberta", "electra", "mpnet")  # all that differ in more than names
-WITH_LATER_ONES = (*ARCHITECTURES, "modernbert")  # those too that have one tiny bundle
+WITH_LATER_ONES = (*ARCHITECTURES, "modernbert", "deberta-v2")  # those too that have one tiny bundle
 VOCABULARY = 100
 MAX_POSITIONS = 64
 TABLE_WIDTH = 16  # of embeddings that are projected
@@ -86,7 +86,7 @@ def make_tiny(
 ) -> torch.nn.Module:
     """Return a classifier of 2 blocks, 4 heads and 64 FFN nodes, in evaluation mode, as an export loads it."""
     model = make_original(architecture, labels=labels, hidden=hidden, seed=seed, dropout=dropout)
-    part_linears(model)
+    exchange_modules(model)
     return model
 
 
@@ -136,6 +136,10 @@ def tiny_config(architecture: str, hidden: int, dropout: float, **common: Any) -
             **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
             **common,
         )
+    if architecture == "deberta-v2":
+        common |= {"relative_attention": True, "position_biased_input": False, "share_att_key": True}
+        common |= {"pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm", "position_buckets": 8}
+        common |= {"max_relative_positions": -1, "pooler_dropout": dropout}
     keys = {
         "hidden_size": hidden,
         "num_hidden_layers": 2,

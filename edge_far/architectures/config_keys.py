@@ -14,6 +14,7 @@ __all__ = [
     "Flag",
     "Key",
     "Number",
+    "Only",
     "Rotations",
     "Whole",
     "Words",
@@ -85,6 +86,20 @@ class Activation:
 
 
 @dataclass(frozen=True)
+class Only:
+    """One of a few values, without which the model would be another; `may_lack` allows the file to say nothing."""
+
+    known: tuple[object, ...]
+    why: str
+    may_lack: bool = False
+
+    def wrong(self, value: object) -> str | None:
+        """Return what is wrong with a value, or None."""
+        same = any(value == each and type(value) is type(each) for each in self.known)
+        return None if same or (value is None and self.may_lack) else f"and {self.why}"
+
+
+@dataclass(frozen=True)
 class Words:
     """One of some words, or with `many` a list of them."""
 
@@ -117,7 +132,7 @@ class Rotations:
         return each.get("rope_type", "default") == "default" and Number(1e12).wrong(each.get("rope_theta", 1.0)) is None
 
 
-Key = Whole | Number | Flag | Activation | Words | Rotations
+Key = Whole | Number | Flag | Activation | Only | Words | Rotations
 
 COMMON_KEYS: Mapping[str, Key] = {
     "vocab_size": Whole(),

@@ -34,7 +34,7 @@ from edge_far.far.prime import PrimingResult
 from edge_far.far.reconfigure import merge, original_layout, reconfigure, trained_parameters
 from edge_far.far.report import write_selection_report
 from edge_far.far.select import Selection
-from edge_far.models.joined import join_linears
+from edge_far.models.exchanged.exchange import restore_modules
 from edge_far.models.source import SourceModel, load_source
 from edge_far.models.tokenizers import unknown_share
 from edge_far.quoting import quoted
@@ -204,7 +204,7 @@ def compile_bundle(
             graphs = build_portable_graphs(model, source.architecture, list(learners), options, sample)
             merged = copy.deepcopy(model)
             merge(merged)
-            join_linears(merged)
+            restore_modules(merged)
             release = build_release_graph(merged, source.architecture)
         for note in graphs.notes:
             console.detail(str(note))

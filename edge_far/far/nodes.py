@@ -158,8 +158,10 @@ def after_blocks_of(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def frozen_tables_of(model: nn.Module) -> list[nn.Module]:
-    """Return the tables that blocks read and that learn when the embeddings do."""
-    return [model.get_submodule(_from_encoder(model, path)) for path in architecture_of(model).frozen_tables]
+    """Return what makes the tables that blocks read; it learns when the embeddings do."""
+    modules = dict(model.named_modules())
+    paths = [_from_encoder(model, path) for path in architecture_of(model).frozen_tables]
+    return [modules[path] for path in paths if path in modules]
 
 
 def node_l1(*values: torch.Tensor) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.architectures.adapter import Architecture
-from edge_far.architectures.config_keys import SAME_ACTIVATION, Activation, Number
+from edge_far.architectures.config_keys import SAME_ACTIVATION, Activation, Number, Only
 from edge_far.architectures.registry import ARCHITECTURES, architecture_of_class, why_refused
 from edge_far.errors import Unavailable
 from edge_far.models.directory import CONFIG
@@ -75,6 +75,9 @@ def read_config(directory: Path, *, dropout: bool) -> ModelConfig:
         if isinstance(architecture.keys[key], Activation):
             values[key] = SAME_ACTIVATION.get(values[key], values[key])
     config = _transformers_config(architecture, values, path)
+    for key, rule in architecture.keys.items():
+        if isinstance(rule, Only) and key not in values and (wrong := rule.wrong(getattr(config, key, None))):
+            raise _refusal(path, f"{key} is missing, {wrong}", _DECIDES)
     checked = ModelConfig(path, architecture, config, document)
     _check_sizes(checked, dropout)
     return checked

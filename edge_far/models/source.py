@@ -17,9 +17,9 @@ from edge_far.far.nodes import architecture_of
 from edge_far.far.pooling import pooling_of
 from edge_far.models.config import ModelConfig, read_config
 from edge_far.models.directory import find_place
+from edge_far.models.exchanged.exchange import exchange_modules
 from edge_far.models.guard import guarded, transformers_package
 from edge_far.models.head import HEAD, Head, fit_head, saved_labels
-from edge_far.models.joined import part_linears
 from edge_far.models.tokenizers import TokenizerFile, choose_tokenizer
 from edge_far.models.weight_files import check_weights, unused_weights
 from edge_far.texts.data import Example
@@ -75,7 +75,7 @@ def load_source(
     check_weights(config)
     tokenizer = choose_tokenizer(config, examples)
     loaded, loading = _load(config, len(labels) if outputs is None else outputs, seed, model)
-    part_linears(loaded)
+    exchange_modules(loaded)
     architecture = architecture_of(loaded).name
     _refuse_random_encoder(loading, model)
     _refuse_not_finite(loaded, model)

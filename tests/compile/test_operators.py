@@ -57,6 +57,7 @@ STANDARD = {
     "Slice",
     "Softmax",
     "Softplus",
+    "Squeeze",
     "Sub",
     "Tanh",
     "Transpose",

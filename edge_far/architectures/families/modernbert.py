@@ -1,7 +1,7 @@
 """ModernBERT: rotary positions, gated FFNs, windows of attention in most blocks, LayerNorms before, biases nowhere.
 
 The original has query, key and value as one matrix, and a gated FFN's two inner ones as another; here each is a linear
-of its own (models/joined.py). The last LayerNorm stands behind all blocks.
+of its own (models/exchanged/joined.py). The last LayerNorm stands behind all blocks.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
    times token vectors, stays a batched product, and a sum of weighed tokens becomes one.
 4. The GELU by a hyperbolic tangent becomes the operator edge_far.TanhGelu (what holds of the exact one, passes read off
    the operator Gelu), and x * sigmoid(x) becomes edge_far.Silu. What turns queries and keys by their positions becomes
-   edge_far.Rotary, with tables of all positions.
+   edge_far.Rotary, with tables of all positions, and the shift of DeBERTa's distances edge_far.Shifted.
 5. What remains three-dimensional (embedding look-ups) is flattened once.
 """
 
@@ -62,6 +62,12 @@ def _name_composite(graph: ir.Graph, node: ir.Node, note: PassNote) -> None:
         insert_before(graph, node, b.nodes)
         replace_value(node.outputs[0], turned)
         note.changed("rotations by position")
+    elif node.op_type == "GatherElements" and (source := _shift_of(node)) is not None:
+        b = Builder(graph, "shifted")
+        shifted = b.op("Shifted", [source], dims_of(node.outputs[0]), domain=INTERNAL)
+        insert_before(graph, node, b.nodes)
+        replace_value(node.outputs[0], shifted)
+        note.changed("shifts of distances")
 
 
 def _silu_of(node: ir.Node) -> ir.Value | None:
@@ -71,6 +77,13 @@ def _silu_of(node: ir.Node) -> ir.Value | None:
         if sigmoid is not None and sigmoid.inputs[0] is value:
             return value
     return None
+
+
+def _shift_of(node: ir.Node) -> ir.Value | None:
+    """Return x [B, A, S, 2 S] of the look-up of models/exchanged/disentangled.py, from place S - i of row i on."""
+    dims, source = dims_of(node.outputs[0]), node.inputs[0]
+    known = source is not None and dims[2:] == (SEQUENCE,) * 2 and dims_of(source) == (*dims[:3], f"2*{SEQUENCE}")
+    return source if known else None
 
 
 def _rotation_of(node: ir.Node) -> tuple[ir.Value, np.ndarray, np.ndarray] | None:
@@ -95,9 +108,7 @@ def _table_behind(value: ir.Value | None) -> np.ndarray | None:
     """Return the table whose first rows a value holds: Unsqueeze(Gather(table, [0, 1, 2, ...]))."""
     unsqueeze = produced_by(value, "Unsqueeze")
     gather = produced_by(unsqueeze.inputs[0], "Gather") if unsqueeze is not None else None
-    index = gather.inputs[1] if gather is not None else None
-    flat = produced_by(index, "Reshape")
-    places = produced_by(index if flat is None else flat.inputs[0], "Slice")
+    places = produced_by(gather.inputs[1], "Slice") if gather is not None else None
     numbers = constant_of(places.inputs[0]) if places is not None else None
     if gather is None or numbers is None or not np.array_equal(numbers, np.arange(len(numbers))):
         return None
@@ -175,6 +186,10 @@ class _TokenRows:
         if right in self.rows and dims_of(left)[1:] == (1, SEQUENCE):
             self.note.changed("means over tokens")
             return b.matmul(left, b.reshape_to(self.rows[right], dims_of(right)))
+        if node.op_type == "Gemm" and (matrix := constant_of(right)) is not None and _transposes(node):
+            # Frozen matrices of a product of no tokens: [in, out], as all others.
+            bias = node.inputs[2] if len(node.inputs) > 2 else None
+            return b.gemm(left, b.constant(np.ascontiguousarray(matrix.T), f"{right.name}.transposed"), bias)
         if node.op_type == "Gemm" or not _is_tokens(left):
             return None
         producer = right.producer()
@@ -280,6 +295,10 @@ class _TokenRows:
             raise Unavailable("the model's head reads tokens other than the first", where=f"node {node.name}")
         self.note.changed("first-token selections")
         return b.op("FirstToken", [self.rows[source]], (BATCH, dims_of(source)[-1]), domain=INTERNAL)
+
+
+def _transposes(node: ir.Node) -> bool:
+    return "transB" in node.attributes and bool(node.attributes["transB"].as_int())
 
 
 def _bare_gemm(value: ir.Value) -> bool:

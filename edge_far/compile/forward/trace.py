@@ -133,6 +133,21 @@ class _Windows:
 
 
 @contextmanager
+def _embeddings_without_mask(model: torch.nn.Module, architecture: Architecture) -> Iterator[None]:
+    """Let the embeddings leave a padding's as it is meanwhile."""
+
+    def forget(_: torch.nn.Module, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return arguments, {**named, "mask": None}
+
+    embeddings = model.get_submodule(f"{architecture.encoder}.{architecture.embeddings[0]}")
+    handle = embeddings.register_forward_pre_hook(forget, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def _one_operator_for_tanh_gelu() -> Iterator[None]:
     """Let transformers' formula for the GELU by a hyperbolic tangent be torch's function meanwhile."""
     formula = transformers_package().activations.NewGELUActivation
@@ -165,6 +180,8 @@ def export_forward(model: torch.nn.Module, architecture: str, trained: Collectio
         meanwhile.enter_context(_one_operator_for_tanh_gelu())
         if traced.position_bias is not None:
             meanwhile.enter_context(traced.position_bias.in_the_mask())
+        if traced.architecture.masks_embeddings:
+            meanwhile.enter_context(_embeddings_without_mask(model, traced.architecture))
         if traced.windows is not None:
             meanwhile.enter_context(traced.windows.in_the_encoder())
         try:

@@ -60,7 +60,7 @@ def _matmul(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gr
     trans = _flag(node, "transB")
     if want[1]:
         first, second = (dy, left) if trans else (left, dy)
-        yield 1, b.matmul(first, second, trans_left=True, alpha=alpha)
+        yield 1, _sum_to(b.matmul(first, second, trans_left=True, alpha=alpha), right, b)
     if want[0]:
         yield 0, b.matmul(dy, right, trans_right=not trans, alpha=alpha)
 
@@ -249,4 +249,18 @@ def _gather(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gr
     if axis := node.attributes["axis"].as_int() if "axis" in node.attributes else 0:
         yield 0, _put_back(dy, dims_of(table), axis, index, b)
         return
-    yield 0, b.op("EmbeddingGrad", [dy, index], dims_of(table), domain=INTERNAL)
+    # A table that is computed, and so no learner with an accumulator, begins with zeros.
+    zeros = [] if table.producer() is None else [_zeros(dims_of(table), b)]
+    yield 0, b.op("EmbeddingGrad", [dy, index, *zeros], dims_of(table), domain=INTERNAL)
+
+
+def _zeros(dims: Sequence[Dim], b: Builder) -> ir.Value:
+    shape = b.constant(np.array(dims, np.int64), "shape." + "x".join(map(str, dims)))
+    return b.op("ConstantOfShape", [shape], dims)
+
+
+@_rule("Shifted", INTERNAL)
+def _shifted(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """Each number goes back to its place; all others get zero."""
+    (x,) = _inputs(node)
+    yield 0, b.op("ShiftedGrad", [dy], dims_of(x), domain=INTERNAL)

@@ -24,7 +24,7 @@ from tests.tiny_graphs import FLOAT, INT64, UINT8, make_graph, random_array, run
 pytestmark = pytest.mark.host
 
 B, S, H, FFN = 2, 8, 6, 5
-SIZES = {"batch": B, "sequence": S, TOKENS: B * S, "sequence/8": S // 8}
+SIZES = {"batch": B, "sequence": S, "2*sequence": 2 * S, TOKENS: B * S, "sequence/8": S // 8}
 Shape = Sequence[Dim]
 
 
@@ -138,6 +138,30 @@ CASES = [
         lambda x: rotary_reference(x),
         (0,),
         "Rotary",
+    ),
+    RuleCase(
+        (INTERNAL, "Shifted"),
+        (("batch", 3, "sequence", "2*sequence"),),
+        lambda b, x: b.op("Shifted", [x], ("batch", 3, "sequence", "sequence"), domain=INTERNAL),
+        lambda x: torch.stack([x[:, :, row, S - row : 2 * S - row] for row in range(S)], 2),
+        (0,),
+        "Shifted",
+    ),
+    RuleCase(
+        (MICROSOFT, "FusedMatMul"),
+        (("batch", 3, "sequence", 4), (1, 3, "2*sequence", 4)),
+        lambda b, q, k: b.matmul(q, k, trans_right=True),
+        lambda q, k: q @ k.transpose(2, 3),
+        (0, 1),
+        "FusedMatMul-of-one-for-all-texts",
+    ),
+    RuleCase(
+        ("", "Gather"),
+        ((7, H),),
+        lambda b, x: b.op("Gather", [b.unary("Tanh", x), b.constant(np.array([6, 0, 6, 2]), "rows")], (4, H), axis=0),
+        lambda x: torch.tanh(x)[[6, 0, 6, 2]],
+        (0,),
+        "Gather-of-a-computed-table",
     ),
     RuleCase(("", "Mul"), ((TOKENS, H), (TOKENS, H)), lambda b, x, y: b.mul(x, y), lambda x, y: x * y, (0, 1), "Mul"),
     RuleCase(
