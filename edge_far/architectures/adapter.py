@@ -56,8 +56,9 @@ class Architecture:
     list of blocks from the encoder; with `one_block` it holds one, which runs in place of all. With `needs_a_block` the
     encoder cannot do without any, and blocks return tuples. Slots are paths from a block; without `heads_part` an
     attention is more than the sum of its heads. `embeddings` are the paths, from the encoder, of all that runs before
-    the first block, in order (what a model lacks is skipped), `after_blocks` of what runs behind the last. `joined` names linears that the original has as one matrix, the rows of several of ours one
-    below the other: by the path of the one, those of ours, all from a block.
+    the first block, in order (what a model lacks is skipped), `after_blocks` of what runs behind the last. `joined`
+    names linears that the original has as one matrix, the rows of several of ours one below the other: by the path of
+    the one, those of ours, all from a block.
 
     Of its inputs: `token_types` says whether a bundle has the input token_type_ids (pairs), the model gets zeros, or
     nothing. `first_position` is the number of the first token's position, 'padding' that behind pad_token_id's, None
