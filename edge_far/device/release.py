@@ -61,6 +61,13 @@ class _Composition:
 
 
 @dataclass(frozen=True)
+class _Joined:
+    """An original matrix or bias of several of equally many rows, one below the other."""
+
+    joined: tuple[_Composition | str, ...]
+
+
+@dataclass(frozen=True)
 class _Group:
     """Units of one kind, a list a block: FFN nodes have one row or column each, attention heads `width`."""
 
@@ -80,7 +87,7 @@ class _Layout:
 
     version: Count
     groups: Mapping[str, _Group]
-    parameters: Mapping[str, str | _Composition]
+    parameters: Mapping[str, str | _Joined | _Composition]
 
 
 @dataclass(frozen=True)
@@ -132,18 +139,28 @@ def _compose(bundle: Bundle, document: _ReleaseDocument, learners: Mapping[str, 
             if composition in learners:
                 composed[name] = _checked(learners[composition], region.shape, name)
             continue
-        if composition.learner is None:
+        parts = composition.joined if isinstance(composition, _Joined) else (composition,)
+        if not any(part in learners if isinstance(part, str) else part.learner for part in parts):
             continue
         stored = weights[region.offset : region.offset + region.length]
         array = np.frombuffer(stored.tobytes(), np.float32).reshape(region.shape).copy()
-        places: list[Any] = [slice(None)] * array.ndim
-        places[composition.axis] = layout.groups[composition.group].learning_elements(composition.block)
-        learner = learners.get(composition.learner)
-        if learner is None:
-            raise BundleError(f"the run has no {composition.learner}", hint="it was trained from another bundle")
-        array[tuple(places)] = _checked(learner, array[tuple(places)].shape, composition.learner)
+        for part, rows in zip(parts, np.split(array, len(parts)), strict=True):
+            _put(part, rows, layout, learners)
         composed[name] = array
     return composed
+
+
+def _put(part: str | _Composition, array: np.ndarray, layout: _Layout, learners: Mapping[str, np.ndarray]) -> None:
+    """Write what was trained of a parameter, or of its part, over the original's numbers."""
+    name = part if isinstance(part, str) else part.learner
+    if name is None or (isinstance(part, str) and name not in learners):
+        return
+    places: list[Any] = [slice(None)] * array.ndim
+    if not isinstance(part, str):
+        places[part.axis] = layout.groups[part.group].learning_elements(part.block)
+    if name not in learners:
+        raise BundleError(f"the run has no {name}", hint="it was trained from another bundle")
+    array[tuple(places)] = _checked(learners[name], array[tuple(places)].shape, name)
 
 
 def _read_document(bundle: Bundle) -> _ReleaseDocument:
@@ -152,7 +169,8 @@ def _read_document(bundle: Bundle) -> _ReleaseDocument:
     size = bundle.manifest.files[f"portable/{WEIGHTS_FILE}"].bytes
     for name, region in document.regions.items():
         fits = region.length == math.prod(region.shape) * FLOAT_BYTES and region.offset + region.length <= size
-        if not fits or not _is_composed(name, region, document.layout):
+        composition = document.layout.parameters.get(name)
+        if not fits or composition is None or not _is_composed(composition, region.shape, document.layout):
             message = f"the document is damaged: '{ascii(name)[1:-1]:.80}' does not fit {WEIGHTS_FILE} or its parts"
             raise BundleError(message, where=str(bundle.root / PARAMETERS), hint="export it again")
     if not document.regions:
@@ -160,14 +178,18 @@ def _read_document(bundle: Bundle) -> _ReleaseDocument:
     return document
 
 
-def _is_composed(name: str, region: _Region, layout: _Layout) -> bool:
-    composition = layout.parameters.get(name)
-    if composition is None or isinstance(composition, str):
-        return composition is not None
+def _is_composed(composition: str | _Joined | _Composition, shape: tuple[int, ...], layout: _Layout) -> bool:
+    if isinstance(composition, str):
+        return True
+    if isinstance(composition, _Joined):
+        count = len(composition.joined)
+        if not count or not shape or shape[0] % count:
+            return False
+        return all(_is_composed(part, (shape[0] // count, *shape[1:]), layout) for part in composition.joined)
     group = layout.groups.get(composition.group)
-    if group is None or composition.axis >= len(region.shape) or composition.block >= len(group.learners):
+    if group is None or composition.axis >= len(shape) or composition.block >= len(group.learners):
         return False
-    return all((unit + 1) * group.width <= region.shape[composition.axis] for unit in group.learners[composition.block])
+    return all((unit + 1) * group.width <= shape[composition.axis] for unit in group.learners[composition.block])
 
 
 def release_facts(bundle: Bundle, threshold: float | None = None, labels: Sequence[str] = ()) -> dict[str, Any]:

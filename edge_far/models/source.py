@@ -18,6 +18,7 @@ from edge_far.far.nodes import architecture_of
 from edge_far.far.pooling import SpanClassifier, no_pooling, pooling_of
 from edge_far.models.config import ModelConfig, read_config
 from edge_far.models.directory import find_place
+from edge_far.models.exchanged.exchange import exchange_modules
 from edge_far.models.guard import guarded, transformers_package
 from edge_far.models.head import HEAD, Head, fit_head, saved_labels
 from edge_far.models.tokenizers import TokenizerFile, choose_tokenizer
@@ -79,6 +80,7 @@ def load_source(
     check_weights(config)
     tokenizer = choose_tokenizer(config, examples)
     loaded, loading = _load(config, len(labels) if outputs is None else outputs, seed, model, head_class)
+    exchange_modules(loaded)
     architecture = architecture_of(loaded).name
     _refuse_random_encoder(loading, model)
     _refuse_not_finite(loaded, model)
