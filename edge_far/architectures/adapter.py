@@ -71,6 +71,7 @@ class Architecture:
     Of config.json: `keys` are those that decide what is computed, `other_names` are names that transformers reads too,
     `head_dropouts` are the keys of a new head's dropout, of which the first with a value counts. `table_width_key` is
     that of the embedding tables' width, `pooling_key` that of a word, cls or mean, for what the model's own head reads.
+    With `dense_token_head` transformers' head on every token is more than one linear layer.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Architecture:
     heads_part: bool = True
     activation_key: str = "hidden_act"
     pooling_key: str | None = None
+    dense_token_head: bool = False
     other_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
