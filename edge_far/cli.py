@@ -29,6 +29,8 @@ __all__ = ["main"]
 COMMANDS = {
     "export": ("workstation.export", "workstation: apply FAR to a model and compile a bundle"),
     "choose": ("workstation.choose", "workstation: try the ladder's rungs on training data and say which to export"),
+    "sign": ("workstation.sign", "sign a bundle with an OpenSSH key"),
+    "verify": ("device.verify", "check a bundle's files, and who signed it"),
     "plan": ("device.plan", "will this bundle train inside a memory budget, and how"),
     "train": ("device.train", "train a bundle on this machine, inside the budget of a profile"),
     "eval": ("device.evaluate", "measure a bundle, or a bundle plus a run, on labelled data"),

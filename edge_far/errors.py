@@ -4,6 +4,7 @@ EdgeFarError                       70  a defect of ours, or a cause we did not f
 ├── UsageError                     64  the command line contradicts itself
 ├── DataError                      65  a data file's content is wrong (file, line)
 │   └── BundleError                65  a bundle is damaged, unsafe, or of a newer format
+│       └── BundleUntrusted        65  its signature is missing, wrong, or of nobody whom the profile allows
 ├── InputMissing                   66  a file or directory that was named does not exist
 ├── Unavailable                    69  this environment lacks a package, or a model is not supported
 ├── OutputExists                   73  the output is there already and would be overwritten
@@ -25,6 +26,7 @@ from edge_far.quoting import one_line
 __all__ = [
     "BudgetError",
     "BundleError",
+    "BundleUntrusted",
     "ConfigError",
     "DataError",
     "Deferred",
@@ -84,6 +86,10 @@ class DataError(EdgeFarError):
 
 class BundleError(DataError):
     """A bundle is damaged, unsafe, or of a newer format."""
+
+
+class BundleUntrusted(BundleError):
+    """A bundle's signature is missing, wrong, or of nobody whom the profile allows."""
 
 
 class InputMissing(EdgeFarError):

@@ -28,6 +28,7 @@ def test_exit_codes_are_those_of_the_design() -> None:
         "UsageError": 64,
         "DataError": 65,
         "BundleError": 65,
+        "BundleUntrusted": 65,
         "InputMissing": 66,
         "Unavailable": 69,
         "OutputExists": 73,

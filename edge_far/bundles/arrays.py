@@ -25,9 +25,9 @@ _TYPES = {"float32": "F32", "int64": "I64", "int8": "I8", "uint8": "U8"}
 _HEADER_ALIGNMENT = 8
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write arrays (float32, int64, int8 or uint8) atomically; raises StorageError."""
-    header: dict[str, object] = {}
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, array in arrays.items():
         header[name] = {

@@ -1,6 +1,7 @@
 """The bundle: one directory that carries a model from the workstation to the device.
 
     manifest.json             everything below as data, with the SHA-256 of every other file
+    manifest.json.sig         OpenSSH's signature of it (signature.py; optional)
     tokenizer.json            for the Rust `tokenizers` package
     learners.safetensors      initial trained parameters
     selection.json            which FFN nodes learn, and why
@@ -13,9 +14,11 @@
     portable/release.json     where each original parameter lies in weights.bin, and how it is composed
     portable/constants.json   where each constant of the steps and infer lies in weights.bin
     portable/weights.bin      original parameters first, then folded and quantised constants; memory-mapped
+    source/                   config.json and tokenizer_config.json, with which transformers loads the trained model
     ort/                      onnxruntime-training artifacts (optional)
 
-`open_bundle` checks the format version, every path and every hash before a byte is used.
+`open_bundle` checks the signature where one is asked for, the format version, every path and every hash before a byte
+is used.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edge_far.bundles.manifest import FORMAT, FileInfo, Manifest
+from edge_far.bundles.signature import SIGNATURE, Signers, verify_signature
 from edge_far.errors import BundleError, InputMissing
 from edge_far.json_file import Damaged, decode, parse_json, read_document
 
@@ -45,6 +49,7 @@ class Bundle:
     root: Path
     manifest: Manifest
     fingerprint: str  # SHA-256 of manifest.json, which holds the hashes of everything else
+    signer: str | None = None  # whose signature was checked
 
     def path(self, name: str) -> Path:
         """Return the path of one of the bundle's files, by its name in the manifest."""
@@ -62,18 +67,19 @@ class Bundle:
 
 
 def describe_files(root: Path) -> dict[str, FileInfo]:
-    """Return hash and size of every file under `root` but the manifest, by POSIX relative path."""
+    """Return hash and size of every file under `root` but manifest and signature, by POSIX relative path."""
     return {
         path.relative_to(root).as_posix(): FileInfo(_sha256(path), path.stat().st_size)
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path.name not in (MANIFEST, SIGNATURE)
     }
 
 
-def open_bundle(root: Path) -> Bundle:
-    """Open and verify a bundle.
+def open_bundle(root: Path, signers: Signers | None = None) -> Bundle:
+    """Open and verify a bundle; with `signers` that allow somebody, one that is signed by them.
 
-    Raises InputMissing when there is none, BundleError when it is damaged, unsafe, or of a newer format.
+    Raises InputMissing when there is none, BundleError when it is damaged, unsafe, or of a newer format, and what
+    `verify_signature` raises.
     """
     root = Path(root)
     path = root / MANIFEST
@@ -85,6 +91,7 @@ def open_bundle(root: Path) -> Bundle:
         )
     with path.open("rb") as file:
         raw = file.read(MANIFEST_BYTES)  # a longer one is cut, and so no JSON
+    signer = None if signers is None else verify_signature(root, raw, signers)
     try:
         document = parse_json(raw)
     except Damaged as error:
@@ -111,7 +118,7 @@ def open_bundle(root: Path) -> Bundle:
         raise _damaged(str(error), path) from error
     for name, info in manifest.files.items():
         _verify(root, name, info)
-    return Bundle(root, manifest, hashlib.sha256(raw).hexdigest())
+    return Bundle(root, manifest, hashlib.sha256(raw).hexdigest(), signer)
 
 
 def _damaged(reason: str, path: Path) -> BundleError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_far.bundles.arrays import read_learners
-from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.commands.arguments import Number
 from edge_far.console import Console
 from edge_far.errors import BundleError, ConfigError, DataError, InputMissing
@@ -40,6 +40,7 @@ __all__ = [
     "encode_file",
     "encoder_for",
     "load_learners",
+    "open_checked",
     "profile_for",
     "read_result",
     "run_task",
@@ -109,6 +110,12 @@ def step_times(
     return (
         None if calibration is None else StepTimes(bundle.manifest, calibration, dropout=dropout, optimizer=optimizer)
     )
+
+
+def open_checked(options: argparse.Namespace) -> Bundle:
+    """Open the bundle of a command; the profile asked for may say who must have signed it."""
+    signers = load_profile(options.profile).security if options.profile else None
+    return open_bundle(options.bundle, signers)
 
 
 def profile_for(options: argparse.Namespace, bundle: Bundle) -> Profile:

@@ -20,6 +20,7 @@ from edge_far.bundles.rungs import is_rung
 from edge_far.choice.outcome import Choice, as_table
 from edge_far.compile.emit.ort_artifacts import write_ort_artifacts
 from edge_far.compile.emit.portable import emit_portable
+from edge_far.compile.emit.source_files import write_source_files
 from edge_far.compile.export_settings import ExportSettings, learning_rate_of
 from edge_far.compile.forward.trace import takes_token_types
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs, build_release_graph
@@ -225,6 +226,7 @@ def compile_bundle(
         stored = save({name: np.ascontiguousarray(array) for name, array in learners.items()})
         write_atomically(staging / "learners.safetensors", stored)
         (staging / "tokenizer.json").write_bytes(source.tokenizer.read_bytes())
+        write_source_files(staging / "source", source, task, settings.max_seq_len)
         write_selection_report(staging / "selection.json", selection, priming)
         if choice is not None:
             write_json(staging / "choice.json", choice.to_json())

@@ -308,7 +308,7 @@ def running_service(settings: ServiceSettings, signals: Signals, console: Consol
         notes = Notes(state.notes)
         try:
             profile: Profile = load_profile(settings.profile)
-            bundle = open_bundle(settings.bundle)
+            bundle = open_bundle(settings.bundle, profile.security)
             spool, share = settings.spool or state.spool, profile.adaptation.held_out_percent / 100
             store, recovered = open_or_replace(state.store, spool, held_out_share=share)
         except EdgeFarError as error:

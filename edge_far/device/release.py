@@ -27,7 +27,16 @@ from edge_far.storage import staged_directory, storage_error, write_json
 from edge_far.texts.batches import Batch
 from edge_far.texts.encode import Encoder
 
-__all__ = ["FACTS_FILE", "FACTS_FORMAT", "MODEL_FILE", "ReleasedModel", "compose", "release_facts", "write_release"]
+__all__ = [
+    "FACTS_FILE",
+    "FACTS_FORMAT",
+    "MODEL_FILE",
+    "ReleasedModel",
+    "compose",
+    "original_parameters",
+    "release_facts",
+    "write_release",
+]
 
 # The files of a release.
 MODEL_FILE, WEIGHTS_FILE = "model.onnx", "weights.bin"
@@ -127,6 +136,19 @@ class ReleasedModel:
 def compose(bundle: Bundle, learners: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return every original parameter that holds trained numbers, float32, by its original name."""
     return _compose(bundle, _read_document(bundle), learners)
+
+
+def original_parameters(bundle: Bundle, learners: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return every original parameter, float32, by its name in torch; what was not trained stays mapped."""
+    document = _read_document(bundle)
+    weights = np.memmap(bundle.path(f"portable/{WEIGHTS_FILE}"), np.uint8, mode="r")
+    composed = _compose(bundle, document, learners)
+    return {
+        name: composed[name]
+        if name in composed
+        else weights[region.offset : region.offset + region.length].view("<f4").reshape(region.shape)
+        for name, region in document.regions.items()
+    }
 
 
 def _compose(bundle: Bundle, document: _ReleaseDocument, learners: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

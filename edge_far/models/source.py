@@ -49,6 +49,7 @@ class SourceModel:
     warnings: tuple[str, ...] = ()
     pooling: str = "cls"  # the model's usual one, or what was asked for
     tokenizer_file: TokenizerFile | None = None  # keeps a file that was made for this model alive
+    directory: Path | None = None  # where config.json and the tokenizer's settings lie
 
 
 def load_source(
@@ -99,7 +100,16 @@ def load_source(
     if head.kind != "new" and pooling == "auto" and not of_tokens:
         usual = "cls"  # what its head was trained on
     return SourceModel(
-        loaded, architecture, name, tokenizer.path, config.max_positions, head, tuple(warnings), usual, tokenizer
+        loaded,
+        architecture,
+        name,
+        tokenizer.path,
+        config.max_positions,
+        head,
+        tuple(warnings),
+        usual,
+        tokenizer,
+        place.directory,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from edge_far.errors import ConfigError
 from edge_far.profile.adaptation_sections import Adaptation, Power, Schedule, Storage, Thermal
-from edge_far.profile.run_sections import Compute, Memory, Pressure, Training
+from edge_far.profile.run_sections import Compute, Memory, Pressure, Security, Training
 from edge_far.profile.schema import commented_sample, parse, setting
 from edge_far.profile.units import IN_MIB
 from edge_far.profile.yaml_file import read_yaml
@@ -74,6 +74,7 @@ class Profile:
     pressure: Pressure = field(default_factory=Pressure)
     storage: Storage = field(default_factory=Storage)
     adaptation: Adaptation = field(default_factory=Adaptation)
+    security: Security = field(default_factory=Security)
     board: Board = field(default_factory=Board)
 
     def as_document(self) -> dict[str, dict[str, Any]]:
@@ -92,6 +93,7 @@ SECTIONS: dict[str, type] = {
     "pressure": Pressure,
     "storage": Storage,
     "adaptation": Adaptation,
+    "security": Security,
     "board": Board,
 }
 
@@ -179,6 +181,11 @@ def _contradictions(sections: dict[str, Any]) -> list[str]:
             problems.append(
                 f"At 'thermal.resume_below_celsius': must be below pause_above_celsius ({pause:g}), not {resume:g}"
             )
+    security: Security | None = sections.get("security")
+    if security and security.revoked_keys is not None and security.allowed_signers is None:
+        problems.append(
+            "At 'security.revoked_keys': has no effect without security.allowed_signers: set both, or neither"
+        )
     board: Board | None = sections.get("board")
     memory: Memory | None = sections.get("memory")
     pressure: Pressure | None = sections.get("pressure")

@@ -1,4 +1,4 @@
-"""The sections of a profile that one training run reads: memory, compute, training, pressure.
+"""The sections of a profile that one training run reads: memory, compute, training, pressure, whose bundles it opens.
 
 `export` takes its defaults from the same settings. How to add one: document.py.
 """
@@ -11,7 +11,9 @@ from typing import Literal
 from edge_far.profile.schema import REQUIRED, setting
 from edge_far.profile.units import IN_MIB, IN_PERCENT
 
-__all__ = ["Compute", "Memory", "Pressure", "Training"]
+__all__ = ["Compute", "Memory", "Pressure", "Security", "Training"]
+
+_A_PATH = {"pattern": r"/[^\x00-\x1f]*", "form": "an absolute path"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,4 +92,22 @@ class Pressure:
         "/proc/pressure/memory). Has no effect where the kernel runs without PSI, as Raspberry Pi OS does; "
         "null: not watched.",
         **IN_PERCENT,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    """Whose bundles this device opens."""
+
+    allowed_signers: str | None = setting(
+        None,
+        "OpenSSH's allowed_signers file: bundles that nobody in it has signed (edge-far sign) are refused by every "
+        "command that is given this profile. null: signatures are not looked at.",
+        **_A_PATH,
+    )
+    revoked_keys: str | None = setting(
+        None,
+        "Keys that count no longer, whatever allowed_signers says: a revocation list of OpenSSH (ssh-keygen -k) or "
+        "public keys, one a line.",
+        **_A_PATH,
     )

@@ -20,6 +20,8 @@ FILES = [
     "tokenizer.json",
     "learners.safetensors",
     "selection.json",
+    "source/config.json",
+    "source/tokenizer_config.json",
     "portable/step.onnx",
     "portable/step-lean.onnx",
     "portable/infer.onnx",

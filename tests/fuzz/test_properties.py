@@ -105,8 +105,8 @@ def a_value(section: type, name: str) -> st.SearchStrategy[Any]:
 def test_a_profile_shown_is_the_same_profile(data: st.DataObject) -> None:
     document: dict[str, dict[str, Any]] = {"memory": {"budget_mib": 64}, "board": {}}
     for section, kind in SECTIONS.items():
-        # Limits that contradict each other are another matter.
-        names = [name for name in settings_of(kind) if section not in ("thermal", "memory", "board")]
+        # Settings that contradict each other are another matter.
+        names = [name for name in settings_of(kind) if section not in ("thermal", "memory", "security", "board")]
         for name in data.draw(st.lists(st.sampled_from(names), max_size=3, unique=True)) if names else []:
             assert default_of(kind, name) is not REQUIRED
             document.setdefault(section, {})[name] = data.draw(a_value(kind, name))

@@ -53,6 +53,17 @@ def problems(folder: Path, text: str | bytes) -> list[str]:
     return [line.strip() for line in str(caught.value).removeprefix(f"{caught.value.where}: ").splitlines()]
 
 
+def test_whose_bundles_are_opened_is_said_by_absolute_paths_and_never_by_half(tmp_path: Path) -> None:
+    begin = "memory: {budget_mib: 300}\nsecurity: "
+    path = write(tmp_path, begin + "{allowed_signers: /etc/edge-far/allowed_signers, revoked_keys: /etc/edge-far/r}")
+    assert load_profile(path).security.allowed_signers == "/etc/edge-far/allowed_signers"
+    for value in ("allowed_signers", '""', "./signers"):
+        (line,) = problems(tmp_path, begin + f"{{allowed_signers: {value}}}")
+        assert line.startswith("At 'security.allowed_signers': must be an absolute path, or null")
+    (line,) = problems(tmp_path, begin + "{revoked_keys: /etc/edge-far/r}")
+    assert line.startswith("At 'security.revoked_keys': has no effect without security.allowed_signers")
+
+
 def test_the_built_in_profiles_are_the_supported_boards() -> None:
     assert set(builtin_names()) == NAMES
     assert {profile.name for profile in list_profiles()} == NAMES

@@ -130,4 +130,4 @@ def _profile_of(bundle: Path) -> str:
     from edge_far.bundles.bundle import open_bundle
     from edge_far.profile.document import built_in
 
-    return built_in(open_bundle(bundle).manifest.profile)
+    return built_in(open_bundle(bundle, signers=None).manifest.profile)

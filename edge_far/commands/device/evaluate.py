@@ -11,6 +11,7 @@ from edge_far.commands.common import (
     add_profile_arguments,
     encode_file,
     load_learners,
+    open_checked,
     profile_for,
     run_labels,
     run_task,
@@ -36,13 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Evaluate; the document holds the metrics, and what the task tells beside them."""
-    from edge_far.bundles.bundle import open_bundle
     from edge_far.device.board.memory import resident_set, use_one_heap
     from edge_far.device.evaluation import evaluate, numbers_only
     from edge_far.device.release import ReleasedModel
 
     use_one_heap()
-    bundle = open_bundle(options.bundle)
+    bundle = open_checked(options)
     learners = load_learners(bundle, options.run)
     labels = run_labels(bundle, options.run)
     encoded = encode_file(bundle, options.data, console, columns=options.columns, labels=labels)

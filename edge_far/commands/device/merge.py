@@ -3,6 +3,10 @@
 The directory holds model.onnx with its weights.bin, tokenizer.json, labels.json, and release.json with what an
 application must know of them. Trained learners are put back among
 the non-learners, which keep their original fp32 values.
+
+--format transformers writes config.json, model.safetensors and the tokenizer's files instead, which
+AutoModelForSequenceClassification (or ...ForTokenClassification, ...ForQuestionAnswering) loads; --format
+sentence-transformers does so for a model that pools the mean of all tokens, and its "embedding" are the logits.
 """
 
 from __future__ import annotations
@@ -11,11 +15,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edge_far.commands.common import load_learners, run_task
+from edge_far.commands.common import load_learners, open_checked, run_task
 from edge_far.console import Console
 
+FORMATS = ("onnx", "transformers", "sentence-transformers")
 EXAMPLES = """examples:
   edge-far merge bundle --run run --out model
+  edge-far merge bundle --run run --out model --format transformers
 """
 
 
@@ -24,24 +30,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
     parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run; without it, the model as exported")
     parser.add_argument("--out", required=True, type=Path, metavar="MODEL", help="directory to create")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="who loads it (default: %(default)s)")
+    parser.add_argument("--profile", help="device profile: its section 'security' says who must have signed the bundle")
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Merge; the document names the files."""
-    from edge_far.bundles.bundle import open_bundle
-    from edge_far.device.release import write_release
+    from edge_far.device.release import MODEL_FILE, write_release
+    from edge_far.device.transformers_files import WEIGHTS, refuse_unfit_format, write_transformers_directory
     from edge_far.storage import check_output
 
     check_output(options.out)
-    bundle = open_bundle(options.bundle)
+    bundle = open_checked(options)
+    if options.format != "onnx":
+        refuse_unfit_format(bundle, options.format)
     learners = load_learners(bundle, options.run)
     manifest = bundle.manifest
     task = run_task(bundle, options.run)
-    write_release(bundle, learners, options.out, task.threshold, task.labels)
-    size = sum(path.stat().st_size for path in options.out.iterdir())
+    if options.format == "onnx":
+        write_release(bundle, learners, options.out, task.threshold, task.labels)
+    else:
+        write_transformers_directory(bundle, learners, options.out, options.format, task.threshold, task.labels)
+    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     return {
-        "model": str(options.out / "model.onnx"),
+        "model": str(options.out / (MODEL_FILE if options.format == "onnx" else WEIGHTS)),
         "out": str(options.out),
+        "format": options.format,
         "task": manifest.task.name,
         "labels": len(manifest.labels),
         "weights": manifest.released_weights,

@@ -17,6 +17,7 @@ from edge_far.commands.common import (
     add_profile_arguments,
     budget_of,
     encode_file,
+    open_checked,
     profile_for,
     step_times,
     threads_of,
@@ -48,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Make the plan; raises BudgetError (78) with the smallest budget where none fits."""
-    from edge_far.bundles.bundle import open_bundle
     from edge_far.device.board.memory import MIB, release_free_memory, resident_set, use_one_heap
     from edge_far.device.cache.hidden import cache_bytes
     from edge_far.device.engine.backends import why_not_here
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.device.run.settings import resolve_settings
 
     use_one_heap()
-    bundle = open_bundle(options.bundle)
+    bundle = open_checked(options)
     profile = profile_for(options, bundle)
     settings = resolve_settings(bundle, {"batch_size": options.batch_size, "max_seq_len": options.max_seq_len})
     encoded = None

@@ -13,12 +13,13 @@ from edge_far.commands.common import (
     add_profile_arguments,
     encoder_for,
     load_learners,
+    open_checked,
     profile_for,
     run_task,
     threads_of,
 )
 from edge_far.console import Console
-from edge_far.errors import StorageError, UsageError
+from edge_far.errors import BundleUntrusted, StorageError, UsageError
 from edge_far.profile.document import load_profile
 from edge_far.quoting import shown
 
@@ -160,7 +161,6 @@ def _noted(examples: Iterable[Example], told: list[str], blank: list[bool], *, w
 
 def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | ReleasedModel, Encoder, Task]:
     """Return model, encoder and task of a bundle, or of a directory that holds a released model."""
-    from edge_far.bundles.bundle import open_bundle
     from edge_far.device.file_model import FileModel, is_released_model
     from edge_far.device.reading_length import reading_length
     from edge_far.device.release import ReleasedModel
@@ -171,10 +171,13 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | Re
         if options.run:
             raise UsageError("a released model has its run inside", where="--run", hint="leave it out")
         profile = load_profile(options.profile) if options.profile else None
+        if profile is not None and profile.security.allowed_signers is not None:
+            hint = "name the bundle and --run, or leave out --profile"
+            raise BundleUntrusted("a released model carries no signature", where=str(directory), hint=hint)
         released = FileModel(directory, threads_of(options, profile, console))
         length = reading_length(released.logits, options.max_seq_len, released.max_seq_len)
         return released, Encoder(released.tokenizer, length, token_types=released.token_types), released.task
-    bundle = open_bundle(directory)
+    bundle = open_checked(options)
     learners = load_learners(bundle, options.run)
     model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))
     length = reading_length(model.logits, options.max_seq_len, bundle.manifest.defaults.max_seq_len)

@@ -17,6 +17,7 @@ from edge_far.commands.common import (
     add_optimizer_argument,
     add_probe_argument,
     add_profile_arguments,
+    open_checked,
     profile_for,
     read_result,
     threads_of,
@@ -131,12 +132,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Train; the document is the run's result."""
-    from edge_far.bundles.bundle import open_bundle
     from edge_far.device.run.checkpoint import RunDirectory
     from edge_far.device.run.settings import resolve_settings
     from edge_far.device.run.signals import StopRequest
 
-    bundle = open_bundle(options.bundle)
+    bundle = open_checked(options)
     profile = profile_for(options, bundle)
     settings = resolve_settings(bundle, _wishes(options, profile))
     directory = RunDirectory(options.out)

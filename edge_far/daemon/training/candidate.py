@@ -35,7 +35,7 @@ def build_candidate(context: Context, supervisor: Supervisor, run: Path | None, 
         run_to_end(
             context,
             supervisor,
-            ["merge", context.bundle.root, *source, "--out", out, "--json", "-q"],
+            ["merge", context.bundle.root, *source, "--out", out, "--profile", context.profile_source, "--json", "-q"],
             out.with_name("merge"),
         )
     learners = out / LEARNERS

@@ -20,7 +20,15 @@ from edge_far.daemon.store.journal import CycleRow
 from edge_far.daemon.training.candidate import LEARNERS, build_candidate
 from edge_far.daemon.training.interruptions import Interruptions
 from edge_far.daemon.training.overseer import Overseer
-from edge_far.errors import BudgetError, ConfigError, DataError, Deferred, EdgeFarError, StorageError
+from edge_far.errors import (
+    BudgetError,
+    BundleUntrusted,
+    ConfigError,
+    DataError,
+    Deferred,
+    EdgeFarError,
+    StorageError,
+)
 
 __all__ = ["TrainingPhase"]
 
@@ -145,6 +153,8 @@ class TrainingPhase:
         described = end.describe()
         if end.broken_environment:
             raise end.unavailable("the trainer")
+        if end.error.get("kind") == BundleUntrusted.__name__:  # which says nothing about the examples
+            raise BundleUntrusted(f"the trainer {described}")
         if end.status == DataError.exit_code and row.details.get("unreadable"):
             return self._end(row, "discarded", described)  # what is left waits for others to train with
         if end.died or end.status not in (*PASSED_ON, Deferred.exit_code, ConfigError.exit_code):
