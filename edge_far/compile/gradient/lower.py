@@ -174,42 +174,40 @@ def _rotary(node: ir.Node, b: Builder) -> list[ir.Value | None]:
 def _shifted(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     """Without its first S numbers, [.., S, 2 S] has S rows of 2 S - 1, of which the first S numbers are kept."""
     (x,) = _values(node)
-    dims, flat, kept = _flattened(node.outputs[0])
+    dims, flat, fewer, shorter = _flattened(node.outputs[0])
     length = b.input_shape(1, 2)
     ends = [b.constant(np.array([number], np.int64), f"slice.{number}") for number in (0, _TO_THE_END, 2)]
-    rows = b.op("Slice", [b.op("Reshape", [x, _shape(dims, [-1], b)], flat), length, ends[1], ends[2]], flat)
+    rows = b.op("Slice", [b.op("Reshape", [x, _shape(dims, [-1], b)], flat), length, ends[1], ends[2]], fewer)
     width = b.sub(b.add(length, length), b.constant(np.array([1], np.int64), "one"))
-    shorter = b.op("Reshape", [rows, _shape(dims, [length, width], b)], kept)
+    begun = b.op("Reshape", [rows, _shape(dims, [length, width], b)], shorter)
     last = b.constant(np.array([3], np.int64), "slice.3")
-    return [b.op("Slice", [shorter, ends[0], length, last], dims_of(node.outputs[0]))]
+    return [b.op("Slice", [begun, ends[0], length, last], dims_of(node.outputs[0]))]
 
 
 def _shifted_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     """Rows of S numbers become rows of 2 S - 1, and S zeros come before all of them."""
     (dy,) = _values(node)
-    dims, flat, kept = _flattened(dy)
+    dims, flat, fewer, shorter = _flattened(dy)
     length = b.input_shape(1, 2)
     less = b.sub(length, b.constant(np.array([1], np.int64), "one"))
     zeros = {count: b.constant(np.zeros(count, np.int64), f"zeros.{count}") for count in (2, 3, 7)}
     after_row = b.op("Concat", [zeros[7], less], (8,), dtype=ir.DataType.INT64, axis=0)
     before_all = b.op("Concat", [zeros[2], length, zeros[3]], (6,), dtype=ir.DataType.INT64, axis=0)
-    rows = b.op("Reshape", [b.op("Pad", [dy, after_row], kept, mode="constant"), _shape(dims, [-1], b)], flat)
+    rows = b.op("Reshape", [b.op("Pad", [dy, after_row], shorter, mode="constant"), _shape(dims, [-1], b)], fewer)
     whole = b.op("Pad", [rows, before_all], flat, mode="constant")
     twice = b.add(length, length)
-    return [b.op("Reshape", [whole, _shape(dims, [length, twice], b)], kept)]
+    return [b.op("Reshape", [whole, _shape(dims, [length, twice], b)], dims_of(node.outputs[0]))]
 
 
 _TO_THE_END = 1 << 60
 
 
-def _flattened(square: ir.Value) -> tuple[list[Dim], list[Dim], list[Dim]]:
-    """Return the first two dimensions of [B, A, S, S], and [B, A, all 2 S S numbers] and [B, A, S, 2 S].
-
-    Sizes that are S numbers less are called so too: memory is planned by these.
-    """
+def _flattened(square: ir.Value) -> tuple[list[Dim], list[Dim], list[Dim], list[Dim]]:
+    """Return of [B, A, S, S] the first two dimensions, and [B, A, 2 S S], [B, A, 2 S S - S] and [B, A, S, 2 S - 1]."""
     batch, heads, *_ = dims_of(square)
-    twice = f"2*{SEQUENCE}"
-    return [batch, heads], [batch, heads, f"{twice}*{SEQUENCE}"], [batch, heads, SEQUENCE, twice]
+    whole = f"2*{SEQUENCE}*{SEQUENCE}"
+    first = [batch, heads]
+    return first, [*first, whole], [*first, f"{whole}-{SEQUENCE}"], [*first, SEQUENCE, f"2*{SEQUENCE}-1"]
 
 
 def _shape(first: Sequence[Dim], rest: Sequence[ir.Value | int], b: Builder) -> ir.Value:

@@ -160,7 +160,9 @@ def _described(
         "sequence/8": sequence // 8,
         "batch*sequence": batch * sequence,
         "2*sequence": 2 * sequence,
+        "2*sequence-1": 2 * sequence - 1,
         "2*sequence*sequence": 2 * sequence**2,
+        "2*sequence*sequence-sequence": 2 * sequence**2 - sequence,
     }
     described = []
     for each in session.get_inputs():
