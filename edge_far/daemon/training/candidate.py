@@ -11,7 +11,7 @@ from edge_far.daemon.children.supervisor import Supervisor, Wish
 from edge_far.daemon.context import Context
 from edge_far.daemon.release_files import Release, ReleaseDamaged
 from edge_far.disk.directory_moves import fsync_directory
-from edge_far.errors import Deferred, EdgeFarError, InputMissing, StorageError
+from edge_far.errors import BundleUntrusted, Deferred, EdgeFarError, InputMissing, StorageError
 from edge_far.storage import remove_leftovers, storage_error, write_atomically
 
 __all__ = ["LEARNERS", "ChildFailed", "build_candidate", "ensure_factory", "run_to_end"]
@@ -27,7 +27,8 @@ class ChildFailed(EdgeFarError):
 def build_candidate(context: Context, supervisor: Supervisor, run: Path | None, out: Path) -> None:
     """Merge a finished run (None: the bundle as it is) into the directory `out`; does nothing where that is done.
 
-    Raises Deferred (75) when asked to stop, StorageError (74), and ChildFailed for a child that fails twice.
+    Raises Deferred (75) when asked to stop, StorageError (74), BundleUntrusted (65), and ChildFailed for a child that
+    fails twice.
     """
     if not (out / "model.onnx").is_file():
         remove_leftovers(out)
@@ -67,6 +68,8 @@ def run_to_end(context: Context, supervisor: Supervisor, arguments: list[str | P
             raise end.unavailable(f"'{arguments[0]}'")
         if end.status == StorageError.exit_code:
             raise _as_error(StorageError, end, str(arguments[0]))
+        if end.error.get("kind") == BundleUntrusted.__name__:
+            raise _as_error(BundleUntrusted, end, str(arguments[0]))
         if not end.died and attempt:
             break
     raise _as_error(ChildFailed, end, str(arguments[0]))

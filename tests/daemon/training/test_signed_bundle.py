@@ -11,8 +11,8 @@ import pytest
 from tests.daemon.field import Field
 from tests.ssh_keys import make_key, needs_ssh_keygen
 
-# Python runs this at the start of every process: the signature goes when the trainer comes.
-GONE = "import os, sys\nif 'train' in sys.orig_argv and os.path.exists({0!r}): os.rename({0!r}, {1!r})\n"
+# Python runs this at the start of every process: the signature goes when a child with this command comes.
+GONE = "import os, sys\nif {0!r} in sys.orig_argv and os.path.exists({1!r}): os.rename({1!r}, {2!r})\n"
 
 
 @pytest.mark.device
@@ -32,13 +32,14 @@ def test_only_what_is_signed_trains(field: Field, tmp_path: Path, monkeypatch: p
     signature.write_bytes(signed)
     places = tmp_path / "places"
     places.mkdir()
-    (places / "sitecustomize.py").write_text(GONE.format(str(signature), str(tmp_path / "gone")))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(places), os.environ.get("PYTHONPATH", "")]))
-    for _ in range(3):
+    for child in ("merge", "train", "train", "train"):
         signature.write_bytes(signed)
+        (places / "sitecustomize.py").write_text(GONE.format(child, str(signature), str(tmp_path / "gone")))
         error = field.once(status=65)["error"]
-        assert error["kind"] == "BundleUntrusted" and "the bundle is not signed" in error["message"]
+        assert error["kind"] == "BundleUntrusted" and "ended with status 65" in error["message"]
+        assert "the bundle is not signed" in error["message"]
     status = field.status()
     assert status["examples"]["set_aside"] == 0 and status["cycle_under_way"]["deaths"] == []
     shutil.rmtree(places)
