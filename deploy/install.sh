@@ -200,7 +200,7 @@ start() {
     systemctl enable --quiet --now edge-far.timer edge-far.path
     for name in $bridges; do
         systemctl enable --quiet "edge-far-$name.service"
-        systemctl restart "edge-far-$name.service"
+        systemctl restart --no-block "edge-far-$name.service"  # it may wait for a broker, or for the first release
     done
     say "done; 'edge-far status' tells how it is, 'systemctl start edge-far' runs a cycle now"
 }

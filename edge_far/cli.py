@@ -43,6 +43,7 @@ COMMANDS = {
     "add": ("adaptation.add", "hand an example, a prediction or feedback over to the daemon"),
     "releases": ("adaptation.releases", "list the releases and check them"),
     "rollback": ("adaptation.rollback", "go back to an earlier release"),
+    "labels": ("adaptation.labels", "what labels this device has learnt, and which wait; rename, merge, forget"),
     "store": ("adaptation.store", "look at quarantined lines and unlabelled predictions; bring examples back"),
     "serve": ("bridges.serve", "serve the model as an intent service that Home Assistant takes (Wyoming)"),
     "bridge": ("bridges.bridge", "connect the service with MQTT and Home Assistant"),

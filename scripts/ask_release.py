@@ -2,7 +2,8 @@
 
     .venv-device/bin/python scripts/ask_release.py MODEL FILE... [--max-seq-len 32]
 
-MODEL is a directory with model.onnx, tokenizer.json and labels.json. Prints {FILE: "0110..."}, a digit an example.
+MODEL is a directory with model.onnx, tokenizer.json and labels.json, of the task classify; a label that it does not
+know is never right. Prints {FILE: "0110..."}, a digit an example.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ def main() -> int:
     encoder = Encoder(model.tokenizer, options.max_seq_len, token_types=model.token_types)
     document = {}
     for path in options.files:
-        encoded = encoder.encode(read_examples(path, labels=model.task.form), model.task.targets)
-        credits = model.task.credits(encoded.labels, predict_logits(model.logits, encoded, model.task.outputs))
-        document[str(path)] = "".join("1" if credit == 1 else "0" for credit in credits)
+        examples = read_examples(path, labels=None)
+        encoded = encoder.encode(examples, None)
+        said = model.task.said(predict_logits(model.logits, encoded, model.task.info))
+        right = [model.labels[number] == each.label for number, each in zip(said, examples, strict=True)]
+        document[str(path)] = "".join(str(int(each)) for each in right)
     print(json.dumps(document))
     return 0
 

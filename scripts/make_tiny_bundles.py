@@ -36,6 +36,7 @@ from edge_far.device.engine.dropout import draw_mask, factor_table, mask_shape
 from edge_far.far.above_cut import mean_loss
 from edge_far.far.method import cut_of
 from edge_far.far.nodes import block_paths, embeddings_of
+from edge_far.models.exchanged.exchange import restore_modules
 from edge_far.texts.batches import Batch, collate, plan_epoch
 from edge_far.texts.data import read_examples
 from edge_far.texts.encode import Encoder
@@ -114,6 +115,7 @@ def make_case(directory: Path, case: Case) -> None:
     original = make_pooled(  # same seed
         case.architecture, case.pooling, labels=case.labels, hidden=case.hidden, head_class=head_class
     )
+    restore_modules(original)
     arrays = {f"parameter.{name}": value.detach().numpy() for name, value in original.named_parameters()}
     for number, (rows, length) in enumerate(BATCH_SHAPES):
         pairs = architecture_named(case.architecture).token_types == "pairs"

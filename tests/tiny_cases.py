@@ -27,7 +27,7 @@ SOURCES = (
     "edge_far/json_file.py",
     "edge_far/compile/**/*.py",
     "edge_far/far/*.py",
-    "edge_far/models/*.py",
+    "edge_far/models/**/*.py",
     "edge_far/texts/batches.py",
     "edge_far/device/engine/dropout.py",
     "edge_far/texts/encode.py",
@@ -125,6 +125,8 @@ CASES = (
     Case("mpnet-top1-5-int8", "mpnet", 0.4, 5, precision="int8", method="top-1"),
     Case("albert-r10-5-embeddings-dropout", "albert", 0.1, 5, embeddings="train", dropout=True),
     Case("albert-head-5-mean-int8", "albert", 0.1, 5, precision="int8", method="head", pooling="mean"),
+    Case("modernbert-r10-5-embeddings-dropout", "modernbert", 0.1, 5, "train", dropout=True, attention_retention=0.25),
+    Case("deberta-v2-r10-5-embeddings-dropout", "deberta-v2", 0.1, 5, "train", dropout=True, attention_retention=0.25),
     # scripts/test_aarch64.sh trains these two; int8 and dropout meet in the second.
     Case("tiny-fp32", "distilbert", 0.1, 5, dropout=True),
     Case("tiny-int8", "distilbert", 0.1, 5, precision="int8", dropout=True),

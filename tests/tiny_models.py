@@ -21,6 +21,7 @@ from edge_far.far.method import cut_of, select_above_cut
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.pooling import MeanPooledClassifier, SpanClassifier
 from edge_far.far.reconfigure import trained_parameters
+from edge_far.models.exchanged.exchange import exchange_modules
 from edge_far.models.source import SourceModel
 from edge_far.profile.document import load_profile
 from edge_far.tasks.interface import Task
@@ -29,6 +30,7 @@ from edge_far.texts.batches import Batch
 from tests.tiny_cases import gradient_errors
 
 ARCHITECTURES = ("bert", "distilbert", "roberta", "electra", "mpnet")  # all that differ in more than names
+WITH_LATER_ONES = (*ARCHITECTURES, "modernbert", "deberta-v2")  # those too that have one tiny bundle
 VOCABULARY = 100
 TAGS = ("O", "B-a", "I-a", "B-b", "I-b")
 MAX_POSITIONS = 64
@@ -89,7 +91,22 @@ def make_tiny(
     dropout: float = 0.1,
     head_class: str = "SequenceClassification",
 ) -> torch.nn.Module:
-    """Return a classifier of 2 blocks, 4 heads and 64 FFN nodes, in evaluation mode."""
+    """Return a classifier of 2 blocks, 4 heads and 64 FFN nodes, in evaluation mode, as an export loads it."""
+    model = make_original(architecture, labels=labels, hidden=hidden, seed=seed, dropout=dropout, head_class=head_class)
+    exchange_modules(model)
+    return model
+
+
+def make_original(
+    architecture: str,
+    *,
+    labels: int = 5,
+    hidden: int = 32,
+    seed: int = 0,
+    dropout: float = 0.1,
+    head_class: str = "SequenceClassification",
+) -> torch.nn.Module:
+    """Return make_tiny's model as transformers makes it."""
     config = tiny_config(architecture, hidden, dropout, vocab_size=VOCABULARY, num_labels=labels)
     torch.manual_seed(seed)
     model = getattr(transformers, f"AutoModelFor{head_class}").from_config(config, attn_implementation="eager")
@@ -116,6 +133,26 @@ def tiny_config(architecture: str, hidden: int, dropout: float, **common: Any) -
             seq_classif_dropout=dropout,
             **common,
         )
+    if architecture == "modernbert":
+        return config_class(
+            hidden_size=hidden,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=64,
+            max_position_embeddings=MAX_POSITIONS,
+            local_attention=12,
+            classifier_activation="silu",
+            embedding_dropout=dropout,
+            attention_dropout=dropout,
+            classifier_dropout=dropout,
+            pad_token_id=0,
+            **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
+            **common,
+        )
+    if architecture == "deberta-v2":
+        common |= {"relative_attention": True, "position_biased_input": False, "share_att_key": True}
+        common |= {"pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm", "position_buckets": 8}
+        common |= {"max_relative_positions": -1, "pooler_dropout": dropout}
     keys = {
         "hidden_size": hidden,
         "num_hidden_layers": 2,

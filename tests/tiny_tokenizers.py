@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 TEXTS = (
     "مرحبا بالعالم، كيف الحال؟",
@@ -38,10 +38,18 @@ def _sentencepiece() -> Any:
     return transformers.XLMRobertaTokenizer(vocab=[*special, *scores, ("<mask>", 0.0)])
 
 
-def _byte_level() -> Any:
+def _debertas_sentencepiece() -> Any:
     import transformers
 
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trained = Tokenizer(models.Unigram())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.train_from_iterator(SEEN, trainers.UnigramTrainer(vocab_size=200, unk_token="[UNK]", show_progress=False))
+    scores = [(piece, score) for piece, score in json.loads(trained.to_str())["model"]["vocab"] if piece != "[UNK]"]
+    special = [(token, 0.0) for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]")]
+    return transformers.DebertaV2Tokenizer(vocab=[*special, *scores, ("[MASK]", 0.0)], unk_id=3)
+
+
+def _trained_bytes(special: list[str]) -> Tokenizer:
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -49,9 +57,30 @@ def _byte_level() -> Any:
         SEEN,
         trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
     )
-    model = json.loads(trained.to_str())["model"]
+    return trained
+
+
+def _byte_level() -> Any:
+    import transformers
+
+    model = json.loads(_trained_bytes(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]).to_str())["model"]
     merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
     return transformers.RobertaTokenizer(vocab=model["vocab"], merges=merges)
+
+
+def _modernberts_byte_level() -> Any:
+    """A tokenizer.json of its own, as ModernBERT's: composed characters, and BERT's special tokens."""
+    import transformers
+
+    special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
+    trained = _trained_bytes(special)
+    trained.normalizer = normalizers.NFC()
+    numbers = [(token, trained.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    trained.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=numbers
+    )
+    names = [f"{token.strip('[]').lower()}_token" for token in special]
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=trained, **dict(zip(names, special, strict=True)))
 
 
 def _wordpiece() -> Any:
@@ -72,6 +101,18 @@ KINDS: dict[str, tuple[str, Callable[[], Any]]] = {
     "sentencepiece": ("xlm-roberta", _sentencepiece),
     "byte-level": ("roberta", _byte_level),
     "wordpiece": ("bert", _wordpiece),
+    "modernberts-byte-level": ("modernbert", _modernberts_byte_level),
+    "debertas-sentencepiece": ("deberta-v2", _debertas_sentencepiece),
+}
+# What else config.json must say.
+KEYS: dict[str, dict[str, Any]] = {
+    "modernbert": {"pad_token_id": 3},
+    "deberta-v2": {
+        "relative_attention": True,
+        "position_biased_input": False,
+        "share_att_key": True,
+        "pos_att_type": "p2c|c2p",
+    },
 }
 
 

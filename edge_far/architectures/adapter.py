@@ -13,11 +13,21 @@ __all__ = ["Architecture", "AttentionSlots", "FfnSlots"]
 
 @dataclass(frozen=True)
 class FfnSlots:
-    """Where the three modules of a block's FFN hang, as paths from the block."""
+    """Where the modules of a block's FFN hang, as paths from the block.
+
+    An FFN is second(activation(first(x))), a gated one second(activation(first(x)) * gate(x)). All of a gated one hangs
+    in one module, which computes no more than this.
+    """
 
     first: str
     activation: str
     second: str
+    gate: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Return the path of what gives way to a split FFN: the first linear, or the whole of a gated one."""
+        return self.first if self.gate is None else self.first.rpartition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -43,18 +53,25 @@ class Architecture:
 
     Of transformers: `config_class` and `model_classes` are names of classes, `encoder` is the attribute of a classifier
     that holds its encoder, `last_layer` the path of the linear layer that makes the logits. `blocks` is the path of the
-    list of blocks from the encoder; with `one_block` it holds one, which runs in place of all. Slots are paths from a
-    block; without `heads_part` an attention is more than the sum of its heads. `embeddings` are the paths, from the
-    encoder, of all that runs before the first block, in order (what a model lacks is skipped).
+    list of blocks from the encoder; with `one_block` it holds one, which runs in place of all. With `needs_a_block` the
+    encoder cannot do without any, and blocks return tuples. Slots are paths from a block; without `heads_part` an
+    attention is more than the sum of its heads. `embeddings` are the paths, from the encoder, of all that runs before
+    the first block, in order (what a model lacks is skipped), `after_blocks` of what runs behind the last. `joined`
+    names linears that the original has as one matrix, the rows of several of ours one below the other: by the path of
+    the one, those of ours, all from a block.
 
     Of its inputs: `token_types` says whether a bundle has the input token_type_ids (pairs), the model gets zeros, or
     nothing. `first_position` is the number of the first token's position, 'padding' that behind pad_token_id's, None
     that the model counts by itself. `position_bias` is the path, from the encoder, of the module that computes a bias
-    of relative positions for all blocks; its table `relative_attention_bias` counts as an embedding.
+    of relative positions for all blocks; its table `relative_attention_bias` counts as an embedding. With `windows`
+    some blocks read the tokens near each token alone, and the encoder makes masks of two kinds. `tables` are the paths,
+    from the encoder, of what makes other tables that blocks read (what a model lacks is skipped). With
+    `masks_embeddings` the embeddings read the mask too, to make a padding's zero, which nothing reads.
 
     Of config.json: `keys` are those that decide what is computed, `other_names` are names that transformers reads too,
     `head_dropouts` are the keys of a new head's dropout, of which the first with a value counts. `table_width_key` is
-    that of the embedding tables' width.
+    that of the embedding tables' width, `pooling_key` that of a word, cls or mean, for what the model's own head reads.
+    With `dense_token_head` transformers' head on every token is more than one linear layer.
     """
 
     name: str
@@ -68,21 +85,30 @@ class Architecture:
     last_layer: str
     keys: Mapping[str, Key]
     embeddings: tuple[str, ...] = ("embeddings",)
+    after_blocks: tuple[str, ...] = ()
+    joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     token_types: Literal["pairs", "zeros", "none"] = "none"
     first_position: int | Literal["padding"] | None = 0
     position_bias: str | None = None
+    tables: tuple[str, ...] = ()
+    masks_embeddings: bool = False
+    windows: bool = False
     head_dropouts: tuple[str, ...] = ("classifier_dropout", "hidden_dropout_prob")
     width_key: str = "hidden_size"
     table_width_key: str = "hidden_size"
     one_block: bool = False
+    needs_a_block: bool = False
     heads_part: bool = True
     activation_key: str = "hidden_act"
+    pooling_key: str | None = None
+    dense_token_head: bool = False
     other_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def frozen_tables(self) -> tuple[str, ...]:
-        """Return the paths, from the encoder, of tables that blocks read and that learn when the embeddings do."""
-        return () if self.position_bias is None else (f"{self.position_bias}.relative_attention_bias",)
+        """Return the paths, from the encoder, of what makes tables for the blocks; it learns when the embeddings do."""
+        bias = () if self.position_bias is None else (f"{self.position_bias}.relative_attention_bias",)
+        return (*self.tables, *bias)
 
     def skipped_positions(self, pad_token_id: int | None) -> int:
         """Return how many rows of the position table come before that of the first token."""

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["ACTIVATIONS", "BERT_KEYS", "COMMON_KEYS", "SAME_ACTIVATION", "Activation", "Flag", "Key", "Number", "Whole"]
+__all__ = [
+    "ACTIVATIONS",
+    "BERT_KEYS",
+    "COMMON_KEYS",
+    "SAME_ACTIVATION",
+    "Activation",
+    "Flag",
+    "Key",
+    "Number",
+    "Only",
+    "Rotations",
+    "Whole",
+    "Words",
+]
 
 # What a gradient rule is there for (compile/gradient/rules.py), and names of one function.
-ACTIVATIONS = ("gelu", "gelu_new", "relu", "tanh", "linear")
-SAME_ACTIVATION = {"gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_new"}
+ACTIVATIONS = ("gelu", "gelu_new", "silu", "relu", "tanh", "linear")
+SAME_ACTIVATION = {"gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_new", "swish": "silu"}
 _LARGEST = 1 << 24
 
 
@@ -35,11 +48,13 @@ class Number:
     """A number from 0 to below `end`; `or_null` allows null.
 
     `drops_hidden` marks a dropout whose mask is as wide as the hidden size; attention's is as long as the text.
+    `drops_nodes` marks one whose mask is as wide as an FFN, which has no place where that is split.
     """
 
     end: float
     or_null: bool = False
     drops_hidden: bool = False
+    drops_nodes: bool = False
 
     def wrong(self, value: object) -> str | None:
         """Return what is wrong with a value, or None."""
@@ -70,7 +85,54 @@ class Activation:
         return None if known else f"and training knows {', '.join(ACTIVATIONS)} alone"
 
 
-Key = Whole | Number | Flag | Activation
+@dataclass(frozen=True)
+class Only:
+    """One of a few values, without which the model would be another; `may_lack` allows the file to say nothing."""
+
+    known: tuple[object, ...]
+    why: str
+    may_lack: bool = False
+
+    def wrong(self, value: object) -> str | None:
+        """Return what is wrong with a value, or None."""
+        same = any(value == each and type(value) is type(each) for each in self.known)
+        return None if same or (value is None and self.may_lack) else f"and {self.why}"
+
+
+@dataclass(frozen=True)
+class Words:
+    """One of some words, or with `many` a list of them."""
+
+    known: tuple[str, ...]
+    many: bool = False
+
+    def wrong(self, value: object) -> str | None:
+        """Return what is wrong with a value, or None."""
+        listed = value if self.many and isinstance(value, list) else [value]
+        if isinstance(value, list) == self.many and all(word in self.known for word in listed):
+            return None
+        return f"not {'a list of ' if self.many else ''}{' or '.join(self.known)}"
+
+
+@dataclass(frozen=True)
+class Rotations:
+    """How positions are rotated in each kind of block: plainly, by the powers of a base."""
+
+    kinds: tuple[str, ...]
+
+    def wrong(self, value: object) -> str | None:
+        """Return what is wrong with a value, or None."""
+        if isinstance(value, dict) and set(value) <= set(self.kinds) and all(map(self._plain, value.values())):
+            return None
+        return "and what is known is rope_type default with a rope_theta, for each kind of attention"
+
+    def _plain(self, each: object) -> bool:
+        if not isinstance(each, dict) or not set(each) <= {"rope_type", "rope_theta"}:
+            return False
+        return each.get("rope_type", "default") == "default" and Number(1e12).wrong(each.get("rope_theta", 1.0)) is None
+
+
+Key = Whole | Number | Flag | Activation | Only | Words | Rotations
 
 COMMON_KEYS: Mapping[str, Key] = {
     "vocab_size": Whole(),

@@ -5,15 +5,18 @@ from __future__ import annotations
 from edge_far.architectures.adapter import Architecture
 from edge_far.architectures.families.albert import ALBERT
 from edge_far.architectures.families.bert import BERT
+from edge_far.architectures.families.deberta import DEBERTA_V2
 from edge_far.architectures.families.distilbert import DISTILBERT
 from edge_far.architectures.families.electra import ELECTRA
+from edge_far.architectures.families.modernbert import MODERNBERT
 from edge_far.architectures.families.mpnet import MPNET
 from edge_far.architectures.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
 __all__ = ["ARCHITECTURES", "TITLES", "architecture_named", "architecture_of_class", "why_refused"]
 
 ARCHITECTURES: dict[str, Architecture] = {
-    each.name: each for each in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MPNET, ALBERT)
+    each.name: each
+    for each in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MPNET, ALBERT, MODERNBERT, DEBERTA_V2)
 }
 TITLES = ", ".join(each.title for each in ARCHITECTURES.values())
 _HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
@@ -27,16 +30,13 @@ _OF_CLASS = {
 _DECODER = "a decoder, which reads from left to right"
 _BOTH = "an encoder with a decoder"
 _NOT_TEXT = "no model of texts alone"
-_DISENTANGLED = "its attention keeps content and position apart (disentangled attention)"
 _LOCAL = "its attention reads windows of a text"
 _REFUSED = {
-    "modernbert": "its FFNs are gated, its positions rotary, and query, key and value one matrix",
-    "nomic_bert": "its FFNs are gated and its positions rotary",
-    "mobilebert": "its blocks have bottlenecks, four FFNs each, and no LayerNorm",
+    "nomic_bert": "no adapter says where its gated FFNs and rotary positions are",
+    "mobilebert": "its blocks hold four FFNs each, where one is known, and are narrower within than between",
     "squeezebert": "its products are grouped convolutions",
     "convbert": "its attention is half convolution",
-    "deberta": _DISENTANGLED,
-    "deberta-v2": _DISENTANGLED,
+    "deberta": "its query, key and value are one matrix, with the rows of each head together",
     "xlm-roberta-xl": "its LayerNorms stand before attention and FFN",
     "roberta-prelayernorm": "its LayerNorms stand before attention and FFN",
     "ibert": "it computes in whole numbers",

@@ -145,7 +145,7 @@ def _seconds_per_flop(model: nn.Module, encoded: Encoded, shape: Geometry, batch
     """
     copied = above_cut(model, 0)
     trained = trained_parameters(copied, "frozen")
-    optimizer = adamw(copied, trained, 0.0, 0.0)
+    optimizer = adamw(trained, 0.0, 0.0)
     middle = np.argsort(np.abs(encoded.lengths - shape.tokens), kind="stable")[:batch_size]
     batch = as_mapping(collate(encoded, middle))
     times = []

@@ -17,7 +17,8 @@ from torch import nn
 
 from edge_far.console import Console
 from edge_far.far.above_cut import as_mapping, last_linear, logits_of
-from edge_far.far.nodes import block_paths
+from edge_far.far.nodes import after_blocks_of, block_paths
+from edge_far.far.pooling import reads_mean
 from edge_far.texts.batches import collate
 from edge_far.texts.encode import Encoded
 
@@ -31,22 +32,24 @@ STATE_BYTES = np.dtype(STATE_TYPE).itemsize
 
 @dataclass(frozen=True, eq=False)
 class FrozenOutputs:
-    """Of N texts of T tokens together: `states` by cut, float16 [T, width]; `mean`, the mean of the last block's
-    tokens, and `first`, its first token, float32 [N, width]; `head_input`, what the model's own last linear layer
-    reads, float32 [N, width]. Where every token is read, states have the last block's output too, and that is empty."""
+    """Of N texts of T tokens together: `states` by cut, float16 [T, width]; `mean`, the mean of the encoder's
+    tokens, and `first`, their first, float32 [N, width]; `head_input`, what the model's own last linear layer reads,
+    float32 [N, width]. `own_mean` says that the model's own head reads the mean, too. Where every token is read, states
+    have the encoder's output too, and `head_input` is empty."""
 
     states: Mapping[int, np.ndarray]
     mean: np.ndarray
     first: np.ndarray
     head_input: np.ndarray
     starts: np.ndarray
+    own_mean: bool = False
 
     def batch(self, encoded: Encoded, indices: np.ndarray, cut: int, blocks: int, pooling: str) -> dict[str, Any]:
         """Return a batch for above_cut(model, cut) of a model of that many blocks."""
         if cut == 0:
             return as_mapping(collate(encoded, indices))
         if cut == blocks and cut not in self.states:
-            vectors = (self.mean if pooling == "mean" else self.first)[indices]
+            vectors = (self.mean if pooling == "mean" or self.own_mean else self.first)[indices]
             ones = np.ones((len(indices), 1), np.int64)
             return {
                 "input_ids": ones,
@@ -108,7 +111,7 @@ def frozen_outputs(
             done += len(indices)
             progress.update(done)
     model.train(training)
-    return FrozenOutputs(states, mean, first, head_input, encoded.starts)
+    return FrozenOutputs(states, mean, first, head_input, encoded.starts, reads_mean(model))
 
 
 def _batches(lengths: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -125,7 +128,7 @@ def _batches(lengths: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _watched(model: nn.Module, blocks: Sequence[str]) -> Iterator[dict[int, torch.Tensor]]:
-    """Yield what entered each block, by its number, what left the last (the number of blocks), and, at -1, what the
+    """Yield what entered each block, by its number, what left the encoder (the number of blocks), and, at -1, what the
     last linear layer read."""
     seen: dict[int, torch.Tensor] = {}
 
@@ -142,7 +145,8 @@ def _watched(model: nn.Module, blocks: Sequence[str]) -> Iterator[dict[int, torc
         model.get_submodule(path).register_forward_pre_hook(enters(number), with_kwargs=True)
         for number, path in enumerate(blocks)
     ]
-    handles.append(model.get_submodule(blocks[-1]).register_forward_hook(leaves))
+    last = [*blocks, *after_blocks_of(model)][-1]
+    handles.append(model.get_submodule(last).register_forward_hook(leaves))
     handles.append(
         last_linear(model).register_forward_pre_hook(lambda _, arguments: seen.__setitem__(-1, arguments[0].detach()))
     )

@@ -143,7 +143,7 @@ class Trials:
     ) -> None:
         torch.manual_seed(self.seed)
         model.train(self.dropout)
-        optimizer = adamw(model, trained, trial.learning_rate, WEIGHT_DECAY)
+        optimizer = adamw(trained, trial.learning_rate, WEIGHT_DECAY)
         planned = self.steps(trial, len(train))
         schedule = WarmupLinear(trial.learning_rate, round(WARMUP * planned), planned)
         for step, batch in enumerate(self._batches(train, planned, cut, trial.pooling)):

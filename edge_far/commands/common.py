@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,9 +201,12 @@ def encoder_for(bundle: Bundle, max_seq_len: int | None = None) -> Encoder:
     )
 
 
-def bundle_task(bundle: Bundle) -> Task:
-    """Return what the bundle learns; raises BundleError where the manifest contradicts itself."""
-    labels, info = bundle.manifest.labels, bundle.manifest.task
+def bundle_task(bundle: Bundle, labels: Sequence[str] = ()) -> Task:
+    """Return what the bundle learns; raises BundleError where the manifest contradicts itself.
+
+    `labels` name all its outputs where labels took places that it keeps free.
+    """
+    labels, info = labels or bundle.manifest.labels, bundle.manifest.task
     task = None
     with suppress(ValueError):
         task = task_of(info.name, labels, info.scale)
@@ -215,7 +219,16 @@ def bundle_task(bundle: Bundle) -> Task:
 def run_task(bundle: Bundle, run: Path | None) -> Task:
     """Return what the bundle learns, with the settings that a finished run measured on its held-out data."""
     measured = None if run is None else read_result(run)["eval"]
-    return bundle_task(bundle).fitted(measured or {})
+    return bundle_task(bundle, run_labels(bundle, run)).fitted(measured or {})
+
+
+def run_labels(bundle: Bundle, run: Path | None) -> tuple[str, ...]:
+    """Return the labels of a run's outputs, the bundle's own where the run says nothing else."""
+    if run is None:
+        return bundle.manifest.labels
+    from edge_far.device.run.settings import load_record
+
+    return load_record(run / "run.json").labels or bundle.manifest.labels
 
 
 def encode_file(
@@ -226,13 +239,16 @@ def encode_file(
     max_seq_len: int | None = None,
     left_out: Path | None = None,
     columns: Columns = OUR_NAMES,
+    labels: Sequence[str] = (),
 ) -> Encoded:
     """Read and encode labelled data, whose fields are called as `columns` says; says how many texts were cut.
+
+    `labels` are bundle_task's.
 
     A text that the model cannot read is a DataError; with the file `left_out` it is left out, and told there as JSON:
     the reason by the example's number from 0.
     """
-    task = bundle_task(bundle)
+    task = bundle_task(bundle, labels)
     examples = iterate_examples(path, labels=task.form, columns=columns)
     unreadable: dict[int, str] | None = None if left_out is None else {}
     try:

@@ -31,6 +31,7 @@ from edge_far.compile.memory.stash_in_16_bits import stash_in_16_bits
 from edge_far.compile.precision.balance_activations import balance_activations
 from edge_far.compile.precision.quantize import quantize_frozen_products, quantize_frozen_tables, store_frozen_weights
 from edge_far.compile.precision.scale_gradient_rows import scale_gradient_rows
+from edge_far.compile.precision.stash_gates import stash_gates
 from edge_far.compile.precision.stash_gelu import stash_gelu_derivatives
 from edge_far.compile.precision.stash_layer_norm import normalise_from_outputs
 from edge_far.texts.batches import Batch
@@ -119,7 +120,7 @@ def build_portable_graphs(
     (logits,) = forward.graph.outputs
     notes.append(add_gradients(forward, logits, add_loss(forward, options.loss), learners))
     if options.stashes_in_8_bits:
-        notes += [normalise_from_outputs(forward, parameters), stash_gelu_derivatives(forward)]
+        notes += [normalise_from_outputs(forward, parameters), stash_gelu_derivatives(forward), stash_gates(forward)]
     if options.frozen_precision == "int8":
         notes.append(scale_gradient_rows(forward))
     _finish(forward, notes, parameters, largest, options)

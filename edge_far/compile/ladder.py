@@ -13,7 +13,7 @@ from edge_far.choice.search import ChoiceSettings, choose
 from edge_far.compile.export_settings import ExportSettings, learning_rate_of
 from edge_far.console import Console
 from edge_far.far.above_cut import last_linear
-from edge_far.far.nodes import block_paths
+from edge_far.far.nodes import architecture_of, block_paths
 from edge_far.far.pooling import MeanPooledClassifier
 from edge_far.models.source import SourceModel
 from edge_far.tasks.interface import Task
@@ -32,7 +32,7 @@ def choose_rung(
 ) -> Choice:
     """Try the ladder's rungs on the training data; `pooling` is the model's usual one. See choice/search.py."""
     usual = learning_rate_of(settings, source)
-    own_head = source.head.kind != "new"
+    own_head = source.head.kind != "new" or not _can_be_fitted(source, task)
     both = settings.pooling == "auto" and not own_head and not task.info.of_tokens
     poolings = (pooling, *({"cls", "mean"} - {pooling})) if both else (pooling,)
     fixed = settings.learning_rate is not None
@@ -79,7 +79,7 @@ def fit_head(source: SourceModel, encoded: Encoded, task: Task, settings: Export
     By default the head of the rung `head` is fitted: where more learns, a random one ended higher (docs/lab/ladder.md).
     """
     wanted = settings.head_start == "fitted" or (settings.head_start == "auto" and settings.method == "head")
-    if not wanted or source.head.kind != "new":
+    if not wanted or source.head.kind != "new" or not _can_be_fitted(source, task):
         return False
     rows = np.arange(len(encoded))
     if len(rows) > MOST_FITTED:
@@ -91,6 +91,11 @@ def fit_head(source: SourceModel, encoded: Encoded, task: Task, settings: Export
     fit.put_into(linear)
     console.info(f"head: begins as a linear fit on {len(rows)} texts (C {fit.strength:g})")
     return True
+
+
+def _can_be_fitted(source: SourceModel, task: Task) -> bool:
+    """Say whether the head reads what the frozen outputs hold."""
+    return not (task.info.of_tokens and architecture_of(source.model).dense_token_head)
 
 
 def pool(source: SourceModel, settings: ExportSettings, pooling: str) -> None:

@@ -30,11 +30,12 @@ from edge_far.console import Console
 from edge_far.errors import DataError, Unavailable
 from edge_far.far.method import cut_of, learning_modules, refuse_unfit
 from edge_far.far.nodes import find_ffn_blocks
-from edge_far.far.pooling import MeanPooledClassifier
+from edge_far.far.pooling import reads_mean
 from edge_far.far.prime import PrimingResult
 from edge_far.far.reconfigure import merge, original_layout, reconfigure, trained_parameters
 from edge_far.far.report import write_selection_report
 from edge_far.far.select import Selection
+from edge_far.models.exchanged.exchange import restore_modules
 from edge_far.models.source import SourceModel, load_source
 from edge_far.models.tokenizers import unknown_share
 from edge_far.quoting import quoted
@@ -44,6 +45,7 @@ from edge_far.tasks.training_data import read_training_data
 from edge_far.texts.batches import Batch
 from edge_far.texts.data import Example, look_alikes
 from edge_far.texts.encode import Encoded, Encoder
+from edge_far.texts.places import places
 
 __all__ = ["AUTO", "choose_only", "compile_bundle", "export_bundle"]
 
@@ -136,8 +138,7 @@ def _choice(prepared: _Prepared, console: Console) -> Choice | None:
 
 def _prepare(settings: ExportSettings, console: Console) -> _Prepared:
     """Read data and model; say what does not fit together before minutes of work."""
-    reserved = [f"reserved-{number}" for number in range(settings.reserve_labels)]
-    data = read_training_data(settings.train, settings.task, reserved, settings.columns)
+    data = read_training_data(settings.train, settings.task, places(settings.reserve_labels), settings.columns)
     examples, task = data.examples, data.task
     if data.why is not None:
         console.info(f"task: {task.info.name}, for {data.why} (--task names another)")
@@ -205,6 +206,7 @@ def compile_bundle(
             graphs = build_portable_graphs(model, source.architecture, list(learners), options, sample)
             merged = copy.deepcopy(model)
             merge(merged)
+            restore_modules(merged)
             release = build_release_graph(merged, source.architecture)
         for note in graphs.notes:
             console.detail(str(note))
@@ -235,7 +237,7 @@ def compile_bundle(
             model=ModelInfo(
                 architecture=source.architecture,
                 name=source.name,
-                pooling="none" if task.info.of_tokens else "mean" if isinstance(model, MeanPooledClassifier) else "cls",
+                pooling="none" if task.info.of_tokens else "mean" if reads_mean(model) else "cls",
                 blocks=len(selection.learners),
                 hidden=block.hidden_size,
                 ffn=block.ffn_size,

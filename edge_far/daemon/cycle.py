@@ -21,6 +21,7 @@ from edge_far.daemon.children.supervisor import Supervisor
 from edge_far.daemon.context import Context
 from edge_far.daemon.gate.questions import ask_application, comparison_arguments
 from edge_far.daemon.intake.unreadable import quarantine_unreadable
+from edge_far.daemon.new_labels import places_in
 from edge_far.daemon.release_files import Release
 from edge_far.daemon.store.backup import back_up
 from edge_far.daemon.store.journal import FINISHED, CycleRow
@@ -59,7 +60,15 @@ class AdaptationCycle:
         }
 
     def collect(self, base: Release) -> CycleRow:
-        """Write down what this cycle trains and measures on, and start it; Deferred when that is nothing."""
+        """Write down what this cycle trains and measures on, and start it; Deferred when that is nothing.
+
+        Labels that have enough examples take their places before.
+        """
+        context = self._context
+        if context.new_labels.allowed:
+            with context.store.transaction():
+                needed = context.profile.adaptation.new_label_examples
+                context.new_labels.take(needed, places_in(base.path, context.bundle.manifest.labels))
         change = self._context.store.highest_change()
         counts = write_material(self._context, change)
         asked, defaults = self._context.profile.adaptation, self._context.bundle.manifest.defaults

@@ -212,6 +212,7 @@ class Service:
             "profile": settings.profile,
             "bundle": str(settings.bundle.absolute()),
             "spool": str(self._context.spool.absolute()),
+            "labels": self._context.bundle.manifest.labels if self._context.new_labels.allowed else [],
             "pid": os.getpid(),
             "memory_limit_mib": readings.cgroup_limit_mib,
         }

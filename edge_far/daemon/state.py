@@ -59,6 +59,11 @@ class CycleDirectory:
         return self.root / "left_out.json"
 
     @property
+    def labels(self) -> Path:
+        """Return the labels of all outputs, where some took places of the bundle's."""
+        return self.root / "labels.json"
+
+    @property
     def candidate(self) -> Path:
         """Return the directory that becomes a release."""
         return self.root / "candidate"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +70,13 @@ class _Composition:
 
 
 @dataclass(frozen=True)
+class _Joined:
+    """An original matrix or bias of several of equally many rows, one below the other."""
+
+    joined: tuple[_Composition | str, ...]
+
+
+@dataclass(frozen=True)
 class _Group:
     """Units of one kind, a list a block: FFN nodes have one row or column each, attention heads `width`."""
 
@@ -89,7 +96,7 @@ class _Layout:
 
     version: Count
     groups: Mapping[str, _Group]
-    parameters: Mapping[str, str | _Composition]
+    parameters: Mapping[str, str | _Joined | _Composition]
 
 
 @dataclass(frozen=True)
@@ -154,18 +161,28 @@ def _compose(bundle: Bundle, document: _ReleaseDocument, learners: Mapping[str, 
             if composition in learners:
                 composed[name] = _checked(learners[composition], region.shape, name)
             continue
-        if composition.learner is None:
+        parts = composition.joined if isinstance(composition, _Joined) else (composition,)
+        if not any(part in learners if isinstance(part, str) else part.learner for part in parts):
             continue
         stored = weights[region.offset : region.offset + region.length]
         array = np.frombuffer(stored.tobytes(), np.float32).reshape(region.shape).copy()
-        places: list[Any] = [slice(None)] * array.ndim
-        places[composition.axis] = layout.groups[composition.group].learning_elements(composition.block)
-        learner = learners.get(composition.learner)
-        if learner is None:
-            raise BundleError(f"the run has no {composition.learner}", hint="it was trained from another bundle")
-        array[tuple(places)] = _checked(learner, array[tuple(places)].shape, composition.learner)
+        for part, rows in zip(parts, np.split(array, len(parts)), strict=True):
+            _put(part, rows, layout, learners)
         composed[name] = array
     return composed
+
+
+def _put(part: str | _Composition, array: np.ndarray, layout: _Layout, learners: Mapping[str, np.ndarray]) -> None:
+    """Write what was trained of a parameter, or of its part, over the original's numbers."""
+    name = part if isinstance(part, str) else part.learner
+    if name is None or (isinstance(part, str) and name not in learners):
+        return
+    places: list[Any] = [slice(None)] * array.ndim
+    if not isinstance(part, str):
+        places[part.axis] = layout.groups[part.group].learning_elements(part.block)
+    if name not in learners:
+        raise BundleError(f"the run has no {name}", hint="it was trained from another bundle")
+    array[tuple(places)] = _checked(learners[name], array[tuple(places)].shape, name)
 
 
 def _read_document(bundle: Bundle) -> _ReleaseDocument:
@@ -174,7 +191,8 @@ def _read_document(bundle: Bundle) -> _ReleaseDocument:
     size = bundle.manifest.files[f"portable/{WEIGHTS_FILE}"].bytes
     for name, region in document.regions.items():
         fits = region.length == math.prod(region.shape) * FLOAT_BYTES and region.offset + region.length <= size
-        if not fits or not _is_composed(name, region, document.layout):
+        composition = document.layout.parameters.get(name)
+        if not fits or composition is None or not _is_composed(composition, region.shape, document.layout):
             message = f"the document is damaged: '{ascii(name)[1:-1]:.80}' does not fit {WEIGHTS_FILE} or its parts"
             raise BundleError(message, where=str(bundle.root / PARAMETERS), hint="export it again")
     if not document.regions:
@@ -182,18 +200,25 @@ def _read_document(bundle: Bundle) -> _ReleaseDocument:
     return document
 
 
-def _is_composed(name: str, region: _Region, layout: _Layout) -> bool:
-    composition = layout.parameters.get(name)
-    if composition is None or isinstance(composition, str):
-        return composition is not None
+def _is_composed(composition: str | _Joined | _Composition, shape: tuple[int, ...], layout: _Layout) -> bool:
+    if isinstance(composition, str):
+        return True
+    if isinstance(composition, _Joined):
+        count = len(composition.joined)
+        if not count or not shape or shape[0] % count:
+            return False
+        return all(_is_composed(part, (shape[0] // count, *shape[1:]), layout) for part in composition.joined)
     group = layout.groups.get(composition.group)
-    if group is None or composition.axis >= len(region.shape) or composition.block >= len(group.learners):
+    if group is None or composition.axis >= len(shape) or composition.block >= len(group.learners):
         return False
-    return all((unit + 1) * group.width <= region.shape[composition.axis] for unit in group.learners[composition.block])
+    return all((unit + 1) * group.width <= shape[composition.axis] for unit in group.learners[composition.block])
 
 
-def release_facts(bundle: Bundle, threshold: float | None = None) -> dict[str, Any]:
-    """Return what an application must know to run the released model: the content of its release.json."""
+def release_facts(bundle: Bundle, threshold: float | None = None, labels: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what an application must know to run the released model: the content of its release.json.
+
+    `labels` name the outputs where they are not the bundle's.
+    """
     manifest = bundle.manifest
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if manifest.portable.token_types else [])]
     encoder = Encoder(bundle.path(TOKENIZER_FILE), manifest.defaults.max_seq_len)
@@ -207,7 +232,7 @@ def release_facts(bundle: Bundle, threshold: float | None = None) -> dict[str, A
         "task": manifest.task.name,
         "scale": None if manifest.task.scale is None else asdict(manifest.task.scale),
         "threshold": threshold,
-        "labels": list(manifest.labels),
+        "labels": list(labels or manifest.labels),
         "inputs": [{"name": name, "type": "int64", "shape": ["batch", "sequence"]} for name in names],
         "outputs": [{"name": "logits", "type": "float32", "shape": shape}],
         "max_seq_len": manifest.defaults.max_seq_len,
@@ -220,12 +245,16 @@ def release_facts(bundle: Bundle, threshold: float | None = None) -> dict[str, A
 
 
 def write_release(
-    bundle: Bundle, learners: Mapping[str, np.ndarray], out: Path, threshold: float | None = None
+    bundle: Bundle,
+    learners: Mapping[str, np.ndarray],
+    out: Path,
+    threshold: float | None = None,
+    labels: Sequence[str] = (),
 ) -> None:
     """Write a directory that any ONNX Runtime loads: model.onnx, weights.bin, tokenizer.json and two JSON files.
 
     labels.json has the labels in the order of the logits, release.json the `release_facts`, with the `threshold` of a
-    task that has one. Raises OutputExists or StorageError.
+    task that has one; `labels` are the bundle's where none are given. Raises OutputExists or StorageError.
     """
     layout = _read_document(bundle)
     end = max(region.offset + region.length for region in layout.regions.values())
@@ -243,8 +272,8 @@ def write_release(
                     target.write(np.ascontiguousarray(array, "<f4").tobytes())
         except OSError as error:
             raise storage_error(error, out) from error
-        write_json(staging / LABELS_FILE, list(bundle.manifest.labels))
-        write_json(staging / FACTS_FILE, release_facts(bundle, threshold))
+        write_json(staging / LABELS_FILE, list(labels or bundle.manifest.labels))
+        write_json(staging / FACTS_FILE, release_facts(bundle, threshold, labels))
 
 
 def _copy_bytes(source: Any, target: Any, count: int) -> None:

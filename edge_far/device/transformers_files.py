@@ -8,7 +8,7 @@ sentence-transformers directory, whose "embedding" are the logits. No torch and 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -60,10 +60,12 @@ def write_transformers_directory(
     out: Path,
     format: Format,
     threshold: float | None = None,
+    labels: Sequence[str] = (),
 ) -> None:
     """Write config.json, model.safetensors and the tokenizer's files; with the mean also the modules for it.
 
-    config.json has, besides transformers' own keys, `edge_far`: bundle, task, scale of numbers, `threshold`. Raises
+    config.json has, besides transformers' own keys, `edge_far`: bundle, task, scale of numbers, `threshold`; `labels`
+    name the outputs where they are not the bundle's. Raises
     what `refuse_unfit_format` raises, OutputExists or StorageError.
     """
     refuse_unfit_format(bundle, format)
@@ -74,19 +76,19 @@ def write_transformers_directory(
             shutil.copyfile(bundle.path(f"source/{TOKENIZER_SETTINGS}"), staging / TOKENIZER_SETTINGS)
         except OSError as error:
             raise storage_error(error, out) from error
-        write_json(staging / CONFIG, _config(bundle, threshold))
+        write_json(staging / CONFIG, _config(bundle, threshold, labels))
         if format == "sentence-transformers":
             parameters = _write_modules(bundle, parameters, staging)
         write_arrays(staging / WEIGHTS, parameters, _METADATA)
 
 
-def _config(bundle: Bundle, threshold: float | None) -> dict[str, Any]:
-    """Return the bundle's config.json, with the labels that the manifest names."""
+def _config(bundle: Bundle, threshold: float | None, labels: Sequence[str]) -> dict[str, Any]:
+    """Return the bundle's config.json, with these labels, or those that the manifest names."""
     manifest = bundle.manifest
     document: dict[str, Any] = bundle.document(f"source/{CONFIG}", dict[str, Any])
-    if manifest.labels:
-        document["id2label"] = {str(number): label for number, label in enumerate(manifest.labels)}
-        document["label2id"] = {label: number for number, label in enumerate(manifest.labels)}
+    if names := labels or manifest.labels:
+        document["id2label"] = {str(number): label for number, label in enumerate(names)}
+        document["label2id"] = {label: number for number, label in enumerate(names)}
     document["edge_far"] = {
         "bundle": bundle.fingerprint,
         "task": manifest.task.name,

@@ -8,7 +8,7 @@ what any such model, or a whole one, makes of a batch: its logits, and their los
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from edge_far.errors import DataError, UsageError
-from edge_far.far.nodes import block_paths, embeddings_of
+from edge_far.far.nodes import after_blocks_of, architecture_of, block_paths, embeddings_of
 from edge_far.texts.batches import Batch
 
 __all__ = ["LOSSES", "above_cut", "as_mapping", "last_linear", "logits_of", "mean_loss"]
@@ -36,6 +36,21 @@ class StoredStates(nn.Module):
         return self.states
 
 
+class _PassOn(nn.Module):
+    """Stands where a block must stand when none is left."""
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
+        """Return the states as they came."""
+        return hidden_states, None
+
+
+class _NoBlocks(nn.ModuleList):
+    """No block, for an encoder that must find one."""
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter((_PassOn(),))
+
+
 def above_cut(model: nn.Module, cut: int) -> nn.Module:
     """Return a copy of the blocks from `cut` on and the head; batches then need `hidden` (logits_of).
 
@@ -49,9 +64,11 @@ def above_cut(model: nn.Module, cut: int) -> nn.Module:
     left_out = [*embeddings_of(model).values(), *(model.get_submodule(path) for path in paths[:cut])]
     upper: nn.Module = copy.deepcopy(model, {id(one): StoredStates() for one in left_out})
     layers = paths[0].rpartition(".")[0]
-    upper.set_submodule(layers, nn.ModuleList([upper.get_submodule(path) for path in paths[cut:]]))
+    left = nn.ModuleList([upper.get_submodule(path) for path in paths[cut:]])
+    stands_in = not len(left) and architecture_of(model).needs_a_block
+    upper.set_submodule(layers, _NoBlocks() if stands_in else left)
     upper.set_submodule(embeddings, StoredStates())
-    for path in projections:
+    for path in (*projections, *(after_blocks_of(model) if cut == len(paths) else ())):
         upper.set_submodule(path, nn.Identity())
     return upper
 

@@ -54,8 +54,9 @@ class AttentionBlock:
         return self.heads
 
     def values(self) -> list[torch.Tensor]:
-        """Return what head_l1 measures: weight and bias of each input, and the output projection's weight."""
-        return [*(part for linear in self.inputs for part in (linear.weight, linear.bias)), self.output.weight]
+        """Return what head_l1 measures: each input's weight and bias, if any, and the output projection's weight."""
+        parts = [part for linear in self.inputs for part in (linear.weight, linear.bias) if part is not None]
+        return [*parts, self.output.weight]
 
     def l1(self, values: Sequence[torch.Tensor]) -> np.ndarray:
         """Return the L1 norm of each head's part of such values, or of differences of them."""
@@ -165,14 +166,16 @@ class SplitAttention(nn.Module):
         ]
         elements, _, outer = sides[0]
         total = sum(len(elements) for elements, _, _ in sides)
-        output = empty_linear(total, outer.out_features, outer.weight, bias=True)
-        inputs = [empty_linear(outer.out_features, total, outer.weight, bias=True) for _ in self.slots.inputs]
+        output = empty_linear(total, outer.out_features, outer.weight, bias=outer.bias is not None)
+        parts = [sides[0][1].get_submodule(name) for name in self.slots.inputs]
+        inputs = [empty_linear(part.in_features, total, outer.weight, bias=part.bias is not None) for part in parts]
         with torch.no_grad():
             for elements, side, outer in sides:
                 index = torch.from_numpy(elements).to(outer.weight.device)
                 for linear, name in zip(inputs, self.slots.inputs, strict=True):
                     linear.weight[index] = side.get_submodule(name).weight
-                    linear.bias[index] = side.get_submodule(name).bias
+                    if linear.bias is not None:
+                        linear.bias[index] = side.get_submodule(name).bias
                 output.weight[:, index] = outer.weight
                 if outer.bias is not None:
                     output.bias.copy_(outer.bias)
@@ -198,12 +201,16 @@ def _take(
         return None, None
     like = block.output.weight
     index = torch.from_numpy(elements_of(heads, block.width)).to(like.device)
-    inputs = [empty_linear(linear.in_features, len(index), like, bias=True) for linear in block.inputs]
+    bias = bias and block.output.bias is not None
+    inputs = [
+        empty_linear(linear.in_features, len(index), like, bias=linear.bias is not None) for linear in block.inputs
+    ]
     output = empty_linear(len(index), block.output.out_features, like, bias=bias)
     with torch.no_grad():
         for part, whole in zip(inputs, block.inputs, strict=True):
             part.weight.copy_(whole.weight[index])
-            part.bias.copy_(whole.bias[index])
+            if part.bias is not None:
+                part.bias.copy_(whole.bias[index])
         output.weight.copy_(block.output.weight[:, index])
         if bias:
             output.bias.copy_(block.output.bias)

@@ -1,15 +1,16 @@
-"""The FFN hidden nodes of a BERT-like encoder: where they are, and how they are measured.
+"""The FFN hidden nodes of a BERT-like encoder: where they are, how they are measured, and an FFN split by them.
 
 Node j of a block is hidden unit j of its FFN: row j of the first linear's weight, element j of its bias, and
-column j of the second linear's weight. The three are always kept together ("paired"); only this lets the
-second linear be split by columns. This file finds the blocks; it does not choose, train or change anything.
+column j of the second linear's weight; of a gated FFN also row j and element j of the gate's. These are always kept
+together ("paired"); only this lets the second linear be split by columns. This file does not choose, train or
+put anything in its place (reconfigure.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +22,9 @@ from edge_far.errors import Unavailable, UsageError
 
 __all__ = [
     "FfnBlock",
+    "SplitFfn",
     "Units",
+    "after_blocks_of",
     "architecture_of",
     "block_paths",
     "embeddings_of",
@@ -49,7 +52,10 @@ class Units(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FfnBlock:
-    """The FFN of one encoder block: `first` is Linear(hidden, ffn), `second` is Linear(ffn, hidden)."""
+    """The FFN of one encoder block: `first` is Linear(hidden, ffn), `second` is Linear(ffn, hidden).
+
+    A gated one has a `gate`, Linear(hidden, ffn), too. A linear may have no bias.
+    """
 
     index: int
     path: str
@@ -58,6 +64,7 @@ class FfnBlock:
     first: nn.Linear
     second: nn.Linear
     activation: str
+    gate: nn.Linear | None = None
 
     @property
     def units(self) -> int:
@@ -66,7 +73,9 @@ class FfnBlock:
 
     def values(self) -> list[torch.Tensor]:
         """Return what node_l1 measures."""
-        return [self.first.weight, self.first.bias, self.second.weight]
+        inner = [self.first] if self.gate is None else [self.first, self.gate]
+        arrays = [array for linear in inner for array in (linear.weight, linear.bias) if array is not None]
+        return [*arrays, self.second.weight]
 
     def l1(self, values: Sequence[torch.Tensor]) -> np.ndarray:
         """Return node_l1 of such values, or of differences of them."""
@@ -101,14 +110,16 @@ def find_ffn_blocks(model: nn.Module) -> tuple[FfnBlock, ...]:
     slots = ffn_slots(model)
     blocks = []
     for index, path in enumerate(block_paths(model)):
-        first = model.get_submodule(f"{path}.{slots.first}")
-        second = model.get_submodule(f"{path}.{slots.second}")
-        if type(first) is not nn.Linear or type(second) is not nn.Linear:
+        names = [name for name in (slots.first, slots.second, slots.gate) if name is not None]
+        modules = dict(model.get_submodule(path).named_modules())
+        found: list[Any] = [modules.get(name) for name in names]
+        if not all(type(module) is nn.Linear for module in found):
             raise UsageError(
-                f"the FFN is not two plain linear layers ({type(first).__name__}, {type(second).__name__})",
+                f"the FFN is not plain linear layers ({', '.join(type(module).__name__ for module in found)})",
                 where=path,
                 hint="a model that was reconfigured must be merged first",
             )
+        first, second, *gates = found
         blocks.append(
             FfnBlock(
                 index=index,
@@ -118,6 +129,7 @@ def find_ffn_blocks(model: nn.Module) -> tuple[FfnBlock, ...]:
                 first=first,
                 second=second,
                 activation=_activation_name(model),
+                gate=gates[0] if gates else None,
             )
         )
     return tuple(blocks)
@@ -139,26 +151,132 @@ def embeddings_of(model: nn.Module) -> dict[str, nn.Module]:
     return {path: modules[path] for path in paths if path in modules}
 
 
+def after_blocks_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Return, by path, the modules that run behind the last block and make the encoder's output."""
+    paths = [_from_encoder(model, path) for path in architecture_of(model).after_blocks]
+    return {path: model.get_submodule(path) for path in paths}
+
+
 def frozen_tables_of(model: nn.Module) -> list[nn.Module]:
-    """Return the tables that blocks read and that learn when the embeddings do."""
-    return [model.get_submodule(_from_encoder(model, path)) for path in architecture_of(model).frozen_tables]
+    """Return what makes the tables that blocks read; it learns when the embeddings do."""
+    modules = dict(model.named_modules())
+    paths = [_from_encoder(model, path) for path in architecture_of(model).frozen_tables]
+    return [modules[path] for path in paths if path in modules]
 
 
-def node_l1(first_weight: torch.Tensor, first_bias: torch.Tensor, second_weight: torch.Tensor) -> np.ndarray:
+def node_l1(*values: torch.Tensor) -> np.ndarray:
     """Return the L1 norm of each node's values, float64 [ffn].
 
-    Takes first_weight [ffn, hidden], first_bias [ffn] and second_weight [hidden, ffn]; given differences, the
-    result is the norm of each node's change (the metric of FAR, arXiv 2205.01541, section III).
+    Takes the inner linears' weights [ffn, hidden] and biases [ffn], and last the second's weight [hidden, ffn]; given
+    differences, the result is the norm of each node's change (the metric of FAR, arXiv 2205.01541, section III).
     """
-    rows = first_weight.detach().double().abs().sum(dim=1)
-    columns = second_weight.detach().double().abs().sum(dim=0)
-    total: np.ndarray = (rows + first_bias.detach().double().abs() + columns).cpu().numpy()
+    *inner, second = (value.detach().double().abs() for value in values)
+    rows = sum(array.reshape(len(array), -1).sum(dim=1) for array in inner)
+    total: np.ndarray = (rows + second.sum(dim=0)).cpu().numpy()
     return total
+
+
+class SplitFfn(nn.Module):
+    """An FFN as two dense sub-networks of which only the learners' is trained.
+
+    `learner_in` is Linear(hidden, r), `learner_out` Linear(r, hidden) with the original, trainable bias;
+    `frozen_in` is Linear(hidden, ffn - r), `frozen_out` Linear(ffn - r, hidden) without bias. A gated FFN also has
+    `learner_gate` and `frozen_gate`, as wide as the inner linears. An empty side is absent (None); without learners
+    `frozen_out` carries the bias, still trainable. Maps [..., hidden] to the same shape. `whole` is what it takes the
+    place of, where that is more than the first linear: its dropout has no effect here.
+    """
+
+    def __init__(
+        self, block: FfnBlock, activation: nn.Module, learners: np.ndarray, whole: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        chosen = np.zeros(block.units, dtype=bool)
+        chosen[learners] = True
+        self.activation = activation
+        self.whole = (whole,)  # a tuple: no module of this one
+        self.learners = np.flatnonzero(chosen)
+        self.non_learners = np.flatnonzero(~chosen)
+        self.learner_in, self.learner_gate, self.learner_out = _take(block, self.learners, bias=True)
+        bias = not len(self.learners)
+        self.frozen_in, self.frozen_gate, self.frozen_out = _take(block, self.non_learners, bias=bias)
+        for linear in (self.frozen_in, self.frozen_gate):
+            if linear is not None:
+                linear.requires_grad_(False)
+        if self.frozen_out is not None:
+            self.frozen_out.weight.requires_grad_(False)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the FFN's output, dropout and residual not included."""
+        parts = [
+            outer(self.activation(inner(hidden)) if gate is None else self.activation(inner(hidden)) * gate(hidden))
+            for _, inner, gate, outer in self.sides()
+        ]
+        return sum(parts[1:], start=parts[0])
+
+    def sides(self) -> list[tuple[np.ndarray, Any, Any, Any]]:
+        """Return indices, inner linear, gate and outer linear of learners and of non-learners, where there are any."""
+        sides = (
+            (self.learners, self.learner_in, self.learner_gate, self.learner_out),
+            (self.non_learners, self.frozen_in, self.frozen_gate, self.frozen_out),
+        )
+        return [side for side in sides if side[1] is not None]
+
+    def merged(self) -> tuple[nn.Linear, nn.Linear, nn.Linear | None]:
+        """Return first linear, second linear and gate of the original FFN, holding this module's present values."""
+        sides = self.sides()
+        _, inner, gate, outer = sides[0]
+        ffn_size = len(self.learners) + len(self.non_learners)
+        first, gating = (
+            None if part is None else empty_linear(part.in_features, ffn_size, part.weight, bias=part.bias is not None)
+            for part in (inner, gate)
+        )
+        second = empty_linear(ffn_size, outer.out_features, outer.weight, bias=outer.bias is not None)
+        with torch.no_grad():
+            for indices, inner, gate, outer in sides:
+                index = torch.from_numpy(indices).to(outer.weight.device)
+                for whole, part in ((first, inner), (gating, gate)):
+                    if whole is not None:
+                        whole.weight[index] = part.weight
+                        if whole.bias is not None:
+                            whole.bias[index] = part.bias
+                second.weight[:, index] = outer.weight
+                if outer.bias is not None:
+                    second.bias.copy_(outer.bias)
+        assert first is not None
+        return first, second, gating
 
 
 def empty_linear(inputs: int, outputs: int, like: torch.Tensor, *, bias: bool) -> nn.Linear:
     """Return a Linear with uninitialised values, of the type and device of `like`; no random number is drawn."""
     return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, device=like.device, dtype=like.dtype)
+
+
+def _take(block: FfnBlock, indices: np.ndarray, *, bias: bool) -> tuple[Any, Any, Any]:
+    """Return copies of some rows of first linear and gate (None without one) and of some columns of the second.
+
+    None three times where there are none.
+    """
+    if not len(indices):
+        return None, None, None
+    second = block.second
+    bias = bias and second.bias is not None
+    index = torch.from_numpy(indices).to(second.weight.device)
+    inner, gate = (None if linear is None else _rows_of(linear, index) for linear in (block.first, block.gate))
+    outer = empty_linear(len(indices), second.out_features, second.weight, bias=bias)
+    with torch.no_grad():
+        outer.weight.copy_(second.weight[:, index])
+        if bias:
+            outer.bias.copy_(second.bias)
+    return inner, gate, outer
+
+
+def _rows_of(linear: nn.Linear, index: torch.Tensor) -> nn.Linear:
+    part = empty_linear(linear.in_features, len(index), linear.weight, bias=linear.bias is not None)
+    with torch.no_grad():
+        part.weight.copy_(linear.weight[index])
+        if part.bias is not None:
+            part.bias.copy_(linear.bias[index])
+    return part
 
 
 def _from_encoder(model: nn.Module, path: str) -> str:

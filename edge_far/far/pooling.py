@@ -16,7 +16,7 @@ from torch import nn
 from edge_far.errors import ConfigError, Unavailable
 from edge_far.far.nodes import architecture_of
 
-__all__ = ["POOLINGS", "MeanPooledClassifier", "SpanClassifier", "no_pooling", "pooling_of"]
+__all__ = ["POOLINGS", "MeanPooledClassifier", "SpanClassifier", "no_pooling", "pooling_of", "reads_mean"]
 
 POOLINGS = ("auto", "cls", "mean")
 _POOLING_FILE = Path("1_Pooling") / "config.json"
@@ -101,6 +101,13 @@ def no_pooling(asked: str) -> str:
         hint = "leave it out: a head on every token has no pooling"
         raise ConfigError(f"pooling is '{asked}', and the task reads every token", where="--pooling", hint=hint)
     return "none"
+
+
+def reads_mean(model: nn.Module) -> bool:
+    """Say whether a classifier's head reads the mean over all tokens; some of transformers' do by config.json."""
+    key = architecture_of(model).pooling_key
+    own = key is not None and getattr(model.config, key) == "mean"
+    return own or isinstance(model, MeanPooledClassifier)
 
 
 def pooling_of(directory: Path, asked: str) -> str:

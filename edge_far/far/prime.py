@@ -231,7 +231,7 @@ class _Run:
         """Train one step a batch with a new optimiser; return the losses."""
         torch.manual_seed(seed)
         settings = self.settings
-        optimizer = adamw(self.model, self.parameters, settings.learning_rate, settings.weight_decay)
+        optimizer = adamw(self.parameters, settings.learning_rate, settings.weight_decay)
         total = max(settings.planned_steps, settings.steps)
         schedule = WarmupLinear(settings.learning_rate, round(settings.warmup * total), total)
         losses: list[float] = []
@@ -257,12 +257,9 @@ class _Run:
         return losses
 
 
-def adamw(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], learning_rate: float, weight_decay: float
-) -> torch.optim.Optimizer:
+def adamw(parameters: Mapping[str, nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
     """Return AdamW without decay on biases and LayerNorms."""
-    norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
-    plain = {n for n, p in parameters.items() if n.endswith("bias") or id(p) in norms}
+    plain = {n for n, p in parameters.items() if p.dim() < 2}
     return torch.optim.AdamW(
         [
             {"params": [p for n, p in parameters.items() if n not in plain], "weight_decay": weight_decay},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.architectures.adapter import Architecture
-from edge_far.architectures.config_keys import SAME_ACTIVATION, Activation, Number
+from edge_far.architectures.config_keys import SAME_ACTIVATION, Activation, Number, Only
 from edge_far.architectures.registry import ARCHITECTURES, architecture_of_class, why_refused
 from edge_far.errors import Unavailable
 from edge_far.models.directory import CONFIG
@@ -71,10 +71,13 @@ def read_config(directory: Path, *, dropout: bool) -> ModelConfig:
             raise _refusal(path, f"{key} is {_shown(value)}, {wrong}", hint)
         if isinstance(rule, Number) and value is not None:
             values[key] = float(value)  # transformers refuses 0 where it wants 0.0
-    key = architecture.activation_key
-    if key in values:
-        values[key] = SAME_ACTIVATION.get(values[key], values[key])
+    for key in values:
+        if isinstance(architecture.keys[key], Activation):
+            values[key] = SAME_ACTIVATION.get(values[key], values[key])
     config = _transformers_config(architecture, values, path)
+    for key, rule in architecture.keys.items():
+        if isinstance(rule, Only) and key not in values and (wrong := rule.wrong(getattr(config, key, None))):
+            raise _refusal(path, f"{key} is missing, {wrong}", _DECIDES)
     checked = ModelConfig(path, architecture, config, document)
     _check_sizes(checked, dropout)
     return checked
@@ -143,6 +146,7 @@ def _check_sizes(model: ModelConfig, dropout: bool) -> None:
     if dropout:
         _check_masks_fit(model, name)
         _check_masks_fit(model, model.architecture.table_width_key)
+        _refuse_masks_of_nodes(model)
 
 
 def _check_masks_fit(model: ModelConfig, name: str) -> None:
@@ -157,6 +161,16 @@ def _check_masks_fit(model: ModelConfig, name: str) -> None:
                     f" {DROPOUT_MULTIPLE}",
                     "export with --no-dropout",
                 )
+
+
+def _refuse_masks_of_nodes(model: ModelConfig) -> None:
+    for key, rule in model.architecture.keys.items():
+        if isinstance(rule, Number) and rule.drops_nodes and getattr(model.config, key):
+            raise _refusal(
+                model.path,
+                f"{key} is {getattr(model.config, key):g}: FFNs are split, and have no place for its dropout",
+                "export with --no-dropout",
+            )
 
 
 def _transformers_config(architecture: Architecture, values: Mapping[str, Any], path: Path) -> Any:

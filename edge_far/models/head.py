@@ -20,7 +20,7 @@ from edge_far.models.config import ModelConfig
 __all__ = ["HEAD", "Head", "fit_head", "last_layer", "saved_labels"]
 
 # What a sequence classifier has on top of its encoder.
-HEAD = re.compile(r"^(classifier|pre_classifier|qa_outputs)\.|(^|\.)pooler\.")
+HEAD = re.compile(r"^(classifier|pre_classifier|head|qa_outputs)\.|(^|\.)pooler\.")
 _UNNAMED = re.compile(r"LABEL_\d+")
 SHOWN = 3
 

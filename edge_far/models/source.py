@@ -5,6 +5,7 @@ Everything that can be told without the weights is checked before they are read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from edge_far.far.nodes import architecture_of
 from edge_far.far.pooling import SpanClassifier, no_pooling, pooling_of
 from edge_far.models.config import ModelConfig, read_config
 from edge_far.models.directory import find_place
+from edge_far.models.exchanged.exchange import exchange_modules
 from edge_far.models.guard import guarded, transformers_package
 from edge_far.models.head import HEAD, Head, fit_head, saved_labels
 from edge_far.models.tokenizers import TokenizerFile, choose_tokenizer
@@ -26,6 +28,7 @@ from edge_far.texts.data import Example
 __all__ = ["SourceModel", "load_source"]
 
 _SAYS_NOTHING = {"model", "models", "checkpoint", "best", "last", "final", "output"}
+POOLER = re.compile(r"(^|\.)pooler\.")  # a head on every token has none
 _GIVEN_HEAD = Head("kept", "the caller gave it")
 _BELONG_TOGETHER = "name a directory whose config.json and weights belong together"
 
@@ -77,7 +80,11 @@ def load_source(
     place.fetch_weights()
     check_weights(config)
     tokenizer = choose_tokenizer(config, examples)
+    if head_class == "QuestionAnswering" and config.architecture.dense_token_head:
+        message = f"the head of {config.architecture.title} for answers is more than one layer, which is not supported"
+        raise Unavailable(message, where=str(config.path), hint="choose another encoder for this task")
     loaded, loading = _load(config, len(labels) if outputs is None else outputs, seed, model, head_class)
+    exchange_modules(loaded)
     architecture = architecture_of(loaded).name
     _refuse_random_encoder(loading, model)
     _refuse_not_finite(loaded, model)
@@ -87,7 +94,8 @@ def load_source(
     name = place.hub_name or _name_of(place.whole.resolve(), architecture, loaded.config)
     warnings = [f"a new head: {head.why}"] if head.lost else []
     warnings += tokenizer.warnings
-    if unused := unused_weights(loading["unexpected_keys"]):
+    unexpected = [key for key in loading["unexpected_keys"] if not (of_tokens and POOLER.search(key))]
+    if unused := unused_weights(unexpected):
         warnings.append(unused)
     if head.kind != "new" and pooling == "auto" and not of_tokens:
         usual = "cls"  # what its head was trained on

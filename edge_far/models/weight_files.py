@@ -23,6 +23,7 @@ SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 _CHOICE = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLED, f"{PICKLED}.index.json")
 MAX_HEADER_BYTES = 100_000_000  # the limit of the package safetensors
 _FLOATS = ("F64", "F32", "F16", "BF16")
+_WORDS = ("embeddings.word_embeddings.weight", "embeddings.tok_embeddings.weight")
 _COUNTERS = ("position_ids", "token_type_ids")  # old versions saved these buffers too
 _WRAPPERS = {
     "module.": "saved from DataParallel: save model.module instead",
@@ -158,7 +159,7 @@ def _compare_embeddings(path: Path, tensors: dict[str, _Tensor], model: ModelCon
     width = model.architecture.table_width_key
     wanted = (model.vocabulary, int(getattr(model.config, width)))
     for name, tensor in tensors.items():
-        if name.endswith("embeddings.word_embeddings.weight") and tensor.shape != wanted:
+        if name.endswith(_WORDS) and tensor.shape != wanted:
             raise Unavailable(
                 f"{_CANNOT}: {name} is {list(tensor.shape)}, and config.json says {list(wanted)} (vocab_size, {width})",
                 where=str(path),

@@ -107,6 +107,13 @@ class Adaptation:
     retention_mib: int | None = setting(
         64, "More text than this: the oldest examples are deleted; null: no limit.", minimum=1, **IN_MIB
     )
+    new_label_examples: int = setting(
+        8,
+        "Examples of a label that the model does not know before it takes a place that the bundle keeps free "
+        "(edge-far export --reserve-labels).",
+        minimum=2,
+        maximum=1000000,
+    )
     tolerance_percent: float = setting(
         5.0,
         "A candidate is released when its accuracy on the held-out examples is at least the current "

@@ -17,6 +17,7 @@ from edge_far.tasks.interface import Metrics, all_alike, weakest_labels
 from edge_far.texts.data import label_names
 from edge_far.texts.encode import Encoded
 from edge_far.texts.labels import Names
+from edge_far.texts.places import free_places, is_place
 from edge_far.texts.targets import TokenTargets, class_numbers
 
 __all__ = ["Classify", "ClassifyEvaluation", "cross_entropy"]
@@ -26,7 +27,10 @@ NO_LABEL = -1
 
 
 class Classify:
-    """The task of `labels`, of which each text has one; targets are their numbers, int64 [N], -1 for none."""
+    """The task of `labels`, of which each text has one; targets are their numbers, int64 [N], -1 for none.
+
+    Some may be places for labels to come (texts/places.py), which are never said.
+    """
 
     form_name = "name"
     problem_type: str | None = "single_label_classification"
@@ -49,7 +53,11 @@ class Classify:
     @classmethod
     def of_labels(cls, labels: Iterable[str], reserved: Sequence[str]) -> Classify:
         """Return the task of training data; raises ConfigError where there is nothing to tell apart."""
-        names = [*label_names(labels), *reserved]
+        names = label_names(labels)
+        if taken := next(filter(is_place, names), None):
+            message = f"the label '{taken}' is called like a place for labels to come"
+            raise ConfigError(message, hint="give it another name")
+        names += reserved
         if len(names) < 2:
             raise ConfigError("the training data has fewer than two labels")
         return cls(names)
@@ -66,7 +74,7 @@ class Classify:
     @property
     def form(self) -> Names:
         """Return how a label is read: a name."""
-        return Names(self.labels)
+        return Names([label for label in self.labels if not is_place(label)])
 
     def chance(self, targets: np.ndarray) -> float:
         """Return the loss of a guess in nats, the same for every example."""
@@ -86,8 +94,7 @@ class Classify:
 
     def said(self, logits: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
         """Return the number of the likeliest label, int64 [N]."""
-        likeliest: np.ndarray = logits.argmax(axis=1)
-        return likeliest
+        return _likeliest(logits, free_places(self.labels))
 
     def no_answers(self, targets: np.ndarray) -> np.ndarray:
         """Return a label that there is not."""
@@ -130,11 +137,12 @@ class Classify:
         self, logits: np.ndarray, top: int, encoded: Encoded | None = None, texts: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
         """Return label and probability of the likeliest label, and of the `top` likeliest where that is above 1."""
-        wide = logits.astype(np.float64)
+        wide, free = logits.astype(np.float64), free_places(self.labels)
+        wide[:, free] = -np.inf
         odds = np.exp(wide - wide.max(axis=1, keepdims=True))
         told = []
         for row in odds / odds.sum(axis=1, keepdims=True):
-            best = np.argsort(-row, kind="stable")[:top]
+            best = np.argsort(-row, kind="stable")[: min(top, len(row) - len(free))]
             ranked = [{"label": self.labels[index], "probability": round(float(row[index]), 6)} for index in best]
             told.append({**ranked[0], **({"top": ranked} if top > 1 else {})})
         return told
@@ -165,6 +173,7 @@ class ClassifyEvaluation:
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
+        self._free = free_places(labels)
         self.confusion = np.zeros((len(labels), len(labels)), np.int64)  # row: label, column: prediction
         self.loss_sum = 0.0
 
@@ -172,7 +181,7 @@ class ClassifyEvaluation:
         """Add a batch: logits float [B, C], labels int [B]; rows with the label -1 are left out."""
         known = targets >= 0
         logits, targets = logits[known], targets[known]
-        np.add.at(self.confusion, (targets, logits.argmax(axis=1)), 1)
+        np.add.at(self.confusion, (targets, _likeliest(logits, self._free)), 1)
         self.loss_sum += math.fsum(cross_entropy(logits, targets))
 
     def result(self, *, fit: bool = False) -> Metrics:
@@ -196,6 +205,14 @@ class ClassifyEvaluation:
         }
         loss = self.loss_sum / examples
         return Metrics(examples, loss, figures["accuracy"], figures, {"classes": classes})
+
+
+def _likeliest(logits: np.ndarray, free: Sequence[int]) -> np.ndarray:
+    """Return the number of the likeliest label, int64 [N]; a free place is none."""
+    if free:
+        logits = logits.copy()
+        logits[:, free] = -np.inf
+    return np.asarray(logits.argmax(axis=1))
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -53,10 +53,14 @@ class Multilabel:
     @classmethod
     def of_labels(cls, labels: Iterable[str], reserved: Sequence[str]) -> Multilabel:
         """Return the task of training data; raises ConfigError where no example has a label."""
+        if reserved:
+            raise ConfigError(
+                "lists of labels have no places for others", where="--reserve-labels", hint="leave it out"
+            )
         names = label_names(name for label in labels for name in json.loads(label))
         if not names:
             raise ConfigError("no example of the training data has a label", hint="there is nothing to learn")
-        return cls([*names, *reserved])
+        return cls(names)
 
     def fitted(self, measured: Mapping[str, Any]) -> Multilabel:
         """Return the task with the threshold that a run measured, where it did."""

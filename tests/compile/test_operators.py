@@ -57,6 +57,7 @@ STANDARD = {
     "Slice",
     "Softmax",
     "Softplus",
+    "Squeeze",
     "Sub",
     "Tanh",
     "Transpose",
@@ -71,6 +72,8 @@ MICROSOFT = {
     "QLinearAdd",
     "QLinearMul",
     "QLinearSigmoid",
+    "QuickGelu",
+    "RotaryEmbedding",
     "SkipLayerNormalization",
 }
 GRAPHS = ("step", "infer")

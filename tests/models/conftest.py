@@ -19,14 +19,14 @@ LABELS = ["a", "b", "c", "d", "e"]
 @pytest.fixture(scope="session")
 def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that saves a tiny model of an architecture with its tokenizer.json, once; do not change it."""
-    from tests.tiny_models import make_tiny, make_tokenizer
+    from tests.tiny_models import make_original, make_tokenizer
 
     root = tmp_path_factory.mktemp("models")
 
     def save(architecture: str) -> Path:
         directory = root / architecture
         if not directory.exists():
-            make_tiny(architecture).save_pretrained(directory)
+            make_original(architecture).save_pretrained(directory)
             make_tokenizer(architecture).save(str(directory / "tokenizer.json"))
         return directory
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.host
         ("num_attention_heads", 3, "hidden_size is 32, which 3 attention heads do not divide"),
         ("max_position_embeddings", 4, "texts of 4 tokens"),
         ("hidden_act", "quick_gelu", "hidden_act is quick_gelu"),
-        ("hidden_act", "silu", "training knows gelu, gelu_new, relu, tanh, linear alone"),
+        ("hidden_act", "mish", "training knows gelu, gelu_new, silu, relu, tanh, linear alone"),
         ("hidden_act", {"name": "gelu"}, "hidden_act is"),
         ("quantization_config", {"load_in_8bit": True, "quant_method": "bitsandbytes"}, "quantised by bitsandbytes"),
         ("quantization_config", [1], "save it in float32 or float16 first"),
@@ -176,3 +176,56 @@ def test_mpnet_has_a_table_of_distances_and_skips_two_positions(model: SaveModel
 @pytest.mark.parametrize("key", ["num_hidden_groups", "inner_group_num"])
 def test_albert_of_several_blocks(key: str, model: SaveModel) -> None:
     refused(Unavailable, f"{key} is 2, not a whole number from 1 to 1", model=model("albert", **{key: 2}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("rope_parameters", {"full_attention": {"rope_type": "yarn"}}, "what is known is rope_type default"),
+        ("layer_types", ["full_attention", "linear_attention"], "not a list of full_attention or sliding_attention"),
+        ("classifier_pooling", "max", "classifier_pooling is max, not cls or mean"),
+        ("hidden_activation", "mish", "hidden_activation is mish"),
+    ],
+)
+def test_modernbert(key: str, value: object, says: str, model: SaveModel) -> None:
+    refused(Unavailable, says, model=model("modernbert", **{key: value}))
+
+
+def test_modernberts_older_names_and_the_dropout_of_its_nodes(model: SaveModel) -> None:
+    from edge_far.models.config import read_config
+
+    directory = model("modernbert", global_rope_theta=5e4, local_rope_theta=2e4, global_attn_every_n_layers=1)
+    document = json.loads((directory / "config.json").read_bytes())
+    del document["rope_parameters"], document["layer_types"]
+    (directory / "config.json").write_text(json.dumps(document | {"mlp_dropout": 0.1}))
+    refused(Unavailable, "mlp_dropout is 0.1", "--no-dropout", model=directory, dropout=True)
+    config = read_config(directory, dropout=False).config
+    assert config.layer_types == ["full_attention", "full_attention"]
+    assert config.rope_parameters["full_attention"]["rope_theta"] == 5e4
+    assert config.rope_parameters["sliding_attention"]["rope_theta"] == 2e4
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("conv_kernel_size", 3, "conv_kernel_size is 3, and a convolution beside the first block is not known"),
+        ("share_att_key", False, "share_att_key is false, and distances have the content's matrices"),
+        ("pos_att_type", ["c2p"], "both products with distances are computed"),
+        ("type_vocab_size", 2, "its pairs have no token types"),
+        ("position_biased_input", None, "position_biased_input is missing"),
+    ],
+)
+def test_deberta_of_another_form(key: str, value: object, says: str, model: SaveModel) -> None:
+    directory = model("deberta-v2", **{key: value})
+    if value is None:
+        document = json.loads((directory / "config.json").read_bytes())
+        del document[key]
+        (directory / "config.json").write_text(json.dumps(document))
+    refused(Unavailable, says, model=directory)
+
+
+def test_deberta_as_published_names_both_products_in_one_word(model: SaveModel) -> None:
+    from edge_far.models.config import read_config
+
+    directory = model("deberta-v2", pos_att_type="p2c|c2p", model_type="deberta-v2", legacy=False)
+    assert read_config(directory, dropout=True).config.pos_att_type == ["p2c", "c2p"]

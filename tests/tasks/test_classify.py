@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from edge_far.tasks.classify import ClassifyEvaluation, cross_entropy
+from edge_far.tasks.classify import Classify, ClassifyEvaluation, cross_entropy
 from edge_far.tasks.interface import Metrics
 
 
@@ -103,3 +103,16 @@ def test_nothing_to_evaluate() -> None:
     evaluation.add(one_hot([1], 2), np.array([-1]))
     with pytest.raises(ValueError, match="no labelled example"):
         evaluation.result()
+
+
+def test_a_free_place_is_never_said() -> None:
+    task = Classify(["off", "reserved-0", "on"])
+    logits = np.array([[1.0, 9.0, 0.0], [0.0, 9.0, 2.0]], np.float32)
+    assert task.said(logits).tolist() == [0, 2] and logits[0, 1] == 9
+    first = task.answers(logits, 3)[0]
+    assert [each["label"] for each in first["top"]] == ["off", "on"]
+    assert first["probability"] == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-6)
+    evaluation = task.evaluation()
+    evaluation.add(logits, np.array([0, 2]))
+    assert evaluation.result().figures["accuracy"] == 1.0
+    assert task.form.unknown("reserved-0") is not None

@@ -102,3 +102,5 @@ def test_nothing_to_learn_is_said_with_the_file(tmp_path: Path) -> None:
         read_training_data(write(tmp_path / "a.jsonl", [[], []]))
     reserved = read_training_data(write(tmp_path / "a.jsonl", ["on", "off"]), reserved=["reserved-0"])
     assert reserved.task.labels == ("off", "on", "reserved-0")
+    with pytest.raises(ConfigError, match="'reserved-3' is called like a place for labels to come"):
+        read_training_data(write(tmp_path / "a.jsonl", ["on", "reserved-3"]))

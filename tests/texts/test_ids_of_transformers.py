@@ -9,7 +9,7 @@ import pytest
 
 from edge_far.texts.data import Example
 from edge_far.texts.encode import Encoder
-from tests.tiny_tokenizers import KINDS, PAIRS, TEXTS
+from tests.tiny_tokenizers import KEYS, KINDS, PAIRS, TEXTS
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -31,6 +31,8 @@ def test_export_takes_the_saved_file(kind: str, test_bundles: Path, tmp_path: Pa
 
     directory = tmp_path / "model"
     shutil.copytree(test_bundles / "tokenizers" / kind, directory)
-    (directory / "config.json").write_text(json.dumps({"model_type": KINDS[kind][0], "vocab_size": 400}))
+    name = KINDS[kind][0]
+    config = {"model_type": name, "vocab_size": 400, **KEYS.get(name, {})}
+    (directory / "config.json").write_text(json.dumps(config))
     chosen = choose_tokenizer(read_config(directory, dropout=True), [Example(text) for text in TEXTS])
     assert (chosen.path, chosen.warnings) == (directory / "tokenizer.json", ())

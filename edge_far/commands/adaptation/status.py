@@ -102,6 +102,7 @@ def last_settings(path: Path) -> dict[str, Any]:
         settings: dict[str, Any] = decode(dict[str, Any], daemon.get("settings"))
         decode(str | None, settings.get("profile"))
         decode(str | None, settings.get("spool"))
+        decode(tuple[str, ...] | None, settings.get("labels"))
         decode(Annotated[float, Within(0, 1e9)] | None, settings.get("memory_limit_mib"))
     except (OSError, Damaged):
         return {}

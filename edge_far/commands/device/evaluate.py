@@ -13,6 +13,7 @@ from edge_far.commands.common import (
     load_learners,
     open_checked,
     profile_for,
+    run_labels,
     run_task,
     threads_of,
 )
@@ -43,7 +44,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     use_one_heap()
     bundle = open_checked(options)
     learners = load_learners(bundle, options.run)
-    encoded = encode_file(bundle, options.data, console, columns=options.columns)
+    labels = run_labels(bundle, options.run)
+    encoded = encode_file(bundle, options.data, console, columns=options.columns, labels=labels)
     model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))
     metrics = evaluate(numbers_only(model.logits), encoded, run_task(bundle, options.run))
     return {

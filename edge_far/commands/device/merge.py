@@ -46,11 +46,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         refuse_unfit_format(bundle, options.format)
     learners = load_learners(bundle, options.run)
     manifest = bundle.manifest
-    threshold = run_task(bundle, options.run).threshold
+    task = run_task(bundle, options.run)
     if options.format == "onnx":
-        write_release(bundle, learners, options.out, threshold)
+        write_release(bundle, learners, options.out, task.threshold, task.labels)
     else:
-        write_transformers_directory(bundle, learners, options.out, options.format, threshold)
+        write_transformers_directory(bundle, learners, options.out, options.format, task.threshold, task.labels)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     return {
         "model": str(options.out / (MODEL_FILE if options.format == "onnx" else WEIGHTS)),

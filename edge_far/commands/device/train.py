@@ -22,6 +22,7 @@ from edge_far.commands.common import (
     read_result,
     threads_of,
 )
+from edge_far.commands.device.label_places import new_labels, wanted_labels
 from edge_far.console import Console
 from edge_far.errors import DataError, OutputExists, StorageError
 from edge_far.json_file import Within
@@ -59,6 +60,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument(
         "--learners", type=Path, metavar="FILE", help="start from these (learners.safetensors of a run or a release)"
+    )
+    parser.add_argument(
+        "--new-labels",
+        action="store_true",
+        help="let labels that the bundle does not know take the places that it keeps free (export --reserve-labels)",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="a JSON list with the label of each output, the bundle's own among them",
     )
     parser.add_argument(
         "--left-out",
@@ -130,7 +142,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     directory = RunDirectory(options.out)
     known = _known_record(options, directory)
     threads = known.threads if known and options.threads is None else threads_of(options, profile, console)
-    wanted = _wanted_record(options, bundle, settings, threads)
+    asked = options.labels or options.new_labels
+    labels = wanted_labels(options, bundle) if asked or known is None else known.labels
+    wanted = _wanted_record(options, bundle, settings, threads, labels)
     _warn_of_wishes(options, wanted, console)
     if known is not None:
         known.refuse_changes(wanted)
@@ -168,7 +182,9 @@ def _known_record(options: argparse.Namespace, directory: RunDirectory) -> RunRe
     return None
 
 
-def _wanted_record(options: argparse.Namespace, bundle: Bundle, settings: TrainSettings, threads: int) -> RunRecord:
+def _wanted_record(
+    options: argparse.Namespace, bundle: Bundle, settings: TrainSettings, threads: int, labels: tuple[str, ...]
+) -> RunRecord:
     """Return the record of the run that is asked for, before its plan."""
     from edge_far.device.run.settings import RunRecord
 
@@ -187,6 +203,8 @@ def _wanted_record(options: argparse.Namespace, bundle: Bundle, settings: TrainS
         evaluation_tokens=0,
         onnxruntime=onnxruntime.__version__,
         learners_sha256=hashes.get("learners"),
+        labels=labels,
+        new_labels=new_labels(options, bundle, labels),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from edge_far.console import Console
 from edge_far.device.board.memory import cgroup_limit_mib, release_free_memory, resident_set, use_one_heap
 from edge_far.device.board.pressure import MemoryWatch
 from edge_far.device.engine.backends import BackendFactory, choose_backend
+from edge_far.device.new_rows import fit_new_rows
 from edge_far.device.planning.plan import Plan, make_plan, shapes_of
 from edge_far.device.planning.step_times import StepTimes
 from edge_far.device.run.checkpoint import RunDirectory
@@ -32,6 +34,7 @@ from edge_far.device.run.signals import StopRequest
 from edge_far.device.run.trainer import TrainData, Trainer
 from edge_far.errors import Deferred
 from edge_far.profile.document import Profile
+from edge_far.texts.encode import Encoded
 
 __all__ = ["Job", "train"]
 
@@ -87,8 +90,11 @@ def train(job: Job, stop: StopRequest) -> dict[str, Any]:
         if job.known is None:
             store_record(job.directory.settings, job.wanted.planned(plan))
         job.directory.prepare()
+        checkpoint = job.directory.load_latest()
+        if job.wanted.new_labels and checkpoint is None:
+            _fit_new_labels(job, data, engine, plan)
         trainer = _make_trainer(job, data, engine, outlook)
-        trainer.resume(job.directory.load_latest())
+        trainer.resume(checkpoint)
         _tell_outlook(job, trainer, outlook)
         with RunLog(job.directory.log) as log:
             _log_start(job, trainer, outlook, log)
@@ -98,15 +104,22 @@ def train(job: Job, stop: StopRequest) -> dict[str, Any]:
 def _read_data(job: Job) -> TrainData:
     """Read and encode the training data and, where there is some, the held-out data."""
     options, length = job.options, job.wanted.settings.max_seq_len
-    training = encode_file(
-        job.bundle, options.train, job.console, max_seq_len=length, left_out=options.left_out, columns=options.columns
-    )
-    held_out = (
-        encode_file(job.bundle, options.eval, job.console, max_seq_len=length, columns=options.columns)
-        if options.eval
-        else None
-    )
-    return TrainData(training, held_out, bundle_task(job.bundle))
+    labels = job.wanted.labels
+
+    def encoded(path: Path, left_out: Path | None = None) -> Encoded:
+        return encode_file(
+            job.bundle,
+            path,
+            job.console,
+            max_seq_len=length,
+            left_out=left_out,
+            columns=options.columns,
+            labels=labels,
+        )
+
+    training = encoded(options.train, options.left_out)
+    held_out = encoded(options.eval) if options.eval else None
+    return TrainData(training, held_out, bundle_task(job.bundle, labels))
 
 
 def _choose_engine(job: Job) -> _Engine:
@@ -183,6 +196,26 @@ def _compute_frozen(job: Job, data: TrainData, prefix: Prefix, plan: Plan, stop:
 
     stored = fill(data, hidden, options.cache_exclusive, job.console, between_texts)
     return replace(data, hidden=hidden), stored
+
+
+def _fit_new_labels(job: Job, data: TrainData, engine: _Engine, plan: Plan) -> None:
+    """Let the rows of labels that took a place begin as a fit on their examples, in the learners to begin with."""
+    labels = list(data.task.labels)
+    rows = [labels.index(label) for label in job.wanted.new_labels]
+    make, _, _ = choose_backend(job.wanted.backend, job.bundle, job.wanted.threads, dropout=False)
+    backend = make(engine.learners, plan.parts_mib["activations"])
+    count = fit_new_rows(
+        backend,
+        lambda number: data.batch(data.train, np.array([number])),
+        data.train.labels,
+        rows,
+        len(labels),
+        job.wanted.settings.seed,
+    )
+    backend.close()
+    for name, array in backend.parameters.items():
+        engine.learners[name] = array
+    job.console.info(f"new labels: {', '.join(job.wanted.new_labels)}; their outputs begin as a fit on {count} texts")
 
 
 def _make_trainer(job: Job, data: TrainData, engine: _Engine, outlook: _Outlook) -> Trainer:

@@ -266,7 +266,7 @@ def render(document: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"bundle      {document['bundle']} ({document['bundle_mib']} MiB, {document['seconds']} s)",
-            f"model       {document['model']} ({document['architecture']}, {document['pooling']} pooling), "
+            f"model       {document['model']} ({document['architecture']}, {_read_by_head(document)}), "
             f"{_learned(document)}, head {document['head']}",
             f"method      {document['method']}"
             + (f": {document['choice']['reason']}" if document["choice"] is not None else ""),
@@ -278,8 +278,14 @@ def render(document: dict[str, Any]) -> str:
     )
 
 
+def _read_by_head(document: dict[str, Any]) -> str:
+    return "every token" if document["pooling"] == "none" else f"{document['pooling']} pooling"
+
+
 def _learned(document: dict[str, Any]) -> str:
     scale = document["scale"]
+    if document["task"] == "answer":
+        return "answers"
     if scale is None:
         return f"{document['labels']} labels"
     return f"numbers (mean {scale['mean']:.4g}, deviation {scale['deviation']:.4g})"

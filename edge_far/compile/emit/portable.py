@@ -76,7 +76,8 @@ def emit_portable(
     return Portable(
         token_types=token_types,
         frozen_precision=frozen_precision,
-        parameters=tuple(Parameter(name, array.shape, _decays(name)) for name, array in learners.items()),
+        # Weight decay applies to matrices; not to biases and LayerNorms, as in BERT's own training.
+        parameters=tuple(Parameter(name, array.shape, array.ndim > 1) for name, array in learners.items()),
         masks=tuple(Mask(mask.name, mask.shape, mask.probability, mask.factors) for mask in graphs.masks),
         steps=tuple(_describe(name, model.graph) for name, model in graphs.steps.items()),
         infer=_describe("infer", graphs.infer.graph),
@@ -111,11 +112,6 @@ def _fingerprint(directory: Path, constants: Mapping[str, Any]) -> str:
             file.seek(region["offset"])
             digest.update(file.read(region["length"]))
     return digest.hexdigest()
-
-
-def _decays(name: str) -> bool:
-    """Weight decay applies to matrices; not to biases and LayerNorms, as in BERT's own training."""
-    return not (name.endswith(".bias") or "LayerNorm" in name or "layer_norm" in name)
 
 
 def _describe(name: str, graph: ir.Graph) -> GraphInfo:

@@ -5,38 +5,114 @@
    bias. Learners keep torch's layout [out, in], frozen weights are [in, out].
 2. Attention products become com.microsoft FusedMatMul, with the scale and the transposition of the keys inside.
 3. Taking the first token becomes the operator edge_far.FirstToken; a mean over tokens, weights [batch, 1, sequence]
-   times token vectors, stays a batched product.
-4. The GELU by a hyperbolic tangent becomes the operator edge_far.TanhGelu: what holds of the exact one, passes read off
-   the operator Gelu.
+   times token vectors, stays a batched product, and a sum of weighed tokens becomes one.
+4. The GELU by a hyperbolic tangent becomes the operator edge_far.TanhGelu (what holds of the exact one, passes read off
+   the operator Gelu), and x * sigmoid(x) becomes edge_far.Silu. What turns queries and keys by their positions becomes
+   edge_far.Rotary, with tables of all positions, and the shift of DeBERTa's distances edge_far.Shifted.
 5. What remains three-dimensional (embedding look-ups) is flattened once.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from edge_far.compile.graph.builder import INTERNAL, Builder, constant_of
-from edge_far.compile.graph.edits import insert_before, remove_dead_nodes, replace_value
+from edge_far.compile.graph.edits import insert_before, produced_by, remove_dead_nodes, replace_value
 from edge_far.compile.graph.notes import PassNote
-from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, dims_of
+from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, Dim, dims_of
 from edge_far.errors import Unavailable
 
 __all__ = ["canonicalise"]
 
-ROW_WISE = {"LayerNormalization", "Gelu", "TanhGelu", "Relu", "Tanh", "Dropout", "Add", "Mul", "Sub", "Div", "Erf"}
+ROW_WISE = {"LayerNormalization", "Gelu", "TanhGelu", "Silu", "Relu", "Tanh", "Erf", "Dropout"} | {
+    "Add",
+    "Mul",
+    "Sub",
+    "Div",
+}
 
 
 def canonicalise(model: ir.Model) -> PassNote:
     """Apply rules 1 to 5 in place; raises Unavailable for a form that no supported model has."""
     note = PassNote("canonicalise")
-    for node in model.graph:
-        if node.op_type == "Gelu" and _is_tanh_gelu(node):
-            node.op_type, node.domain = "TanhGelu", INTERNAL
-            node.attributes.clear()
-            note.changed("GELUs by a hyperbolic tangent")
+    for node in list(model.graph):
+        _name_composite(model.graph, node, note)
     _TokenRows(model.graph, note).run()
     remove_dead_nodes(model)
     return note
+
+
+def _name_composite(graph: ir.Graph, node: ir.Node, note: PassNote) -> None:
+    """Apply rule 4 to a node."""
+    if node.op_type == "Gelu" and _is_tanh_gelu(node):
+        node.op_type, node.domain = "TanhGelu", INTERNAL
+        node.attributes.clear()
+        note.changed("GELUs by a hyperbolic tangent")
+    elif node.op_type == "Mul" and (source := _silu_of(node)) is not None:
+        node.op_type, node.domain = "Silu", INTERNAL
+        node.replace_input_with(0, source)
+        node.resize_inputs(1)
+        note.changed("SiLUs")
+    elif node.op_type == "Concat" and (rotated := _rotation_of(node)) is not None:
+        source, cosines, sines = rotated
+        b = Builder(graph, "rotary")
+        tables = [b.constant(table, f"rotary.{name}") for name, table in (("cosines", cosines), ("sines", sines))]
+        turned = b.op("Rotary", [source, *tables], dims_of(node.outputs[0]), domain=INTERNAL)
+        insert_before(graph, node, b.nodes)
+        replace_value(node.outputs[0], turned)
+        note.changed("rotations by position")
+    elif node.op_type == "GatherElements" and (source := _shift_of(node)) is not None:
+        b = Builder(graph, "shifted")
+        shifted = b.op("Shifted", [source], dims_of(node.outputs[0]), domain=INTERNAL)
+        insert_before(graph, node, b.nodes)
+        replace_value(node.outputs[0], shifted)
+        note.changed("shifts of distances")
+
+
+def _silu_of(node: ir.Node) -> ir.Value | None:
+    """Return x of x * sigmoid(x), or None."""
+    for value, other in (node.inputs, reversed(node.inputs)):
+        sigmoid = produced_by(other, "Sigmoid")
+        if sigmoid is not None and sigmoid.inputs[0] is value:
+            return value
+    return None
+
+
+def _shift_of(node: ir.Node) -> ir.Value | None:
+    """Return x [B, A, S, 2 S] of the look-up of models/exchanged/disentangled.py, from place S - i of row i on."""
+    dims, source = dims_of(node.outputs[0]), node.inputs[0]
+    known = source is not None and dims[2:] == (SEQUENCE,) * 2 and dims_of(source) == (*dims[:3], f"2*{SEQUENCE}")
+    return source if known else None
+
+
+def _rotation_of(node: ir.Node) -> tuple[ir.Value, np.ndarray, np.ndarray] | None:
+    """Return x and the tables [positions, half] of (l cos - h sin, h cos + l sin), with l and h the halves of x."""
+    below, above = (produced_by(node.inputs[number], name) for number, name in enumerate(("Sub", "Add")))
+    factors = [produced_by(value, "Mul") for side in (below, above) if side is not None for value in side.inputs]
+    if len(factors) != 4 or None in factors:
+        return None
+    (low, cosine), (high, sine) = ((mul.inputs[0], mul.inputs[1]) for mul in factors[:2] if mul is not None)
+    crossed = [(mul.inputs[0], mul.inputs[1]) for mul in factors[2:] if mul is not None]
+    halves = produced_by(low, "Split")
+    if crossed != [(high, cosine), (low, sine)] or halves is None or tuple(halves.outputs) != (low, high):
+        return None
+    tables = [_table_behind(value) for value in (cosine, sine)]
+    source = halves.inputs[0]
+    if source is None or tables[0] is None or tables[1] is None:
+        return None
+    return source, tables[0], tables[1]
+
+
+def _table_behind(value: ir.Value | None) -> np.ndarray | None:
+    """Return the table whose first rows a value holds: Unsqueeze(Gather(table, [0, 1, 2, ...]))."""
+    unsqueeze = produced_by(value, "Unsqueeze")
+    gather = produced_by(unsqueeze.inputs[0], "Gather") if unsqueeze is not None else None
+    places = produced_by(gather.inputs[1], "Slice") if gather is not None else None
+    numbers = constant_of(places.inputs[0]) if places is not None else None
+    if gather is None or numbers is None or not np.array_equal(numbers, np.arange(len(numbers))):
+        return None
+    return constant_of(gather.inputs[0])
 
 
 def _is_tanh_gelu(node: ir.Node) -> bool:
@@ -90,6 +166,10 @@ class _TokenRows:
             return self._first_token(node, b)
         if node.op_type in ("Mul", "Div") and len(dims_of(output)) == 4:
             return self._scale(node)
+        if node.op_type == "LayerNormalization" and len(dims_of(output)) == 2:
+            return self._normalised(node, list(node.inputs), dims_of(output), b)
+        if node.op_type == "ReduceSum" and node.inputs[0] in self.rows:
+            return self._sum_of_tokens(node, b)
         return None
 
     def _rows(self, value: ir.Value, b: Builder) -> ir.Value:
@@ -106,6 +186,10 @@ class _TokenRows:
         if right in self.rows and dims_of(left)[1:] == (1, SEQUENCE):
             self.note.changed("means over tokens")
             return b.matmul(left, b.reshape_to(self.rows[right], dims_of(right)))
+        if node.op_type == "Gemm" and (matrix := constant_of(right)) is not None and _transposes(node):
+            # Frozen matrices of a product of no tokens: [in, out], as all others.
+            bias = node.inputs[2] if len(node.inputs) > 2 else None
+            return b.gemm(left, b.constant(np.ascontiguousarray(matrix.T), f"{right.name}.transposed"), bias)
         if node.op_type == "Gemm" or not _is_tokens(left):
             return None
         producer = right.producer()
@@ -114,6 +198,17 @@ class _TokenRows:
         assert weight is not None
         self.note.changed("linear layers as Gemm")
         return b.gemm(self._rows(left, b), weight, trans_right=transposed)
+
+    def _sum_of_tokens(self, node: ir.Node, b: Builder) -> ir.Value | None:
+        """ReduceSum(tokens * weights [batch, sequence, 1], 1) -> weights [batch, 1, sequence] times tokens."""
+        product = produced_by(node.inputs[0], "Mul")
+        axes = constant_of(node.inputs[1])
+        tokens, weights = product.inputs if product is not None else (None, None)
+        if tokens not in self.rows or weights is None or dims_of(weights)[1:] != (SEQUENCE, 1) or axes != [1]:
+            raise Unavailable("tokens are added up in a way that is not known", where=f"node {node.name}")
+        self.note.changed("sums over tokens")
+        total = b.matmul(b.transpose(weights, (0, 2, 1)), b.reshape_to(self.rows[tokens], dims_of(tokens)))
+        return b.reshape_to(total, (BATCH, dims_of(tokens)[-1]))
 
     def _attention_product(self, left: ir.Value, right: ir.Value, b: Builder) -> ir.Value:
         """Transpose(k, [0, 2, 3, 1]) -> Transpose(k, [0, 2, 1, 3]) and a transposing product."""
@@ -139,13 +234,16 @@ class _TokenRows:
             elif len(dims_of(value)) > 1:
                 return None  # broadcast over the batch: positions, before the first flattening
         shape = (TOKENS, dims_of(node.outputs[0])[-1])
-        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-        outputs = [(shape, ir.DataType.FLOAT)]
         if node.op_type == "LayerNormalization":
-            attributes["axis"] = -1
-            statistics = (TOKENS, 1)
-            outputs += [(statistics, ir.DataType.FLOAT)] * 2
-        return b.multi(node.op_type, inputs, outputs, domain=node.domain, **attributes)[0]
+            return self._normalised(node, inputs, shape, b)
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        return b.op(node.op_type, inputs, shape, domain=node.domain, **attributes)
+
+    def _normalised(self, node: ir.Node, inputs: list[ir.Value | None], shape: tuple[Dim, ...], b: Builder) -> ir.Value:
+        """Return a LayerNormalization of rows that gives its statistics too, which the backward pass reads."""
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()} | {"axis": -1}
+        outputs = [(dims, ir.DataType.FLOAT) for dims in (shape, (shape[0], 1), (shape[0], 1))]
+        return b.multi(node.op_type, inputs, outputs, **attributes)[0]
 
     def _bias(self, node: ir.Node) -> ir.Value | None:
         """Add(Gemm(x, w), bias) -> Gemm(x, w, bias)."""
@@ -197,6 +295,10 @@ class _TokenRows:
             raise Unavailable("the model's head reads tokens other than the first", where=f"node {node.name}")
         self.note.changed("first-token selections")
         return b.op("FirstToken", [self.rows[source]], (BATCH, dims_of(source)[-1]), domain=INTERNAL)
+
+
+def _transposes(node: ir.Node) -> bool:
+    return "transB" in node.attributes and bool(node.attributes["transB"].as_int())
 
 
 def _bare_gemm(value: ir.Value) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edge_far.compile.graph.builder import INTERNAL, Builder
+from edge_far.compile.graph.builder import INTERNAL, SWAP_HEADS, Builder
 from edge_far.compile.graph.edits import inputs_behind, insert_before, remove_dead_nodes, replace_value
 from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, Dim, dims_of
@@ -27,6 +27,9 @@ _ROW_OPERANDS: dict[str, tuple[int, ...]] = {
     "Add": (0, 1),
     "Gelu": (0,),
     "TanhGelu": (0,),
+    "Silu": (0,),
+    "Mul": (0, 1),
+    "Rotary": (0,),
     "Relu": (0,),
     "Tanh": (0,),
     "Dropout": (0,),
@@ -81,7 +84,7 @@ def _convertible(graph: ir.Graph, head: ir.Node) -> set[ir.Node]:
     converted: set[ir.Node] = set()
     for node in reversed(list(graph)):
         operands = _ROW_OPERANDS.get(node.op_type)
-        if operands is None or _row_axis(dims_of(node.outputs[0])) is None:
+        if operands is None or _row_axis(dims_of(node.outputs[0])) is None or _moves_keys(node):
             continue
         uses = [use for value in node.outputs for use in value.uses()]
         if uses and all(
@@ -92,6 +95,11 @@ def _convertible(graph: ir.Graph, head: ir.Node) -> set[ir.Node]:
     while stuck := {node for node in converted if not _may_shrink(node, converted, head)}:
         converted -= stuck
     return converted
+
+
+def _moves_keys(node: ir.Node) -> bool:
+    """Say whether a transposition is another than that of heads and tokens: its rows are others' columns."""
+    return node.op_type == "Transpose" and tuple(node.attributes["perm"].as_ints()) != SWAP_HEADS
 
 
 def _may_shrink(node: ir.Node, converted: set[ir.Node], head: ir.Node) -> bool:

@@ -1,8 +1,10 @@
 """Computes at export time everything that depends on frozen parameters alone.
 
-1. Every node whose inputs are all constants becomes a constant (transposed frozen weights, mask constants).
+1. Every node whose inputs are all constants becomes a constant (transposed frozen weights, mask constants). A
+   LayerNormalization without a bias gets one of zeros: then all have the same form. Of equal lists of whole numbers one
+   stays.
 2. Position indices, which depend on the sequence length only, become a slice of a constant row; so does what else
-   counts the tokens (Range).
+   counts the tokens, or twice as many (Range).
 3. Where all embedding tables are frozen, the position and type tables become one table of their sums, which
    saves a gather and an addition over all tokens.
 """
@@ -29,9 +31,54 @@ def fold_constants(model: ir.Model) -> PassNote:
     """Evaluate every node that depends on constants alone, and simplify shapes (onnxscript's optimizer)."""
     note = PassNote("fold_constants")
     before = model.graph.num_nodes()
+    _fold_norms(model.graph)
     onnxscript.optimizer.optimize(model, input_size_limit=UNLIMITED, output_size_limit=UNLIMITED)
     note.changed("nodes folded", before - model.graph.num_nodes())
+    for node in model.graph:
+        if node.op_type == "LayerNormalization" and len(node.inputs) == 2 and node.inputs[1] is not None:
+            (width,) = dims_of(node.inputs[1])
+            node.resize_inputs(3)
+            zeros = np.zeros(int(width), np.float32)
+            node.replace_input_with(2, Builder(model.graph, "norm").constant(zeros, f"zeros.{width}"))
+            note.changed("biases of zeros")
+    _join_equal_lists(model.graph)
     return note
+
+
+def _fold_norms(graph: ir.Graph) -> None:
+    """Evaluate normalisations of constants, which the optimizer leaves for their several outputs."""
+    for node in [node for node in graph if node.op_type == "LayerNormalization"]:
+        arrays = [constant_of(value) for value in node.inputs]
+        if any(array is None for array in arrays) or any(value.uses() for value in node.outputs[1:]):
+            continue
+        inputs = [f"input.{number}" for number in range(len(arrays))]
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        alone = onnx.helper.make_node("LayerNormalization", inputs, ["normal"], **attributes)
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph(
+                [alone],
+                "norm",
+                [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in inputs],
+                [onnx.helper.make_tensor_value_info("normal", onnx.TensorProto.FLOAT, None)],
+            ),
+            opset_imports=[onnx.helper.make_opsetid("", graph.opset_imports[""])],
+        )
+        (normal,) = onnx.reference.ReferenceEvaluator(model).run(None, dict(zip(inputs, arrays, strict=True)))
+        constant = Builder(graph, "norm").constant(np.asarray(normal, np.float32), f"{node.outputs[0].name}.constant")
+        replace_value(node.outputs[0], constant)
+        graph.remove(node, safe=True)
+
+
+def _join_equal_lists(graph: ir.Graph) -> None:
+    known: dict[bytes, ir.Value] = {}
+    for name, value in list(graph.initializers.items()):
+        array = constant_of(value)
+        if array is None or array.dtype != np.int64 or array.ndim != 1 or value.is_graph_output():
+            continue
+        first = known.setdefault(array.tobytes(), value)
+        if first is not value:
+            replace_value(value, first)
+            del graph.initializers[name]
 
 
 def fold_embeddings(model: ir.Model, max_positions: int) -> PassNote:
@@ -44,6 +91,9 @@ def fold_embeddings(model: ir.Model, max_positions: int) -> PassNote:
             _slice_positions(graph, node, max_positions)
             note.changed("position look-ups sliced")
     remove_dead_nodes(model)
+    for node in [node for node in graph if node.op_type == "Reshape" and node.inputs[0] is not None]:
+        if len(dims_of(node.inputs[0])) == len(dims_of(node.outputs[0])) == 1:
+            replace_value(node.outputs[0], node.inputs[0])
     _slice_ranges(graph, max_positions, note)
     remove_dead_nodes(model)
     words = [node for node in graph if node.op_type == "Gather" and _root_name(node) == "input_ids"]
@@ -101,15 +151,20 @@ def _slice_positions(graph: ir.Graph, gather: ir.Node, max_positions: int) -> No
 
 
 def _slice_ranges(graph: ir.Graph, max_positions: int, note: PassNote) -> None:
-    """Range(0, length, 1) -> [0, 1, 2, ...][:length]."""
+    """Range(0, length, 1) -> [0, 1, 2, ...][:length], and twice the length alike."""
     for node in [node for node in graph if node.op_type == "Range"]:
         start, _, step = (constant_of(value) for value in node.inputs)
         if start is None or step is None or start != 0 or step != 1 or not _depends_on_length_only(node.outputs[0]):
             continue
+        dims = dims_of(node.outputs[0])
+        if dims not in ((SEQUENCE,), (f"2*{SEQUENCE}",)):
+            continue
         builder = Builder(graph, "range")
-        numbers = builder.constant(np.arange(max_positions, dtype=np.int64), "places")
-        arguments = _slice_arguments(builder, builder.input_shape(1, 2), axis=0)
-        row = builder.op("Slice", [numbers, *arguments], (SEQUENCE,), dtype=ir.DataType.INT64)
+        length, longest = builder.input_shape(1, 2), max_positions
+        if dims != (SEQUENCE,):
+            length, longest = builder.add(length, length), 2 * max_positions
+        numbers = builder.constant(np.arange(longest, dtype=np.int64), f"places.{longest}")
+        row = builder.op("Slice", [numbers, *_slice_arguments(builder, length, axis=0)], dims, dtype=ir.DataType.INT64)
         insert_before(graph, node, builder.nodes)
         replace_value(node.outputs[0], row)
         graph.remove(node, safe=True)

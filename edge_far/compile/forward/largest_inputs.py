@@ -17,8 +17,7 @@ import torch
 
 from edge_far.compile.graph.builder import constant_of
 from edge_far.far.heads import SplitAttention, attention_slots
-from edge_far.far.nodes import block_paths
-from edge_far.far.reconfigure import SplitFfn
+from edge_far.far.nodes import SplitFfn, block_paths
 from edge_far.texts.batches import Batch
 
 __all__ = ["by_constants", "largest_inputs"]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from edge_far.compile.graph.activations import one_sided
 from edge_far.compile.graph.builder import constant_of
 from edge_far.compile.graph.edits import only_user, produced_by
 from edge_far.compile.graph.notes import PassNote
@@ -20,7 +21,7 @@ __all__ = ["sort_nodes"]
 
 
 def sort_nodes(model: ir.Model, largest: Mapping[str, np.ndarray]) -> tuple[PassNote, dict[str, np.ndarray]]:
-    """Sort every frozen branch gelu(x @ w1 + c) @ w2 of which `largest` tells.
+    """Sort every frozen branch gelu(x @ w1 + c) @ w2, or silu, of which `largest` tells.
 
     That is, by the name of the constant w2 [in, out], the largest magnitudes [in] that its product was seen to read.
     Returns those of the sorted branches, sorted too.
@@ -44,8 +45,8 @@ def sort_nodes(model: ir.Model, largest: Mapping[str, np.ndarray]) -> tuple[Pass
 
 def _branch(second: ir.Node) -> list[ir.Value] | None:
     """Return the constants w1 [in, nodes], c [nodes] and w2 [nodes, out] of a branch that nothing else reads."""
-    gelu = produced_by(second.inputs[0], "Gelu")
-    first = produced_by(gelu.inputs[0], "Gemm") if gelu is not None else None
+    active = one_sided(second.inputs[0])
+    first = produced_by(active.inputs[0], "Gemm") if active is not None else None
     if first is None or len(first.inputs) < 3:
         return None
     constants = [value for value in (first.inputs[1], first.inputs[2], second.inputs[1]) if value is not None]

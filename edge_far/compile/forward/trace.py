@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 from unittest import mock
 
 import onnx_ir as ir
@@ -42,6 +43,9 @@ class _Classifier(torch.nn.Module):
             encoder = model.get_submodule(f"{architecture.encoder}.{architecture.position_bias}")
             longest = int(model.config.max_position_embeddings) - self.skipped_positions
             self.position_bias = _PositionBias(encoder, longest)
+        self.windows = None
+        if architecture.windows:
+            self.windows = _Windows(model.get_submodule(architecture.encoder), int(model.config.sliding_window))
 
     def forward(
         self,
@@ -52,6 +56,8 @@ class _Classifier(torch.nn.Module):
         scores = ((1.0 - attention_mask.to(torch.float32)) * MASKED_SCORE)[:, None, None, :]
         if self.position_bias is not None:
             scores = scores + self.position_bias(input_ids.shape[1])
+        if self.windows is not None:
+            scores = self.windows.hand_over(scores, attention_mask)
         arguments = {"input_ids": input_ids, "attention_mask": scores}
         if isinstance(self.model, MeanPooledClassifier):
             arguments["token_mask"] = attention_mask
@@ -94,6 +100,53 @@ class _PositionBias(torch.nn.Module):
             yield
 
 
+class _Windows:
+    """Masks of an encoder some of whose blocks read the tokens near each token alone: `reach` to either side.
+
+    The encoder makes them out of the mask that its classifier hands it, which also weighs a mean by it. So the
+    classifier gets the mask as it is, and the encoder finds the scores of both kinds of blocks in its place.
+    """
+
+    def __init__(self, encoder: torch.nn.Module, reach: int) -> None:
+        self.encoder, self.reach = encoder, reach
+        self.scores: dict[str, torch.Tensor] = {}
+
+    def hand_over(self, scores: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Keep the scores for the encoder; return what its classifier gets."""
+        places = torch.arange(attention_mask.shape[1])
+        far = ((places[None, :] - places[:, None]).abs() > self.reach).to(torch.float32) * MASKED_SCORE
+        self.scores = {"full_attention": scores, "sliding_attention": scores + far[None, None]}
+        return attention_mask
+
+    @contextmanager
+    def in_the_encoder(self) -> Iterator[None]:
+        """Let the encoder read the scores meanwhile."""
+
+        def exchange(_: torch.nn.Module, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            return arguments, {**named, "attention_mask": self.scores}
+
+        handle = self.encoder.register_forward_pre_hook(exchange, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+@contextmanager
+def _embeddings_without_mask(model: torch.nn.Module, architecture: Architecture) -> Iterator[None]:
+    """Let the embeddings leave a padding's as it is meanwhile."""
+
+    def forget(_: torch.nn.Module, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return arguments, {**named, "mask": None}
+
+    embeddings = model.get_submodule(f"{architecture.encoder}.{architecture.embeddings[0]}")
+    handle = embeddings.register_forward_pre_hook(forget, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 @contextmanager
 def _one_operator_for_tanh_gelu() -> Iterator[None]:
     """Let transformers' formula for the GELU by a hyperbolic tangent be torch's function meanwhile."""
@@ -127,6 +180,10 @@ def export_forward(model: torch.nn.Module, architecture: str, trained: Collectio
         meanwhile.enter_context(_one_operator_for_tanh_gelu())
         if traced.position_bias is not None:
             meanwhile.enter_context(traced.position_bias.in_the_mask())
+        if traced.architecture.masks_embeddings:
+            meanwhile.enter_context(_embeddings_without_mask(model, traced.architecture))
+        if traced.windows is not None:
+            meanwhile.enter_context(traced.windows.in_the_encoder())
         try:
             program = torch.onnx.export(
                 traced,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from edge_far.compile.graph.builder import INTERNAL, Builder
+from edge_far.compile.graph.builder import INTERNAL, MICROSOFT, Builder
 from edge_far.compile.graph.edits import insert_before, remove_dead_nodes, replace_value
 from edge_far.compile.graph.notes import PassNote
-from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, dims_of
+from edge_far.compile.graph.sizes import BATCH, SEQUENCE, TOKENS, Dim, dims_of
 
 __all__ = ["lower_internal_operators"]
 
@@ -143,6 +143,80 @@ def _tanh_gelu_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     return [b.mul(dy, b.mul(b.add(b.add(tangent, one), steep), half))]
 
 
+def _silu(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """QuickGelu is x * sigmoid(alpha x)."""
+    (x,) = _values(node)
+    return [b.unary("QuickGelu", x, domain=MICROSOFT, alpha=1.0)]
+
+
+def _silu_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """With s = sigmoid(x): dx = dy * (s + x s (1 - s))."""
+    dy, x = _values(node)
+    sigmoid = b.unary("Sigmoid", x)
+    rest = b.mul(b.mul(x, sigmoid), b.sub(b.scalar(1.0), sigmoid))
+    return [b.mul(dy, b.add(sigmoid, rest))]
+
+
+def _rotary(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """RotaryEmbedding on [batch, sequence, heads * width]; positions begin at 0."""
+    x, *tables = _values(node)
+    batch, length, heads, width = dims_of(x)
+    assert isinstance(heads, int) and isinstance(width, int)
+    ends = [b.constant(np.array([0], np.int64), "slice.start"), b.input_shape(1, 2)]
+    axis = b.constant(np.array([0], np.int64), "slice.axis")
+    rows = [b.op("Slice", [table, *ends, axis], (SEQUENCE, width // 2)) for table in tables]
+    joined = b.reshape_keeping(x, (batch, length), (heads * width,))
+    inputs = [joined, b.constant(np.array([0], np.int64), "first_position"), *rows]
+    turned = b.op("RotaryEmbedding", inputs, dims_of(joined), domain=MICROSOFT, num_heads=heads)
+    return [b.reshape_keeping(turned, (batch, length), (heads, width))]
+
+
+def _shifted(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """Without its first S numbers, [.., S, 2 S] has S rows of 2 S - 1, of which the first S numbers are kept."""
+    (x,) = _values(node)
+    dims, flat, fewer, shorter = _flattened(node.outputs[0])
+    length = b.input_shape(1, 2)
+    ends = [b.constant(np.array([number], np.int64), f"slice.{number}") for number in (0, _TO_THE_END, 2)]
+    rows = b.op("Slice", [b.op("Reshape", [x, _shape(dims, [-1], b)], flat), length, ends[1], ends[2]], fewer)
+    width = b.sub(b.add(length, length), b.constant(np.array([1], np.int64), "one"))
+    begun = b.op("Reshape", [rows, _shape(dims, [length, width], b)], shorter)
+    last = b.constant(np.array([3], np.int64), "slice.3")
+    return [b.op("Slice", [begun, ends[0], length, last], dims_of(node.outputs[0]))]
+
+
+def _shifted_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """Rows of S numbers become rows of 2 S - 1, and S zeros come before all of them."""
+    (dy,) = _values(node)
+    dims, flat, fewer, shorter = _flattened(dy)
+    length = b.input_shape(1, 2)
+    less = b.sub(length, b.constant(np.array([1], np.int64), "one"))
+    zeros = {count: b.constant(np.zeros(count, np.int64), f"zeros.{count}") for count in (2, 3, 7)}
+    after_row = b.op("Concat", [zeros[7], less], (8,), dtype=ir.DataType.INT64, axis=0)
+    before_all = b.op("Concat", [zeros[2], length, zeros[3]], (6,), dtype=ir.DataType.INT64, axis=0)
+    rows = b.op("Reshape", [b.op("Pad", [dy, after_row], shorter, mode="constant"), _shape(dims, [-1], b)], fewer)
+    whole = b.op("Pad", [rows, before_all], flat, mode="constant")
+    twice = b.add(length, length)
+    return [b.op("Reshape", [whole, _shape(dims, [length, twice], b)], dims_of(node.outputs[0]))]
+
+
+_TO_THE_END = 1 << 60
+
+
+def _flattened(square: ir.Value) -> tuple[list[Dim], list[Dim], list[Dim], list[Dim]]:
+    """Return of [B, A, S, S] the first two dimensions, and [B, A, 2 S S], [B, A, 2 S S - S] and [B, A, S, 2 S - 1]."""
+    batch, heads, *_ = dims_of(square)
+    whole = f"2*{SEQUENCE}*{SEQUENCE}"
+    first = [batch, heads]
+    return first, [*first, whole], [*first, f"{whole}-{SEQUENCE}"], [*first, SEQUENCE, f"2*{SEQUENCE}-1"]
+
+
+def _shape(first: Sequence[Dim], rest: Sequence[ir.Value | int], b: Builder) -> ir.Value:
+    """Return the shape of as many first dimensions as the input has, and these."""
+    parts = [b.constant(np.zeros(len(first), np.int64), f"zeros.{len(first)}")]
+    parts += [b.constant(np.array([one], np.int64), f"dim.{one}") if isinstance(one, int) else one for one in rest]
+    return b.op("Concat", parts, (len(first) + len(rest),), dtype=ir.DataType.INT64, axis=0)
+
+
 def _masked_dropout(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     """Look each byte of bits up in the table of its eight factors, and multiply."""
     x, bits, table = _values(node)
@@ -197,6 +271,11 @@ _LOWERINGS: dict[str, Lowering] = {
     "GeluGrad": _gelu_grad,
     "TanhGelu": _tanh_gelu,
     "TanhGeluGrad": _tanh_gelu_grad,
+    "Silu": _silu,
+    "SiluGrad": _silu_grad,
+    "Rotary": _rotary,
+    "Shifted": _shifted,
+    "ShiftedGrad": _shifted_grad,
     "MaskedDropout": _masked_dropout,
     "FirstToken": _first_token,
     "FirstTokenGrad": _first_token_grad,

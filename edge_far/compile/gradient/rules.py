@@ -60,7 +60,7 @@ def _matmul(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gr
     trans = _flag(node, "transB")
     if want[1]:
         first, second = (dy, left) if trans else (left, dy)
-        yield 1, b.matmul(first, second, trans_left=True, alpha=alpha)
+        yield 1, _sum_to(b.matmul(first, second, trans_left=True, alpha=alpha), right, b)
     if want[0]:
         yield 0, b.matmul(dy, right, trans_right=not trans, alpha=alpha)
 
@@ -70,6 +70,33 @@ def _add(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradi
     for index, value in enumerate(_inputs(node)):
         if want[index]:
             yield index, _sum_to(dy, value, b)
+
+
+@_rule("Mul")
+def _mul(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """dx = dy * y and dy = dy * x."""
+    factors = _inputs(node)
+    for index, value in enumerate(factors):
+        if want[index]:
+            yield index, _sum_to(b.mul(dy, factors[1 - index]), value, b)
+
+
+@_rule("Div")
+def _div(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """dx = dy / d, where nothing that is trained is in the divisor d."""
+    value, divisor = _inputs(node)
+    if want[1]:
+        raise Unavailable("only a dividend has a gradient rule", where=f"node {node.name}")
+    yield 0, _sum_to(b.binary("Div", dy, divisor), value, b)
+
+
+@_rule("Rotary", INTERNAL)
+def _rotary(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """Turned back: by the same angles, the other way round."""
+    _, cosines, sines = _inputs(node)
+    back = constant_of(sines)
+    assert back is not None
+    yield 0, b.op("Rotary", [dy, cosines, b.constant(-back, f"{sines.name}.back")], dims_of(dy), domain=INTERNAL)
 
 
 def _sum_to(gradient: ir.Value, like: ir.Value, b: Builder) -> ir.Value:
@@ -153,6 +180,13 @@ def _tanh_gelu(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) ->
     yield 0, b.op("TanhGeluGrad", [dy, x], dims_of(x), domain=INTERNAL)
 
 
+@_rule("Silu", INTERNAL)
+def _silu(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """dx = dy * (s + x s (1 - s)) with s = sigmoid(x)."""
+    (x,) = _inputs(node)
+    yield 0, b.op("SiluGrad", [dy, x], dims_of(x), domain=INTERNAL)
+
+
 @_rule("Tanh")
 def _tanh(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
     """dx = dy * (1 - y * y)."""
@@ -215,4 +249,18 @@ def _gather(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gr
     if axis := node.attributes["axis"].as_int() if "axis" in node.attributes else 0:
         yield 0, _put_back(dy, dims_of(table), axis, index, b)
         return
-    yield 0, b.op("EmbeddingGrad", [dy, index], dims_of(table), domain=INTERNAL)
+    # A table that is computed, and so no learner with an accumulator, begins with zeros.
+    zeros = [] if table.producer() is None else [_zeros(dims_of(table), b)]
+    yield 0, b.op("EmbeddingGrad", [dy, index, *zeros], dims_of(table), domain=INTERNAL)
+
+
+def _zeros(dims: Sequence[Dim], b: Builder) -> ir.Value:
+    shape = b.constant(np.array(dims, np.int64), "shape." + "x".join(map(str, dims)))
+    return b.op("ConstantOfShape", [shape], dims)
+
+
+@_rule("Shifted", INTERNAL)
+def _shifted(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
+    """Each number goes back to its place; all others get zero."""
+    (x,) = _inputs(node)
+    yield 0, b.op("ShiftedGrad", [dy], dims_of(x), domain=INTERNAL)

@@ -37,7 +37,8 @@ class Size:
             if isinstance(dim, int):
                 scale *= dim
                 continue
-            for factor in dim.split("*"):
+            # What is taken off, as in 2*sequence-1, counts as there.
+            for factor in dim.partition("-")[0].split("*"):
                 if factor.isdigit():
                     scale *= int(factor)
                 elif factor == "sequence/8":

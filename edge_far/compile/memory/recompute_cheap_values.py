@@ -3,7 +3,7 @@
 1. Attention weights [batch, heads, sequence, sequence] from queries, keys and mask: a product and a Softmax, a few per
    cent of an attention's work. They are the largest stash of long texts. The transposed queries and keys that the
    backward pass makes for itself serve both.
-2. The output of a GELU from its input, where the backward pass reads both: one pass over a learners' activation.
+2. The output of a GELU or SiLU from its input, where the backward pass reads both: one pass over learners' numbers.
 
 Works on a finished step graph. Gradients differ from those of the plain step by rounding alone: Softmax is the same
 formula in another kernel.
@@ -37,9 +37,9 @@ def recompute_cheap_values(model: ir.Model) -> PassNote:
         if node.op_type == "Attention" and node.outputs[3].name:
             _recompute_weights(graph, node, position)
             note.changed("attention weights recomputed")
-        elif node.op_type == "Gelu" and _both_are_read(node, position, end):
-            _recompute_gelu(graph, node, position, end)
-            note.changed("GELUs recomputed")
+        elif node.op_type in ("Gelu", "QuickGelu") and _both_are_read(node, position, end):
+            _recompute_activation(graph, node, position, end)
+            note.changed("activations recomputed")
     remove_dead_nodes(model)
     return note
 
@@ -79,12 +79,13 @@ def _both_are_read(node: ir.Node, position: dict[ir.Node, int], end: int) -> boo
     return all(later_uses(value, position, end) for value in (x, node.outputs[0]))
 
 
-def _recompute_gelu(graph: ir.Graph, node: ir.Node, position: dict[ir.Node, int], end: int) -> None:
+def _recompute_activation(graph: ir.Graph, node: ir.Node, position: dict[ir.Node, int], end: int) -> None:
     x = node.inputs[0]
     assert x is not None
     later = later_uses(node.outputs[0], position, end)
     b = Builder(graph, "again")
-    again = b.unary("Gelu", x, **{name: attribute.value for name, attribute in node.attributes.items()})
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    again = b.unary(node.op_type, x, domain=node.domain, **attributes)
     insert_before(graph, first_reader(later, position), b.nodes)
     for user, index in later:
         user.replace_input_with(index, again)

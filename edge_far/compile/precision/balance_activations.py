@@ -4,9 +4,9 @@
    are divided by 3 |gamma| + |beta| (about the largest magnitude a normalised channel takes), as these were at export,
    and the frozen matrix' rows multiplied by it: exact in real numbers, for any gamma and beta. Where largest_inputs.py
    has seen more of a channel, that counts; it alone, where the LayerNormalization is in the prefix.
-2. Behind a GELU it is rows (tokens) that differ: each is divided by its own largest value, and the product's row
-   multiplied by it. A GELU is never below -0.17, so a largest value of at least 1.2 keeps what is negative within a
-   seventh of it, which is the range that quantize.py leaves below zero.
+2. Behind a GELU or SiLU it is rows (tokens) that differ: each is divided by its own largest value, and the product's
+   row multiplied by it. These are never far below zero, so a largest value of at least ONE_SIDED's (1.2 for a GELU)
+   keeps what is negative within a seventh of it, which is the range that quantize.py leaves below zero.
 3. Rows are large by a few nodes. Where largest_inputs.py has seen which, and sort_nodes.py put them first, the largest
    value of a row is looked for in the first SEARCHED_SHARE of the nodes, instead of reading all of the GELU's output
    once more. It is at least UNSEARCHED_MARGIN times the largest that any other node was seen to take; what exceeds
@@ -24,15 +24,15 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from edge_far.compile.graph.activations import ONE_SIDED, one_sided
 from edge_far.compile.graph.builder import Builder, constant_of
-from edge_far.compile.graph.edits import insert_before, produced_by
+from edge_far.compile.graph.edits import insert_before
 from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import dims_of
 from edge_far.compile.precision.scale_gradient_rows import SMALLEST_ROW, multiply_users
 
-__all__ = ["SMALLEST_GELU_ROW", "balance_activations"]
+__all__ = ["balance_activations", "row_sizes"]
 
-SMALLEST_GELU_ROW = 1.2
 # The share of a branch's nodes that the largest value of a row is looked for among.
 SEARCHED_SHARE = 0.05
 UNSEARCHED_MARGIN = 1.2
@@ -123,7 +123,9 @@ def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> No
     source = node.inputs[0]
     assert source is not None
     b = Builder(graph, "balance")
-    sizes = _gelu_row_sizes(source, seen, b) if produced_by(source, "Gelu") else _row_sizes(source, b)
+    active = one_sided(source)
+    least = None if active is None else ONE_SIDED[active.op_type]
+    sizes = row_sizes(source, b) if least is None else _one_sided_row_sizes(source, least, seen, b)
     even = b.binary("Div", source, sizes)
     insert_before(graph, node, b.nodes)
     node.replace_input_with(0, even)
@@ -133,8 +135,7 @@ def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> No
     multiply_users(graph, node, sizes, bias)
 
 
-def _gelu_row_sizes(value: ir.Value, seen: np.ndarray | None, b: Builder) -> ir.Value:
-    least = SMALLEST_GELU_ROW
+def _one_sided_row_sizes(value: ir.Value, least: float, seen: np.ndarray | None, b: Builder) -> ir.Value:
     if seen is not None:
         few = math.ceil(SEARCHED_SHARE * len(seen))
         least = max(least, UNSEARCHED_MARGIN * float(seen[min(few, len(seen) - 1)]))
@@ -145,7 +146,7 @@ def _gelu_row_sizes(value: ir.Value, seen: np.ndarray | None, b: Builder) -> ir.
     return b.op("Max", [highest, b.scalar(least)], dims_of(highest))
 
 
-def _row_sizes(value: ir.Value, b: Builder) -> ir.Value:
+def row_sizes(value: ir.Value, b: Builder) -> ir.Value:
     """Return the largest magnitude of each row, [rows, 1], at least SMALLEST_ROW."""
     highest = b.reduce("ReduceMax", value, -1, keepdims=True)
     lowest = b.reduce("ReduceMin", value, -1, keepdims=True)

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from edge_far.compile.graph.activations import one_sided
 from edge_far.compile.graph.builder import MICROSOFT, Builder, constant_of
 from edge_far.compile.graph.edits import insert_before, only_user, produced_by, remove_dead_nodes, replace_value
 from edge_far.compile.graph.notes import PassNote
@@ -38,9 +39,9 @@ SMALLEST_MATRIX = 1024
 # gradient (benchmarks/gradient_cosine.py): blocks of 32 in matrices cost int8-weights a cosine of 0.0015.
 MATRIX_BLOCK, TABLE_BLOCK = 16, 32
 BLOCKED_OPSET = 21  # DequantizeLinear knows blocks since then
-# The uint8 that stands for zero in rows that were divided by their size: of a GELU, which is never far below zero, and
-# of anything else.
-GELU_ZERO, SYMMETRIC_ZERO = 32, 128
+# The uint8 that stands for zero in rows that were divided by their size: of a GELU or SiLU, which are never far below
+# zero, and of anything else.
+ONE_SIDED_ZERO, SYMMETRIC_ZERO = 32, 128
 
 
 def quantize_columns(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -168,7 +169,7 @@ def _product_of_rows(
     x, sizes = scaled.inputs
     assert x is not None and sizes is not None
     rows = dims_of(sizes)[0]
-    zero = GELU_ZERO if produced_by(x, "Gelu") else SYMMETRIC_ZERO
+    zero = SYMMETRIC_ZERO if one_sided(x) is None else ONE_SIDED_ZERO
     step = 1.0 / (255 - zero)
     steps = b.reshape_to(b.mul(sizes, b.scalar(step)), (rows,))
     shape = b.op("Shape", [steps], (1,), dtype=ir.DataType.INT64)

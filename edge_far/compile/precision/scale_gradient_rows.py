@@ -89,6 +89,6 @@ def _partner(first: ir.Node) -> ir.Node | None:
         node = users[0]
         if _is_backward_product(node):
             return node
-        if node.op_type not in ("Mul", "GeluGrad"):
+        if node.op_type not in ("Mul", "GeluGrad", "SiluGrad"):
             return None
     return None

@@ -1,17 +1,21 @@
-"""Keeps of a non-learner's GELU only its derivative, in 8 bits, instead of the pre-activation in 32.
+"""Keeps of a non-learner's GELU or SiLU only its derivative, in 8 bits, instead of the pre-activation in 32.
 
 The backward pass of a frozen branch needs dy * GELU'(x) and nothing else of x. GELU'(x) - 1/2 is near
 RISE * (sigmoid(SLOPE * x) - 1/2) - DECLINE * x for |x| < 2.7 and near its ends' value beyond. Quantising x to 8 bits
 limits it to that range; the sigmoid of 8 bits is a table that ONNX Runtime looks up; so all of it is three operators on
-bytes, where the formula takes ten on float32. The derivative so made is at most DERIVATIVE_ERROR off, less than 0.01 by
-root mean square over [-3, 3], and exact where the GELU is nearly off (tests/compile/precision/test_stash_gelu.py).
+bytes, where the formula takes ten on float32. The derivative so made is at most 0.0245 off, less than 0.01 by root mean
+square over [-3, 3], and exact where the GELU is nearly off (tests/compile/precision/test_stash_gelu.py).
+A SiLU's is the same curve, drawn out by about 1.7: its figures and its error are in CURVES.
 
 Branches of learners keep x, which is small there, and take (GELU(x + d) - GELU(x)) / d with d = 1/512: half the memory
 traffic of the formula. It is at most 0.0011 off: half of d times the largest second derivative, 0.80, and the rounding
-of the subtraction.
+of the subtraction. A learner's SiLU keeps its formula, which is short.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -21,39 +25,66 @@ from edge_far.compile.graph.edits import insert_before, only_user, produced_by, 
 from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import dims_of
 
-__all__ = ["DERIVATIVE_ERROR", "stash_gelu_derivatives"]
+__all__ = ["CURVES", "stash_gelu_derivatives"]
 
-# Fitted to the table of 256 entries that they make: least root mean square of the error over the pre-activations of
-# all-MiniLM-L6-v2 plus a tenth of the largest, with zero as the value of the lower end.
-RISE, SLOPE, DECLINE, X_STEP = 1.8827, 2.0841, 0.1575, 0.02164
-DERIVATIVE_ERROR = 0.0245
 ZERO = 128
 # QLinearAdd gives values about ZERO; 1/2 is so many steps above, so zero is so many below, the half step that 128 is
 # above the middle of 255 included.
 STEPS_TO_HALF = 101
 DERIVATIVE_ZERO = ZERO - STEPS_TO_HALF
-DERIVATIVE_SCALE = (0.5 + RISE * (ZERO / 255 - 0.5)) / STEPS_TO_HALF
 DIFFERENCE = 2.0**-9
 
 
+@dataclass(frozen=True)
+class Curve:
+    """The figures of one function's derivative; it is at most `error` off."""
+
+    operator: str
+    rise: float
+    slope: float
+    decline: float
+    x_step: float
+    error: float
+
+    @property
+    def scale(self) -> float:
+        """Return what a step of the stash is."""
+        return (0.5 + self.rise * (ZERO / 255 - 0.5)) / STEPS_TO_HALF
+
+
+# By the gradient's operator. Fitted to the table of 256 entries that they make: least root mean square of the error and
+# a tenth of the largest, with zero as the value of the lower end. The GELU's over the pre-activations of
+# all-MiniLM-L6-v2, the SiLU's over a normal distribution of deviation 1.5.
+CURVES: Mapping[str, Curve] = {
+    "GeluGrad": Curve("Gelu", 1.8827, 2.0841, 0.1575, 0.02164, error=0.0245),
+    "SiluGrad": Curve("Silu", 1.7587, 1.3231, 0.0843, 0.03457, error=0.0415),
+}
+
+
 def stash_gelu_derivatives(model: ir.Model) -> PassNote:
-    """Rewrite GeluGrad(dy, x) as dy * dequantised(GELU'(x) in 8 bits), or with a difference where x is a learner's."""
+    """Rewrite GeluGrad(dy, x) as dy * dequantised(GELU'(x) in 8 bits), or with a difference where x is a learner's.
+
+    SiluGrad alike, without the difference.
+    """
     note = PassNote("stash_gelu_derivatives")
     graph = model.graph
-    for node in [node for node in graph if node.op_type == "GeluGrad"]:
+    for node in [node for node in graph if node.op_type in CURVES]:
+        curve = CURVES[node.op_type]
         dy, x = node.inputs[0], node.inputs[1]
         assert dy is not None and x is not None
-        gelu = next(user for user, _ in x.uses() if user.op_type == "Gelu")
+        forward_node = next(user for user, _ in x.uses() if user.op_type == curve.operator)
         backward = Builder(graph, "stash")
         if _is_frozen_product(x):
             forward = Builder(graph, "stash")
-            stash = _derivative(x, forward)
-            graph.insert_after(gelu, forward.nodes)
-            restored = backward.op("DequantizeLinear", [stash, *_scale_and_zero(backward)], dims_of(x))
+            stash = _derivative(x, curve, forward)
+            graph.insert_after(forward_node, forward.nodes)
+            restored = backward.op("DequantizeLinear", [stash, *_scale_and_zero(curve, backward)], dims_of(x))
             result = backward.mul(dy, restored)
             note.changed("pre-activations kept as 8-bit derivatives")
+        elif node.op_type != "GeluGrad":
+            continue
         else:
-            result = _times_difference(dy, x, gelu.outputs[0], backward)
+            result = _times_difference(dy, x, forward_node.outputs[0], backward)
             note.changed("derivatives of learners as differences")
         insert_before(graph, node, backward.nodes)
         replace_value(node.outputs[0], result)
@@ -61,8 +92,8 @@ def stash_gelu_derivatives(model: ir.Model) -> PassNote:
     return note
 
 
-def _derivative(x: ir.Value, b: Builder) -> ir.Value:
-    """Return GELU'(x) in uint8.
+def _derivative(x: ir.Value, curve: Curve, b: Builder) -> ir.Value:
+    """Return the derivative at x in uint8.
 
     x is kept with its sign turned, by a negative scale, so that the line falls where the sigmoid rises: QLinearAdd
     adds with positive scales.
@@ -72,10 +103,12 @@ def _derivative(x: ir.Value, b: Builder) -> ir.Value:
         return b.op(op_type, inputs, dims_of(x), dtype=ir.DataType.UINT8, domain=domain)
 
     zero, lowest = b.constant(np.array(ZERO, np.uint8), "zero.128"), b.constant(np.array(0, np.uint8), "zero.0")
-    turned = quantised("QuantizeLinear", [x, b.scalar(-X_STEP), zero], domain="")
-    sigmoid = quantised("QLinearSigmoid", [turned, b.scalar(-X_STEP * SLOPE), zero, b.scalar(1 / 255), lowest])
-    line = [turned, b.scalar(X_STEP * DECLINE), zero]
-    return quantised("QLinearAdd", [sigmoid, b.scalar(RISE / 255), zero, *line, _scale_and_zero(b)[0], zero])
+    turned = quantised("QuantizeLinear", [x, b.scalar(-curve.x_step), zero], domain="")
+    steep = b.scalar(-curve.x_step * curve.slope)
+    sigmoid = quantised("QLinearSigmoid", [turned, steep, zero, b.scalar(1 / 255), lowest])
+    line = [turned, b.scalar(curve.x_step * curve.decline), zero]
+    scale = _scale_and_zero(curve, b)[0]
+    return quantised("QLinearAdd", [sigmoid, b.scalar(curve.rise / 255), zero, *line, scale, zero])
 
 
 def _times_difference(dy: ir.Value, x: ir.Value, y: ir.Value, b: Builder) -> ir.Value:
@@ -90,9 +123,9 @@ def _times_difference(dy: ir.Value, x: ir.Value, y: ir.Value, b: Builder) -> ir.
     return b.mul(dy, rise)
 
 
-def _scale_and_zero(b: Builder) -> tuple[ir.Value, ir.Value]:
-    scale = b.constant(np.array(DERIVATIVE_SCALE, np.float32), "gelu_derivative.scale")
-    return scale, b.constant(np.array(DERIVATIVE_ZERO, np.uint8), "gelu_derivative.zero")
+def _scale_and_zero(curve: Curve, b: Builder) -> tuple[ir.Value, ir.Value]:
+    scale = b.constant(np.array(curve.scale, np.float32), f"{curve.operator.lower()}_derivative.scale")
+    return scale, b.constant(np.array(DERIVATIVE_ZERO, np.uint8), "derivative.zero")
 
 
 def _is_frozen_product(value: ir.Value) -> bool:

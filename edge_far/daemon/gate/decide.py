@@ -7,7 +7,7 @@ with their weights mapped, so that the smallest board can do it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from edge_far.device.file_model import FileModel
 from edge_far.tasks.interface import Task
 from edge_far.texts.data import Example, iterate_examples
 from edge_far.texts.encode import Encoder
+from edge_far.texts.places import is_place
 
 __all__ = ["Question", "decide_on_files"]
 
@@ -52,28 +53,58 @@ def decide_on_files(question: Question) -> dict[str, object]:
     use_one_heap()
     left_out: dict[str, dict[int, str]] = {}
     files = {"device": question.held_out} | ({"base": question.base} if question.base is not None else {})
-    candidate = _answers(question.candidate, files, question, left_out)
-    current = _answers(question.current, {"device": files["device"]}, question, left_out)
-    device = Answers(*candidate["device"], current["device"][-1])
+    candidate = _loaded(question.candidate, question)
+    task, mine = candidate.task, _answers(candidate, candidate.task, files, question, left_out)
+    del candidate
+    current = _loaded(question.current, question)
+    theirs = _answers(current, task, {"device": files["device"]}, question, left_out)
+    known = current.labels
+    del current
+    device, learnt = _apart(Answers(task, *mine["device"], theirs["device"][-1]), known)
     base = None
     if question.base is not None:
-        reference = question.factory or question.current
-        asked = _answers(reference, {"base": question.base}, question, left_out)
-        base = Answers(*candidate["base"], asked["base"][-1])
-    decision = decide(device, base, question.settings)
+        reference = _loaded(question.factory or question.current, question)
+        asked = _answers(reference, task, {"base": question.base}, question, left_out)
+        base = Answers(task, *mine["base"], asked["base"][-1])
+    # What a new label gains is seen apart: for it, old ones need not gain as well, but may not lose.
+    gains = any(found["right"] for found in learnt.values())
+    decision = decide(device, base, question.settings, superior=not gains)
     settings = dataclasses.asdict(question.settings)
-    return {**decision.as_document(), "settings": settings, "left_out": left_out}
+    return {**decision.as_document(), "new_labels": learnt, "settings": settings, "left_out": left_out}
+
+
+def _apart(answers: Answers, known: Sequence[str]) -> tuple[Answers, dict[str, dict[str, int]]]:
+    """Return the answers to examples whose label the current release knows, and of the others how many are right.
+
+    A label that it does not know can neither hide a loss nor be refused for want of history.
+    """
+    new = [number for number, name in enumerate(answers.task.labels) if name not in known and not is_place(name)]
+    if not new:
+        return answers, {}
+    old = ~np.isin(answers.targets, new)
+    right = answers.task.said(answers.candidate) == answers.targets
+    learnt = {}
+    for number in new:
+        rows = answers.targets == number
+        learnt[answers.task.labels[number]] = {"examples": int(rows.sum()), "right": int(right[rows].sum())}
+    return Answers(answers.task, answers.targets[old], answers.candidate[old], answers.reference[old]), learnt
+
+
+def _loaded(directory: Path, question: Question) -> FileModel:
+    return FileModel(directory, cpu_share().threads(question.threads))
 
 
 def _answers(
-    directory: Path, files: dict[str, Path], question: Question, left_out: dict[str, dict[int, str]]
-) -> dict[str, tuple[Task, np.ndarray, np.ndarray]]:
-    """Return task, targets and logits for each file; what the first model cannot read, the others are not asked."""
-    model = FileModel(directory, cpu_share().threads(question.threads))
+    model: FileModel, task: Task, files: dict[str, Path], question: Question, left_out: dict[str, dict[int, str]]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return targets and logits for each file; what the first model cannot read, the others are not asked.
+
+    `task` is the candidate's: its labels are all that there are.
+    """
     encoder = Encoder(
         model.tokenizer, question.max_seq_len, token_types=model.token_types, vocabulary=question.vocabulary
     )
-    task, result = model.task, {}
+    result = {}
     for name, path in files.items():
         examples: Iterable[Example] = iterate_examples(path, labels=task.form) if path.stat().st_size else []
         asked_before = name in left_out
@@ -81,5 +112,5 @@ def _answers(
             examples = (example for number, example in enumerate(examples) if number not in left_out[name])
         encoded = encoder.encode(examples, task.targets, None if asked_before else left_out.setdefault(name, {}))
         targets = encoded.targets_of(np.arange(len(encoded)))
-        result[name] = (task, targets, predict_logits(model.logits, encoded, task.info))
+        result[name] = (targets, predict_logits(model.logits, encoded, task.info))
     return result

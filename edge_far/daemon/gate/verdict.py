@@ -101,15 +101,18 @@ class Decision:
         }
 
 
-def decide(device: Answers, base: Answers | None = None, settings: GateSettings | None = None) -> Decision:
+def decide(
+    device: Answers, base: Answers | None = None, settings: GateSettings | None = None, *, superior: bool = True
+) -> Decision:
     """Return the decision; `device.reference` is the current release, `base.reference` the factory's.
 
+    Without `superior` it is enough on the device's examples that the candidate is surely not worse by the tolerance.
     Raises DataError for arrays that do not belong together.
     """
     settings = settings or GateSettings()
     refusals: list[str] = []
     notes: list[str] = []
-    device_figures = _compare("device", device, settings, settings.tolerance, refusals, superior=True)
+    device_figures = _compare("device", device, settings, settings.tolerance, refusals, superior=superior)
     base_figures = None
     if base is not None:
         base_figures = _compare("base", base, settings, settings.base_tolerance, refusals, superior=False)

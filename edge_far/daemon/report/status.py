@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from edge_far.daemon.new_labels import NewLabels
 from edge_far.daemon.notes import Note, Notes
 from edge_far.daemon.release_files import Release, ReleaseDamaged
 from edge_far.daemon.releases import Releases
@@ -88,6 +89,7 @@ def build(
         "last_cycle": _cycle(last),
         "cycles": journal.outcomes() if journal else {},
         "examples": asdict(counts) if counts else None,
+        "labels": NewLabels(store, settings["labels"]).document() if store and settings.get("labels") else None,
         "conditions": [asdict(condition) for condition in conditions],
         "broken": broken,
         "notes": [asdict(note) for note in told],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from edge_far.quoting import shown
 from edge_far.tasks.figures import FIGURES
 
 __all__ = ["ARRIVAL", "WORRYING", "advice", "render", "summary"]
@@ -139,6 +140,10 @@ def _facts(document: dict[str, Any], now: float) -> list[tuple[str, str]]:
         ):
             text += f"; {count} {name}" if count else ""
         facts.append(("Examples", text))
+    if labels := document["labels"]:
+        text = f"{len(labels['taken'])} learnt here, {labels['free']} of {labels['places']} places free"
+        text += "".join(f"; {shown(each['label'])} waits ({each['examples']})" for each in labels["waiting"][:3])
+        facts.append(("Labels", text))
     for name, cycle in (("Under way", document["cycle_under_way"]), ("Last cycle", document["last_cycle"])):
         if cycle:
             facts.append((name, _cycle_text(cycle, now)))

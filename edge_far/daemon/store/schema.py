@@ -74,4 +74,12 @@ MIGRATIONS = (
         updated_s REAL NOT NULL
     );
     """,
+    # 3: labels that took a place of the bundle's
+    """
+    CREATE TABLE new_labels (
+        name TEXT PRIMARY KEY,
+        place TEXT NOT NULL UNIQUE,        -- the bundle's name of the output
+        taken_s REAL NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )

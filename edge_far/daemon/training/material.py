@@ -9,7 +9,7 @@ from typing import BinaryIO
 from edge_far.daemon.context import Context
 from edge_far.daemon.state import CycleDirectory
 from edge_far.errors import Deferred
-from edge_far.storage import staged_directory
+from edge_far.storage import staged_directory, write_json
 from edge_far.texts.data import Example
 from edge_far.texts.labels import LabelForm
 from edge_far.texts.reading.problems import RecordProblem
@@ -23,7 +23,7 @@ def write_material(context: Context, change: int) -> dict[str, int]:
     Examples with labels that the model does not know are left out, which a note tells. Raises Deferred (75) where
     nothing is left to train on.
     """
-    store, labels = context.store, context.labels
+    store, labels, names = context.store, context.learnable, context.new_labels.names()
     counts: dict[str, int] = {}
     unknown = 0
     with staged_directory(context.state.cycle.root, replace=True) as staging:
@@ -33,6 +33,8 @@ def write_material(context: Context, change: int) -> dict[str, int]:
             with path.open("wb") as file:
                 counts[path.name], left_out = _write(file, examples, labels)
             unknown += left_out
+        if names != context.bundle.manifest.labels:
+            write_json(files.labels, list(names))
         if not counts[files.train.name]:
             raise Deferred("no example to train on: all are held out or have unknown labels")
         if context.profile.adaptation.use_replay:
@@ -43,7 +45,7 @@ def write_material(context: Context, change: int) -> dict[str, int]:
     context.notes.tell(
         "labels",
         f"{unknown} examples have labels that this model does not know and are not used" if unknown else None,
-        "export a bundle with these labels (edge-far export)",
+        "see 'edge-far labels list'; or export a bundle with these labels, or with more places for new ones",
     )
     return counts
 

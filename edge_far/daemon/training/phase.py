@@ -137,6 +137,8 @@ class TrainingPhase:
             "--json",
             "-q",
         ]
+        if self._files.labels.is_file():
+            arguments += ["--labels", self._files.labels]
         arguments += Interruptions.of(row.details).checkpoint_options()
         if resume:
             arguments += ["--resume"]

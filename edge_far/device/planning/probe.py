@@ -154,7 +154,16 @@ def _described(
     session: ort.InferenceSession, batch: int, sequence: int
 ) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
     """Return name, shape and type of each input at a batch shape."""
-    values = {"batch": batch, "sequence": sequence, "sequence/8": sequence // 8, "batch*sequence": batch * sequence}
+    values = {
+        "batch": batch,
+        "sequence": sequence,
+        "sequence/8": sequence // 8,
+        "batch*sequence": batch * sequence,
+        "2*sequence": 2 * sequence,
+        "2*sequence-1": 2 * sequence - 1,
+        "2*sequence*sequence": 2 * sequence**2,
+        "2*sequence*sequence-sequence": 2 * sequence**2 - sequence,
+    }
     described = []
     for each in session.get_inputs():
         shape = tuple(dim if isinstance(dim, int) else values[dim] for dim in each.shape)

@@ -83,6 +83,7 @@ class RunRecord:
             ("train_sha256", "--train", "the training data differs from what the run was started with"),
             ("learners_sha256", "--learners", "the run was started from other learners"),
             ("eval_sha256", "--eval", "the evaluation data differs from what the run was started with"),
+            ("labels", "--labels", "the run was started with other labels"),
             ("backend", "--backend", f"the run was started with {self.backend}"),
         ):
             if getattr(self, name) != getattr(wanted, name):
@@ -94,6 +95,8 @@ class RunRecord:
                 raise ConfigError(message, where=_option(name), hint=_SAME_COMMAND)
 
     variants: dict[str, str] = field(default_factory=dict)  # the step graph by padded length; left out: step
+    labels: tuple[str, ...] = ()  # where labels took places that the bundle keeps free; else none
+    new_labels: tuple[str, ...] = ()  # those of them that the learners to begin with do not know
     learners_sha256: str | None = None  # of a file the run starts from; None: the bundle's learners
 
 

@@ -10,8 +10,8 @@ import torch
 
 from edge_far.compile.forward.largest_inputs import by_constants, largest_inputs
 from edge_far.far.method import select_above_cut
-from edge_far.far.nodes import find_ffn_blocks
-from edge_far.far.reconfigure import SplitFfn, reconfigure, trained_parameters
+from edge_far.far.nodes import SplitFfn, find_ffn_blocks
+from edge_far.far.reconfigure import reconfigure, trained_parameters
 from edge_far.far.select import select_learners
 from tests.tiny_graphs import make_graph, random_array
 from tests.tiny_models import MAX_POSITIONS, make_batch, make_tiny, torch_logits

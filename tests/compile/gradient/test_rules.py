@@ -24,7 +24,7 @@ from tests.tiny_graphs import FLOAT, INT64, UINT8, make_graph, random_array, run
 pytestmark = pytest.mark.host
 
 B, S, H, FFN = 2, 8, 6, 5
-SIZES = {"batch": B, "sequence": S, TOKENS: B * S, "sequence/8": S // 8}
+SIZES = {"batch": B, "sequence": S, "2*sequence": 2 * S, TOKENS: B * S, "sequence/8": S // 8}
 Shape = Sequence[Dim]
 
 
@@ -62,6 +62,20 @@ def attention_node(b: Builder, q: ir.Value, k: ir.Value, v: ir.Value) -> ir.Valu
 def attention_reference(q, k, v):
     q, k, v = (x.reshape(B, S, 2, H // 2).transpose(1, 2) for x in (q, k, v))
     return (torch.softmax(0.5 * q @ k.transpose(2, 3), -1) @ v).transpose(1, 2).reshape(B, S, H)
+
+
+ANGLES = np.random.default_rng(5).uniform(0, 6, (32, 2)).astype(np.float32)  # of positions, and of pairs of numbers
+
+
+def rotary_node(b: Builder, x: ir.Value) -> ir.Value:
+    tables = [b.constant(np.cos(ANGLES), "cosines"), b.constant(np.sin(ANGLES), "sines")]
+    return b.op("Rotary", [x, *tables], ("batch", "sequence", 2, 4), domain=INTERNAL)
+
+
+def rotary_reference(x):
+    """Pairs of numbers as complex ones: multiplied by that of the angle."""
+    turned = torch.complex(x[..., :2], x[..., 2:]) * torch.polar(torch.ones(1), torch.tensor(ANGLES[:S, None]))
+    return torch.cat((turned.real, turned.imag), -1)
 
 
 def take_heads(b: Builder, x: ir.Value, heads: list[int]) -> ir.Value:
@@ -108,6 +122,53 @@ CASES = [
         lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
         (0,),
         "TanhGelu",
+    ),
+    RuleCase(
+        (INTERNAL, "Silu"),
+        ((TOKENS, H),),
+        lambda b, x: b.op("Silu", [x], (TOKENS, H), domain=INTERNAL),
+        torch.nn.functional.silu,
+        (0,),
+        "Silu",
+    ),
+    RuleCase(
+        (INTERNAL, "Rotary"),
+        (("batch", "sequence", 2, 4),),
+        lambda b, x: rotary_node(b, x),
+        lambda x: rotary_reference(x),
+        (0,),
+        "Rotary",
+    ),
+    RuleCase(
+        (INTERNAL, "Shifted"),
+        (("batch", 3, "sequence", "2*sequence"),),
+        lambda b, x: b.op("Shifted", [x], ("batch", 3, "sequence", "sequence"), domain=INTERNAL),
+        lambda x: torch.stack([x[:, :, row, S - row : 2 * S - row] for row in range(S)], 2),
+        (0,),
+        "Shifted",
+    ),
+    RuleCase(
+        (MICROSOFT, "FusedMatMul"),
+        (("batch", 3, "sequence", 4), (1, 3, "2*sequence", 4)),
+        lambda b, q, k: b.matmul(q, k, trans_right=True),
+        lambda q, k: q @ k.transpose(2, 3),
+        (0, 1),
+        "FusedMatMul-of-one-for-all-texts",
+    ),
+    RuleCase(
+        ("", "Gather"),
+        ((7, H),),
+        lambda b, x: b.op("Gather", [b.unary("Tanh", x), b.constant(np.array([6, 0, 6, 2]), "rows")], (4, H), axis=0),
+        lambda x: torch.tanh(x)[[6, 0, 6, 2]],
+        (0,),
+        "Gather-of-a-computed-table",
+    ),
+    RuleCase(("", "Mul"), ((TOKENS, H), (TOKENS, H)), lambda b, x, y: b.mul(x, y), lambda x, y: x * y, (0, 1), "Mul"),
+    RuleCase(
+        ("", "Mul"), ((TOKENS, H), (1, H)), lambda b, x, y: b.mul(x, y), lambda x, y: x * y, (0, 1), "Mul-broadcast"
+    ),
+    RuleCase(
+        ("", "Div"), ((TOKENS, H), (TOKENS, 1)), lambda b, x, y: b.binary("Div", x, y), lambda x, y: x / y, (0,), "Div"
     ),
     RuleCase(
         ("", "Gather"),

@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 import onnx_ir as ir
 
 from edge_far.compile.forward.fuse_attention import WEIGHTS_AFTER_SOFTMAX
+from edge_far.compile.graph.builder import MICROSOFT
 from edge_far.compile.memory.recompute_cheap_values import recompute_cheap_values
 from edge_far.compile.memory.stash_in_16_bits import stash_in_16_bits
 from tests.tiny_graphs import FLOAT, make_graph, operators, random_array, run_graph
@@ -57,15 +58,17 @@ def test_attention_weights_are_made_again_from_what_is_transposed_anyway() -> No
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_gelu_is_made_again_where_its_input_is_kept_anyway() -> None:
+@pytest.mark.parametrize("silu", [False, True])
+def test_a_gelu_or_silu_is_made_again_where_its_input_is_kept_anyway(silu: bool) -> None:
     def build(b, x):
-        y = b.unary("Gelu", x)
+        y = b.unary("QuickGelu", x, domain=MICROSOFT, alpha=1.0) if silu else b.unary("Gelu", x)
         loss = b.op("ReduceSum", [y], (), keepdims=0)
         return [loss, b.mul(b.unary("Erf", x), y)]
 
     plain, lean = (make_graph({"x": (TOKENS, 6)}, build) for _ in range(2))
-    assert recompute_cheap_values(lean).changes == {"GELUs recomputed": 1}
-    assert operators(lean) == ["Gelu", "ReduceSum", "Erf", "Gelu", "Mul"]
+    assert recompute_cheap_values(lean).changes == {"activations recomputed": 1}
+    name = f"{MICROSOFT}.QuickGelu" if silu else "Gelu"
+    assert operators(lean) == [name, "ReduceSum", "Erf", name, "Mul"]
     x = random_array(4, 10, 6)
     np.testing.assert_array_equal(run_graph(lean, x)[1], run_graph(plain, x)[1])
 

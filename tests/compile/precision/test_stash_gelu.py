@@ -9,12 +9,13 @@ import pytest
 
 pytest.importorskip("torch")
 from edge_far.compile.graph.builder import INTERNAL
-from edge_far.compile.precision.stash_gelu import DERIVATIVE_ERROR, stash_gelu_derivatives
+from edge_far.compile.precision.stash_gelu import CURVES, stash_gelu_derivatives
 from tests.tiny_graphs import make_graph, operators, random_array, run_graph
 
 pytestmark = pytest.mark.host
 
 TOKENS = "batch*sequence"
+DERIVATIVE_ERROR = CURVES["GeluGrad"].error
 W, X, DY = random_array(0, 16, 24), random_array(1, 10, 16), random_array(2, 10, 24)
 
 
@@ -32,12 +33,13 @@ def frozen_branch():
     return make_graph({"x": (TOKENS, 16), "dy": (TOKENS, 24)}, build)
 
 
-def of_all_x(trained: bool) -> tuple[np.ndarray, np.ndarray]:
+def of_all_x(trained: bool, function: str = "Gelu") -> tuple[np.ndarray, np.ndarray]:
     """Return x from -12 to 12, and the derivatives that the rewritten graph makes of it."""
 
     def build(b, x, dy, learner):
         hidden = b.gemm(x, learner if trained else b.constant(np.ones((1, 1), np.float32), "w"))
-        return [b.unary("Gelu", hidden), b.op("GeluGrad", [dy, hidden], (TOKENS, 1), domain=INTERNAL)]
+        active = b.unary(function, hidden, domain="" if function == "Gelu" else INTERNAL)
+        return [active, b.op(f"{function}Grad", [dy, hidden], (TOKENS, 1), domain=INTERNAL)]
 
     model = make_graph({"x": (TOKENS, 1), "dy": (TOKENS, 1), "learner": (1, 1)}, build)
     stash_gelu_derivatives(model)
@@ -87,3 +89,23 @@ def test_the_difference_is_near_the_derivative_everywhere() -> None:
     """In fp32, as it runs: the rounding of GELU and of the subtraction is in it."""
     x, found = of_all_x(trained=True)
     assert np.abs(found - derivative(x)).max() <= 0.0011
+
+
+def silu_derivative(x: np.ndarray) -> np.ndarray:
+    sigmoid = 1 / (1 + np.exp(-x.astype(np.float64)))
+    return sigmoid * (1 + x * (1 - sigmoid))
+
+
+def test_the_stash_of_a_silu_is_near_its_derivative_everywhere() -> None:
+    x, found = of_all_x(trained=False, function="Silu")
+    error = found - silu_derivative(x)
+    assert np.abs(error).max() <= CURVES["SiluGrad"].error
+    inside = np.abs(x) <= 4
+    assert np.sqrt(np.mean(error[inside] ** 2)) <= 0.01 and abs(np.mean(error[inside])) <= 0.001
+    assert np.all(found[x < -5] == 0) and found[x > 6] == pytest.approx(1, abs=0.02)
+
+
+def test_a_learners_silu_keeps_its_formula() -> None:
+    """ONNX Runtime's sigmoid is up to 1e-7 off, which x multiplies."""
+    x, found = of_all_x(trained=True, function="Silu")
+    np.testing.assert_allclose(found, silu_derivative(x), rtol=0, atol=3e-6)

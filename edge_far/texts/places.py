@@ -1,0 +1,58 @@
+"""Places for labels that nobody knows yet: outputs of a model named reserved-0, reserved-1, ... until one is taken.
+
+A label that takes one stands in its place from then on. Standard library only: the daemon's parent process asks too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from edge_far.errors import ConfigError
+from edge_far.texts.labels import Names
+from edge_far.texts.reading.problems import RecordProblem
+
+__all__ = ["OpenNames", "free_places", "is_place", "named_places", "places"]
+
+_PLACE = re.compile(r"reserved-[0-9]+")
+
+
+def places(count: int) -> list[str]:
+    """Return the names of so many places."""
+    return [f"reserved-{number}" for number in range(count)]
+
+
+def is_place(name: str) -> bool:
+    """Say whether a name is that of a place, which no label may have."""
+    return _PLACE.fullmatch(name) is not None
+
+
+def free_places(labels: Sequence[str]) -> list[int]:
+    """Return the numbers of the outputs that no label has taken."""
+    return [number for number, label in enumerate(labels) if is_place(label)]
+
+
+def named_places(labels: Sequence[str], new: Iterable[str]) -> tuple[str, ...]:
+    """Return the labels with new ones in the first free places; raises ConfigError where there are too few."""
+    named, free = list(labels), free_places(labels)
+    wanted = [name for name in dict.fromkeys(new) if name not in named]
+    if len(wanted) > len(free):
+        raise ConfigError(
+            f"{len(wanted)} new labels, and the bundle has {len(free)} free places",
+            where="--new-labels",
+            hint="export a bundle with more of them (edge-far export --reserve-labels)",
+        )
+    for place, name in zip(free, wanted, strict=False):
+        named[place] = name
+    return tuple(named)
+
+
+class OpenNames(Names):
+    """One name, known or not: what is not known may become a label. A place's name is none."""
+
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        super().__init__([name for name in names or () if not is_place(name)])
+
+    def unknown(self, label: str) -> RecordProblem | None:
+        """Return the problem of a label that is called like a place."""
+        return RecordProblem(f"the label '{label}' is the name of a free place", "name it") if is_place(label) else None
