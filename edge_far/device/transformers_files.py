@@ -35,23 +35,31 @@ _POOLING_MODES = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_token
 
 def refuse_unfit_format(bundle: Bundle, format: Format) -> None:
     """Raise UsageError where the model is not of this format, BundleError where the bundle lacks the files for it."""
-    mean = bundle.manifest.model.pooling == "mean"
-    if mean and format == "transformers":
+    for name in (CONFIG, TOKENIZER_SETTINGS):
+        if f"source/{name}" not in bundle.manifest.files:
+            hint = "export it again: it was made before there was --format"
+            raise BundleError(f"the bundle has no source/{name}", where=str(bundle.root), hint=hint)
+    if _is_encoder(bundle) and format == "transformers":
         raise UsageError(
             "the head stands on the mean of all tokens, and no class of transformers has such a head",
             where="--format transformers",
             hint="take --format sentence-transformers",
         )
-    if not mean and format == "sentence-transformers":
+    if not _is_encoder(bundle) and format == "sentence-transformers":
         raise UsageError(
             "the head is one that transformers knows, and sentence-transformers does not",
             where="--format sentence-transformers",
             hint="take --format transformers",
         )
-    for name in (CONFIG, TOKENIZER_SETTINGS):
-        if f"source/{name}" not in bundle.manifest.files:
-            hint = "export it again: it was made before there was --format"
-            raise BundleError(f"the bundle has no source/{name}", where=str(bundle.root), hint=hint)
+
+
+def _is_encoder(bundle: Bundle) -> bool:
+    """Say whether transformers has a class for the encoder alone: then the head is ours, on the mean of all tokens.
+
+    The manifest's pooling does not tell: some models have a head on the mean of their own.
+    """
+    document: dict[str, Any] = bundle.document(f"source/{CONFIG}", dict[str, Any])
+    return document.get("architectures") == [architecture_named(bundle.manifest.model.architecture).model_classes[1]]
 
 
 def write_transformers_directory(

@@ -23,6 +23,7 @@ from edge_far.errors import BundleError, OutputExists, UsageError
 from edge_far.tasks.registry import TASKS
 from edge_far.texts.batches import Batch
 from edge_far.texts.encode import Encoder
+from tests import tiny_models
 from tests.tiny_cases import CASES, Case, Oracle
 
 pytestmark = pytest.mark.host
@@ -112,6 +113,26 @@ def test_the_modules_of_sentence_transformers_make_the_same_logits(
         mask = torch.from_numpy(batch.attention_mask)[:, :, None].float()
         found = linear((hidden * mask).sum(1) / mask.sum(1)).numpy()
     np.testing.assert_allclose(found, ReleasedModel(bundle, trained(bundle), 1).logits(batch), rtol=0, atol=1e-5)
+
+
+def test_a_head_on_the_mean_that_is_transformers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ModernBERT's, where its config says so; nearly all models' on the mean is ours."""
+    usual = tiny_models.tiny_config
+
+    def on_the_mean(*arguments: Any, **named: Any) -> Any:
+        config = usual(*arguments, **named)
+        config.classifier_pooling = "mean"
+        return config
+
+    monkeypatch.setattr(tiny_models, "tiny_config", on_the_mean)
+    bundle = tiny_models.make_tiny_bundle(tmp_path, "modernbert", with_ort=False).bundle
+    assert bundle.manifest.model.pooling == "mean"
+    write_transformers_directory(bundle, trained(bundle), tmp_path / "out", "transformers")
+    batch = tiny_models.make_batch()
+    found = logits_of(loaded(tmp_path / "out", "AutoModelForSequenceClassification"), batch)
+    np.testing.assert_allclose(found, ReleasedModel(bundle, trained(bundle), 1).logits(batch), rtol=0, atol=1e-5)
+    with pytest.raises(UsageError, match="take --format transformers"):
+        write_transformers_directory(bundle, trained(bundle), tmp_path / "other", "sentence-transformers")
 
 
 @pytest.mark.filterwarnings("ignore")

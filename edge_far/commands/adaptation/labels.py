@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     state.must_exist()
     if not state.store.exists():
         raise InputMissing("no store yet", where=str(state.store), hint="run 'edge-far daemon --once' first")
-    bundle = open_bundle(Path(options.bundle or _bundle_of(state)))
+    bundle = open_bundle(Path(options.bundle or _bundle_of(state)), signers=None)  # its labels alone are read
     document: dict[str, Any] = {"what": options.what}
     try:
         with Store(state.store) as store:
