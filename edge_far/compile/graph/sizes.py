@@ -32,21 +32,19 @@ class Size:
     @staticmethod
     def of(dims: Iterable[Dim], scale: float = 1.0) -> Size:
         """Return the number of elements of a tensor with these dimensions, times `scale`."""
-        batch = sequence = 0
+        total = Size({(0, 0): scale})
         for dim in dims:
-            if isinstance(dim, int):
-                scale *= dim
-                continue
-            # What is taken off, as in 2*sequence-1, counts as there.
-            for factor in dim.partition("-")[0].split("*"):
-                if factor.isdigit():
-                    scale *= int(factor)
-                elif factor == "sequence/8":
-                    scale, sequence = scale / 8, sequence + 1
-                else:
-                    power = _POWERS[factor]
-                    batch, sequence = batch + power[0], sequence + power[1]
-        return Size({(batch, sequence): scale})
+            first, *taken_off = (_product(part) for part in str(dim).split("-"))  # as in 2*sequence-1
+            for part in taken_off:
+                first = first - part
+            total = total * first
+        return total
+
+    def __mul__(self, other: Size) -> Size:
+        total = Size({})
+        for (batch, sequence), factor in other.terms.items():
+            total = total + Size({(b + batch, s + sequence): value * factor for (b, s), value in self.terms.items()})
+        return total
 
     def __add__(self, other: Size) -> Size:
         total = dict(self.terms)
@@ -64,6 +62,20 @@ class Size:
     def to_json(self) -> list[list[float]]:
         """Return `[[power of B, power of S, coefficient], ...]` for the manifest."""
         return [[b, s, value] for (b, s), value in sorted(self.terms.items())]
+
+
+def _product(dim: str) -> Size:
+    """Return the size of a dimension that is a product, such as 2*sequence*sequence."""
+    scale, batch, sequence = 1.0, 0, 0
+    for factor in dim.split("*"):
+        if factor.isdigit():
+            scale *= int(factor)
+        elif factor == f"{SEQUENCE}/8":
+            scale, sequence = scale / 8, sequence + 1
+        else:
+            power = _POWERS[factor]
+            batch, sequence = batch + power[0], sequence + power[1]
+    return Size({(batch, sequence): scale})
 
 
 def dims_of(value: ir.Value) -> tuple[Dim, ...]:
