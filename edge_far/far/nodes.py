@@ -206,12 +206,15 @@ class SplitFfn(nn.Module):
             self.frozen_out.weight.requires_grad_(False)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the FFN's output, dropout and residual not included."""
+        """Return the FFN's output, dropout and residual not included.
+
+        Non-learners come first: what they computed is gone before the learners' begins, and so it is backwards.
+        """
         parts = [
             outer(self.activation(inner(hidden)) if gate is None else self.activation(inner(hidden)) * gate(hidden))
-            for _, inner, gate, outer in self.sides()
+            for _, inner, gate, outer in reversed(self.sides())
         ]
-        return sum(parts[1:], start=parts[0])
+        return parts[-1] if len(parts) == 1 else parts[1] + parts[0]
 
     def sides(self) -> list[tuple[np.ndarray, Any, Any, Any]]:
         """Return indices, inner linear, gate and outer linear of learners and of non-learners, where there are any."""

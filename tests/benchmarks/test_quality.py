@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.quality import run as script
-from benchmarks.quality.table import as_table, best_rate, read_runs
 from tests.other_tasks import relabelled
 
 pytestmark = pytest.mark.host
 
-torch = pytest.importorskip("torch")
+script = pytest.importorskip("benchmarks.quality.run", reason="needs torch", exc_type=ImportError)
+table = pytest.importorskip("benchmarks.quality.table", exc_type=ImportError)
 
 
 def line(method: str, seed: int, rate: float, valid: float, test: float) -> dict[str, Any]:
@@ -30,15 +29,15 @@ def test_the_table_has_test_figures_at_the_rate_of_the_validation_data() -> None
         line("full", 1, 3e-4, 0.1, 0.72),
         line("linear probe", 0, 0.0, 0.1, 0.25),
     ]
-    assert best_rate(runs[:3]) == 3e-4
-    table = as_table(runs).splitlines()
-    assert table[0] == "| | d, span F1<br>m, cls |"
-    assert table[2:] == ["| linear probe | 25.00 |", "| full | 71.00 ± 1.41 (0.0003) |"]
+    assert table.best_rate(runs[:3]) == 3e-4
+    shown = table.as_table(runs).splitlines()
+    assert shown[0] == "| | d, span F1<br>m, cls |"
+    assert shown[2:] == ["| linear probe | 25.00 |", "| full | 71.00 ± 1.41 (0.0003) |"]
 
 
 def test_a_line_that_was_cut_short_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "o").write_text(json.dumps(line("full", 0, 1e-4, 0.5, 0.9)) + '\n{"data": "d", "me')
-    assert len(read_runs(tmp_path / "o")) == 1 and read_runs(tmp_path / "none") == []
+    assert len(table.read_runs(tmp_path / "o")) == 1 and table.read_runs(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,7 @@ def test_runs_are_resumed(
         sys, "argv", ["run", *arguments, "--threads", "1", "--rates", "1e-3", "3e-3", "--methods", *methods]
     )
     assert script.main() == 0
-    runs = read_runs(out)
+    runs = table.read_runs(out)
     # A probe has no rate to choose; the others try two, and the better one with the second seed.
     assert [run["method"] for run in runs] == [name for name in methods for _ in range(2 + (name != methods[0]))]
     assert all(0 <= run["figures"][next(iter(run["figures"]))] <= 1 for run in runs)
@@ -71,7 +70,7 @@ def test_runs_are_resumed(
     before, kept = out.read_text(), out.read_text().splitlines()
     out.write_text("\n".join(kept[:-1]) + "\n")
     assert script.main() == 0
-    again = read_runs(out)[-1]
+    again = table.read_runs(out)[-1]
     assert {**again, "seconds": 0} == {**runs[-1], "seconds": 0}, "the missing run, and the same"
-    assert len(before.splitlines()) == len(runs) == len(read_runs(out))
+    assert len(before.splitlines()) == len(runs) == len(table.read_runs(out))
     assert capsys.readouterr().out.count("| full |") == 2

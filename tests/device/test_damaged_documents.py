@@ -14,7 +14,7 @@ import pytest
 
 from edge_far.bundles.arrays import read_learners, write_arrays
 from edge_far.bundles.bundle import Bundle, open_bundle
-from edge_far.commands.adaptation.status import _last_settings
+from edge_far.commands.adaptation.status import last_settings
 from edge_far.commands.common import read_result
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.constants import MappedConstants
@@ -119,9 +119,9 @@ def test_a_damaged_result(content: str, tmp_path: Path) -> None:
 def test_damaged_settings_of_the_daemon_count_as_none(settings: object, tmp_path: Path) -> None:
     path = tmp_path / "status.json"
     path.write_text(json.dumps({"daemon": {"settings": settings}}))
-    assert _last_settings(path) == {}
+    assert last_settings(path) == {}
     path.write_text(json.dumps({"daemon": {"settings": {"profile": "rpi4-2gb", "memory_limit_mib": 300.0}}}))
-    assert _last_settings(path) == {"profile": "rpi4-2gb", "memory_limit_mib": 300.0}
+    assert last_settings(path) == {"profile": "rpi4-2gb", "memory_limit_mib": 300.0}
 
 
 @pytest.mark.device

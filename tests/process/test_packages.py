@@ -69,7 +69,7 @@ def test_a_package_that_kills_whoever_imports_it(
         ("raise SystemExit", "tokenizers does not start here: SystemExit"),
         ("raise ModuleNotFoundError(name='tokenizers')", "the package tokenizers is not installed here"),
         ("import nothing_of_that_name", "the package nothing_of_that_name is not installed here"),
-        ("", "tokenizers does not start here: ImportError: cannot import name 'Tokenizer'"),
+        ("", "tokenizers does not start here: ImportError: cannot import name 'Encoding'"),
         ("1 +", "tokenizers does not start here: SyntaxError"),
     ],
 )
