@@ -114,6 +114,11 @@ def _elementwise(rng: np.random.Generator) -> list[Case]:
         Case("Tanh", "Tanh", {"x": x}, np.tanh(wide), FP32),
         Case("Sigmoid", "Sigmoid", {"x": x}, 1 / (1 + np.exp(-wide)), FP32),
         Case("Softplus", "Softplus", {"x": x * 40}, np.logaddexp(0.0, (x * 40).astype(np.float64)), FP32),
+        Case("Max", "Max", {"x": x, "y": gain}, np.maximum(wide, gain), FP32),
+        Case("Min", "Min", {"x": x, "y": gain}, np.minimum(wide, gain), FP32),
+        Case(
+            "QuickGelu", "QuickGelu", {"x": x}, wide / (1 + np.exp(-wide)), FP32, MICROSOFT, attributes={"alpha": 1.0}
+        ),
         Case(
             "ReduceL2 of rows",
             "ReduceL2",
