@@ -47,18 +47,23 @@ def fit_new_rows(
     parameters = backend.parameters
     name = head_of(list(parameters), [array.shape for array in parameters.values()], outputs)
     bias = name.removesuffix(".weight") + ".bias"
-    chosen = _chosen(targets, rows, seed)
+    chosen, weights = _chosen(targets, rows, seed)
     vectors = np.stack([_read_by_head(backend, batch_of(int(number)), name, bias) for number in chosen])
     weight, offset = parameters[name], parameters[bias]
-    weight[list(rows)], offset[list(rows)] = fitted_rows(vectors, targets[chosen], weight, offset, rows)
+    weight[list(rows)], offset[list(rows)] = fitted_rows(vectors, targets[chosen], weight, offset, rows, weights)
     return len(chosen)
 
 
-def _chosen(targets: np.ndarray, rows: Sequence[int], seed: int) -> np.ndarray:
+def _chosen(targets: np.ndarray, rows: Sequence[int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return some examples of each new label and some others, and for how many of their kind each stands."""
     random = np.random.default_rng(seed)
-    parts = [random.permutation(np.flatnonzero(targets == row))[:EXAMPLES_OF_A_LABEL] for row in rows]
-    others = random.permutation(np.flatnonzero(~np.isin(targets, rows) & (targets >= 0)))[:OTHER_EXAMPLES]
-    return np.sort(np.concatenate([*parts, others]))
+    groups = [(np.flatnonzero(targets == row), EXAMPLES_OF_A_LABEL) for row in rows]
+    groups.append((np.flatnonzero(~np.isin(targets, rows) & (targets >= 0)), OTHER_EXAMPLES))
+    chosen = [random.permutation(members)[:most] for members, most in groups]
+    weights = [
+        np.full(len(part), len(members) / max(len(part), 1)) for part, (members, _) in zip(chosen, groups, strict=True)
+    ]
+    return np.concatenate(chosen), np.concatenate(weights)
 
 
 def _read_by_head(backend: Backend, batch: Batch, weight: str, bias: str) -> np.ndarray:
@@ -76,17 +81,25 @@ def _read_by_head(backend: Backend, batch: Batch, weight: str, bias: str) -> np.
 
 
 def fitted_rows(
-    vectors: np.ndarray, targets: np.ndarray, weight: np.ndarray, bias: np.ndarray, rows: Sequence[int]
+    vectors: np.ndarray,
+    targets: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    rows: Sequence[int],
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weight float32 [rows, width] and bias float32 [rows] with the least mean cross-entropy, the others fixed.
 
-    vectors float64 [N, width]; targets int64 [N]; weight [outputs, width] and bias [outputs] are the whole head.
+    vectors float64 [N, width]; targets int64 [N]; weight [outputs, width] and bias [outputs] are the whole head. An
+    example counts as often as `weights` says, float64 [N].
     """
+    counts = np.ones(len(vectors)) if weights is None else weights
+    shares = (counts / counts.sum())[:, None]
     read = np.concatenate([vectors, np.ones((len(vectors), 1))], axis=1)
     head = np.concatenate([weight, bias[:, None]], axis=1).astype(np.float64)
     head[list(rows)] = 0
     wanted = (targets[:, None] == np.array(rows)).astype(np.float64)
-    step = 1.0 / (0.5 * np.linalg.norm(read, 2) ** 2 / len(read) + PENALTY)
+    step = 1.0 / (0.5 * np.linalg.norm(read * np.sqrt(shares), 2) ** 2 + PENALTY)
     now = before = np.zeros((len(rows), read.shape[1]))
     fixed = read @ head.T
     for iteration in range(ITERATIONS):
@@ -94,7 +107,7 @@ def fitted_rows(
         fixed[:, list(rows)] = read @ ahead.T
         odds = np.exp(fixed - fixed.max(axis=1, keepdims=True))
         odds /= odds.sum(axis=1, keepdims=True)
-        slope = (odds[:, list(rows)] - wanted).T @ read / len(read)
+        slope = ((odds[:, list(rows)] - wanted) * shares).T @ read
         slope[:, :-1] += PENALTY * ahead[:, :-1]
         before, now = now, ahead - step * slope
     return now[:, :-1].astype(np.float32), now[:, -1].astype(np.float32)

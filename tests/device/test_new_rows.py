@@ -24,16 +24,16 @@ def test_a_fit_is_the_least_of_its_objective() -> None:
     random = np.random.default_rng(0)
     vectors, targets = random.normal(size=(60, 8)), random.integers(0, 4, 60)
     weight, bias = random.normal(size=(4, 8)), random.normal(size=4)
-    rows = [1, 3]
+    rows, counts = [1, 3], random.integers(1, 9, 60).astype(float)
 
     def objective(at: np.ndarray) -> float:
         w, b = weight.copy(), bias.copy()
         w[rows], b[rows] = at[:, :-1], at[:, -1]
         logits = vectors @ w.T + b
         losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(60), targets]
-        return float(losses.mean() + PENALTY / 2 * np.square(at[:, :-1]).sum())
+        return float(losses @ counts / counts.sum() + PENALTY / 2 * np.square(at[:, :-1]).sum())
 
-    found = fitted_rows(vectors, targets, weight.astype(np.float32), bias.astype(np.float32), rows)
+    found = fitted_rows(vectors, targets, weight.astype(np.float32), bias.astype(np.float32), rows, counts)
     at = np.concatenate([found[0], found[1][:, None]], axis=1).astype(np.float64)
     assert found[0].dtype == np.float32 and at.shape == (2, 9)
     for place in np.ndindex(at.shape):  # it is convex: no slope, no better place
