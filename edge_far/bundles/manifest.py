@@ -16,6 +16,8 @@ __all__ = [
     "ATTENTION",
     "DROPOUT_FACTOR",
     "FORMAT",
+    "TASK_NAMES",
+    "TOKEN_LOSSES",
     "Defaults",
     "FileInfo",
     "GraphInfo",
@@ -40,6 +42,7 @@ ATTENTION = {"MultiHeadAttention", "Attention"}
 _END_OF_OPERATOR = re.compile(r"[\[(]")  # a kernel is written Operator[attributes](inputs)
 Share = Annotated[float, Within(0, 1)]
 Seed = Annotated[int, Within(0, 2**63 - 1)]
+TASK_NAMES = ("classify", "multilabel", "regress", "tag", "answer")
 TOKEN_LOSSES = ("token_softmax", "span")
 DROPOUT_FACTOR = "dropout_factor"  # input of the ort/ graphs: 1 with dropout, 0 without
 
@@ -82,7 +85,7 @@ class TaskInfo:
     The model learns (label - mean) / deviation where there is a `scale`.
     """
 
-    name: Annotated[str, OneOf("classify", "multilabel", "regress", "tag", "answer")]
+    name: Annotated[str, OneOf(*TASK_NAMES)]
     form: Annotated[str, OneOf("name", "names", "number", "tags", "answers")]
     loss: Annotated[str, OneOf("softmax", "sigmoid", "square", "token_softmax", "span")]
     outputs: Size

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_far.bundles.manifest import TASK_NAMES
 from edge_far.errors import ConfigError, DataError
+from edge_far.tasks.registry import TASKS
 from edge_far.tasks.training_data import read_training_data
 from edge_far.texts.data import Example
 from edge_far.texts.reading.columns import Columns
@@ -104,3 +106,7 @@ def test_nothing_to_learn_is_said_with_the_file(tmp_path: Path) -> None:
     assert reserved.task.labels == ("off", "on", "reserved-0")
     with pytest.raises(ConfigError, match="'reserved-3' is called like a place for labels to come"):
         read_training_data(write(tmp_path / "a.jsonl", ["on", "reserved-3"]))
+
+
+def test_every_task_can_be_named() -> None:
+    assert sorted(TASK_NAMES) == sorted(TASKS)

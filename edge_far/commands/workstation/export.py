@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_far.bundles.manifest import TASK_NAMES
 from edge_far.bundles.rungs import RUNGS, is_rung
 from edge_far.commands.arguments import Number, add_columns_argument, add_setting
 from edge_far.console import Console
@@ -111,9 +112,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     add_columns_argument(parser)
     parser.add_argument(
         "--task",
-        choices=("classify", "multilabel", "regress"),
-        help="what is learned: classify, one label a text; multilabel, a list of labels; regress, a number (default: "
-        "multilabel where labels are lists, regress where they are numbers with a fraction, else classify)",
+        choices=TASK_NAMES,
+        help="what is learned: classify, one label a text; multilabel, a list of labels; regress, a number; tag, a BIO "
+        "tag a word; answer, a span of the pair (default: what the labels are, else classify)",
     )
     parser.add_argument(
         "--profile",
