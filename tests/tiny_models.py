@@ -82,17 +82,9 @@ def make_examples(count: int, *, labels: int = 5, seed: int = 0) -> list[dict[st
     return examples
 
 
-def make_tiny(
-    architecture: str,
-    *,
-    labels: int = 5,
-    hidden: int = 32,
-    seed: int = 0,
-    dropout: float = 0.1,
-    head_class: str = "SequenceClassification",
-) -> torch.nn.Module:
-    """Return a classifier of 2 blocks, 4 heads and 64 FFN nodes, in evaluation mode, as an export loads it."""
-    model = make_original(architecture, labels=labels, hidden=hidden, seed=seed, dropout=dropout, head_class=head_class)
+def make_tiny(architecture: str, **options: Any) -> torch.nn.Module:
+    """Return make_original's model as an export loads it."""
+    model = make_original(architecture, **options)
     exchange_modules(model)
     return model
 
@@ -106,7 +98,7 @@ def make_original(
     dropout: float = 0.1,
     head_class: str = "SequenceClassification",
 ) -> torch.nn.Module:
-    """Return make_tiny's model as transformers makes it."""
+    """Return a classifier of 2 blocks, 4 heads and 64 FFN nodes, in evaluation mode, as transformers makes it."""
     config = tiny_config(architecture, hidden, dropout, vocab_size=VOCABULARY, num_labels=labels)
     torch.manual_seed(seed)
     model = getattr(transformers, f"AutoModelFor{head_class}").from_config(config, attn_implementation="eager")

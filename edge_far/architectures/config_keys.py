@@ -18,6 +18,7 @@ __all__ = [
     "Rotations",
     "Whole",
     "Words",
+    "without",
 ]
 
 # What a gradient rule is there for (compile/gradient/rules.py), and names of one function.
@@ -153,3 +154,8 @@ BERT_KEYS: Mapping[str, Key] = {
     "type_vocab_size": Whole(),
     "layer_norm_eps": Number(1.0),
 }
+
+
+def without(keys: Mapping[str, Key], *absent: str) -> dict[str, Key]:
+    """Return the keys but for some, which an architecture does not have or reads in a way of its own."""
+    return {key: rule for key, rule in keys.items() if key not in absent}

@@ -15,19 +15,17 @@ from typing import Any
 
 from edge_far.daemon.store.examples import Source, Store
 from edge_far.errors import ConfigError, DataError
-from edge_far.json_file import Damaged, read_document
+from edge_far.json_file import Damaged
 from edge_far.quoting import quoted
 from edge_far.texts.data import Example
-from edge_far.texts.places import free_places, is_place
+from edge_far.texts.places import LABELS_FILE, free_places, is_place, read_labels
 
-__all__ = ["NewLabels", "Waiting", "places_in"]
-
-LABELS_FILE = "labels.json"  # of a release
+__all__ = ["NewLabels", "Tally", "places_in"]
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A label without an output, how many examples in use it has, and how many of them train."""
+class Tally:
+    """A label, how many examples in use it has, and how many of them train."""
 
     label: str
     examples: int
@@ -37,7 +35,7 @@ class Waiting:
 def places_in(release: Path, known: Sequence[str]) -> dict[str, str]:
     """Return the place of each label that a release has beside a bundle's; none where it cannot be told."""
     try:
-        labels = read_document(release / LABELS_FILE, tuple[str, ...])
+        labels = read_labels(release / LABELS_FILE)
     except (OSError, Damaged):
         return {}
     pairs = zip(labels, known, strict=False)
@@ -67,14 +65,10 @@ class NewLabels:
         by_place = {place: name for name, place in self.taken().items()}
         return tuple(by_place.get(label, label) for label in self._known)
 
-    def waiting(self) -> list[Waiting]:
+    def waiting(self) -> list[Tally]:
         """Return the labels of examples that have no output, the most frequent first."""
-        rows = self._database.rows(
-            "SELECT label, count(*), sum(1 - held_out) FROM examples WHERE set_aside IS NULL"
-            " GROUP BY label ORDER BY count(*) DESC, label"
-        )
         known = set(self.names())
-        return [Waiting(*row) for row in rows if row[0] not in known]
+        return [tally for tally in self._tallies() if tally.label not in known]
 
     def take(self, needed: int, before: Mapping[str, str] | None = None) -> list[str]:
         """Give places to the labels that have `needed` examples; return which, the most frequent first.
@@ -107,7 +101,7 @@ class NewLabels:
         self._must_be_ours(old)
         if is_place(new):
             raise ConfigError(f"{quoted(new)} is the name of a place", hint="choose another name")
-        if new in self.names() or any(new == waiting.label for waiting in self.waiting()) or not new.strip():
+        if new in self.names() or self._waits(new) or not new.strip():
             raise ConfigError(f"the label {quoted(new)} is there already", hint="edge-far labels merge OLD NEW")
         self._database.run("UPDATE new_labels SET name = ? WHERE name = ?", (new, old))
         return self._relabel(old, new)
@@ -117,7 +111,7 @@ class NewLabels:
         self._must_be_ours(old)
         if old == into or is_place(into):
             raise ConfigError(f"{quoted(into)} is no other label", hint="name one of 'edge-far labels list'")
-        if into not in self.names() and all(into != waiting.label for waiting in self.waiting()):
+        if into not in self.names() and not self._waits(into):
             raise DataError(f"unknown label {quoted(into)}", hint="edge-far labels rename OLD NEW makes a new one")
         self._database.run("DELETE FROM new_labels WHERE name = ?", (old,))
         return self._relabel(old, into)
@@ -130,17 +124,26 @@ class NewLabels:
 
     def document(self) -> dict[str, Any]:
         """Return what people and programs are told."""
-        counts = dict(
-            self._database.rows("SELECT label, count(*) FROM examples WHERE set_aside IS NULL GROUP BY label")
-        )
-        places = [label for label in self._known if is_place(label)]
+        counts = {tally.label: tally.examples for tally in self._tallies()}
+        names = self.names()
         return {
             "bundle": [label for label in self._known if not is_place(label)],
-            "places": len(places),
-            "free": len(free_places(self.names())),
+            "places": len(free_places(self._known)),
+            "free": len(free_places(names)),
             "taken": [{"label": name, "examples": counts.get(name, 0)} for name in self.taken()],
-            "waiting": [{"label": each.label, "examples": each.examples} for each in self.waiting()],
+            "waiting": [{"label": each, "examples": count} for each, count in counts.items() if each not in names],
         }
+
+    def _tallies(self) -> list[Tally]:
+        """Return the labels of examples in use, the most frequent first, whether they have an output or not."""
+        rows = self._database.rows(
+            "SELECT label, count(*), sum(1 - held_out) FROM examples WHERE set_aside IS NULL"
+            " GROUP BY label ORDER BY count(*) DESC, label"
+        )
+        return [Tally(*row) for row in rows]
+
+    def _waits(self, label: str) -> bool:
+        return any(label == waiting.label for waiting in self.waiting())
 
     def _relabel(self, old: str, new: str) -> int:
         """Correct every example of a label, as if a correction had arrived for each."""
@@ -150,7 +153,7 @@ class NewLabels:
         return len(found)
 
     def _must_be_ours(self, label: str) -> None:
-        if label in self.taken() or any(label == waiting.label for waiting in self.waiting()):
+        if label in self.taken() or self._waits(label):
             return
         if label in self._known and not is_place(label):
             message = f"{quoted(label)} is the bundle's own label"

@@ -13,13 +13,14 @@ import onnxruntime as ort
 
 from edge_far.bundles.manifest import Scale
 from edge_far.device.engine.options import bare_options
-from edge_far.device.release import FACTS_FILE, FACTS_FORMAT, LABELS_FILE, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from edge_far.device.release import FACTS_FILE, FACTS_FORMAT, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from edge_far.errors import DataError, InputMissing
 from edge_far.json_file import Damaged, Within, decode, read_document
 from edge_far.process.library_paths import utf8_path
 from edge_far.tasks.interface import Task
 from edge_far.tasks.registry import TASKS, task_of
 from edge_far.texts.batches import Batch
+from edge_far.texts.places import LABELS_FILE
 
 __all__ = ["FileModel", "is_released_model"]
 

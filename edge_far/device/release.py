@@ -26,6 +26,7 @@ from edge_far.json_file import Count, Size, Within
 from edge_far.storage import staged_directory, storage_error, write_json
 from edge_far.texts.batches import Batch
 from edge_far.texts.encode import Encoder
+from edge_far.texts.places import LABELS_FILE
 
 __all__ = [
     "FACTS_FILE",
@@ -40,7 +41,7 @@ __all__ = [
 
 # The files of a release.
 MODEL_FILE, WEIGHTS_FILE = "model.onnx", "weights.bin"
-TOKENIZER_FILE, LABELS_FILE, FACTS_FILE = "tokenizer.json", "labels.json", "release.json"
+TOKENIZER_FILE, FACTS_FILE = "tokenizer.json", "release.json"
 FACTS_FORMAT = 2
 POOLINGS = {"cls": "first token", "mean": "mean", "none": "none"}
 # Of a bundle: where each original parameter lies, and how it is composed.

@@ -12,6 +12,7 @@ import numpy as np
 from edge_far.bundles.manifest import Scale, TaskInfo
 from edge_far.errors import ConfigError
 from edge_far.quoting import shown
+from edge_far.tasks.counting import by_label, macro_f1
 from edge_far.tasks.figures import FIGURES
 from edge_far.tasks.interface import Metrics, all_alike, weakest_labels
 from edge_far.texts.data import label_names
@@ -194,16 +195,12 @@ class ClassifyEvaluation:
         correct = self.confusion.diagonal()
         figures = {
             "accuracy": int(correct.sum()) / examples,
-            "macro_f1": _macro_f1(support, predicted, correct),
+            "macro_f1": macro_f1(support, predicted, correct),
             "matthews": _matthews(support, predicted, correct),
         }
         assert figures.keys() <= FIGURES.keys()
-        counts = zip(support.tolist(), predicted.tolist(), correct.tolist(), strict=True)
-        classes = {
-            label: dict(zip(("support", "predicted", "correct"), found, strict=True))
-            for label, found in zip(self.labels, counts, strict=True)
-        }
         loss = self.loss_sum / examples
+        classes = by_label(self.labels, support, predicted, correct)
         return Metrics(examples, loss, figures["accuracy"], figures, {"classes": classes})
 
 
@@ -220,13 +217,6 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     wide = logits.astype(np.float64)
     wide -= wide.max(axis=1, keepdims=True)
     return np.log(np.exp(wide).sum(axis=1)) - wide[np.arange(len(labels)), labels]
-
-
-def _macro_f1(support: np.ndarray, predicted: np.ndarray, correct: np.ndarray) -> float:
-    """Mean F1 of the classes that occur as a label or as a prediction."""
-    total = support + predicted
-    occurs = total > 0
-    return float((2 * correct[occurs] / total[occurs]).mean())
 
 
 def _matthews(support: np.ndarray, predicted: np.ndarray, correct: np.ndarray) -> float:

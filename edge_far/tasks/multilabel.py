@@ -17,6 +17,7 @@ import numpy as np
 from edge_far.bundles.manifest import Scale, TaskInfo
 from edge_far.errors import ConfigError, DataError
 from edge_far.quoting import quoted, shown
+from edge_far.tasks.counting import by_label, f1, f1_of_each, macro_f1
 from edge_far.tasks.interface import Metrics, all_alike, weakest_labels
 from edge_far.texts.data import label_names
 from edge_far.texts.encode import Encoded
@@ -122,19 +123,18 @@ class Multilabel:
         weights = np.ones(len(targets)) if weights is None else weights
         counted = (weights @ part for part in (targets > 0, said, (targets > 0) & said))
         support, predicted, correct = (float(part.sum()) for part in counted)
-        return _f1(support, predicted, correct)
+        return f1(support, predicted, correct)
 
     def score_figures(self, targets: np.ndarray, said: np.ndarray) -> dict[str, float]:
         """Return micro and macro F1."""
         truth = targets > 0
         counts = (truth.sum(axis=0), said.sum(axis=0), (truth & said).sum(axis=0))
-        return {"micro_f1": self.score(targets, said), "macro_f1": _macro_f1(*counts)}
+        return {"micro_f1": self.score(targets, said), "macro_f1": macro_f1(*counts)}
 
     def credits(self, targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Return each example's own F1, 1 where there is no label and none is said."""
         truth, said = targets > 0, self.said(logits)
-        total = truth.sum(axis=1) + said.sum(axis=1)
-        return np.where(total > 0, 2 * (truth & said).sum(axis=1) / np.maximum(total, 1), 1.0)
+        return f1_of_each(*(part.sum(axis=1) for part in (truth, said, truth & said)))
 
     def says_one_thing(self, targets: np.ndarray, logits: np.ndarray) -> bool:
         """Say whether every example is given the same answer though not all have the same target."""
@@ -210,12 +210,8 @@ class MultilabelEvaluation:
         threshold = best_threshold(truth, odds) if fit else self.threshold
         said = odds >= threshold
         counts = [part.sum(axis=0) for part in (truth, said, truth & said)]
-        figures = {"micro_f1": _f1(*(int(part.sum()) for part in counts)), "macro_f1": _macro_f1(*counts)}
-        rows = zip(*(part.tolist() for part in counts), strict=True)
-        classes = {
-            label: dict(zip(("support", "predicted", "correct"), row, strict=True))
-            for label, row in zip(self.labels, rows, strict=True)
-        }
+        figures = {"micro_f1": f1(*(int(part.sum()) for part in counts)), "macro_f1": macro_f1(*counts)}
+        classes = by_label(self.labels, *counts)
         loss = self._loss_sum / len(truth)
         return Metrics(len(truth), loss, figures["micro_f1"], figures, {"classes": classes}, {"threshold": threshold})
 
@@ -241,14 +237,3 @@ def _probabilities(logits: np.ndarray) -> np.ndarray:
     wide = logits.astype(np.float64)
     odds: np.ndarray = np.exp(-np.logaddexp(0.0, -wide))
     return odds
-
-
-def _f1(support: float, predicted: float, correct: float) -> float:
-    """Return 2 x right / (true + said), 0 where there is neither."""
-    return 2 * correct / (support + predicted) if support + predicted else 0.0
-
-
-def _macro_f1(support: np.ndarray, predicted: np.ndarray, correct: np.ndarray) -> float:
-    """Return the mean F1 of the labels that are true or said somewhere, 0 where there is none."""
-    occurs = support + predicted > 0
-    return float((2 * correct[occurs] / (support + predicted)[occurs]).mean()) if occurs.any() else 0.0

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from edge_far.errors import ConfigError
+from edge_far.json_file import read_document
 from edge_far.texts.labels import Names
 from edge_far.texts.reading.problems import RecordProblem
 
-__all__ = ["OpenNames", "free_places", "is_place", "named_places", "places"]
+__all__ = ["LABELS_FILE", "OpenNames", "free_places", "is_place", "named_places", "places", "read_labels"]
 
+LABELS_FILE = "labels.json"  # of a release
 _PLACE = re.compile(r"reserved-[0-9]+")
 
 
@@ -30,6 +33,11 @@ def is_place(name: str) -> bool:
 def free_places(labels: Sequence[str]) -> list[int]:
     """Return the numbers of the outputs that no label has taken."""
     return [number for number, label in enumerate(labels) if is_place(label)]
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Return the labels of all outputs that a file lists; raises OSError, and Damaged where it is no such list."""
+    return tuple(read_document(path, tuple[str, ...]))
 
 
 def named_places(labels: Sequence[str], new: Iterable[str]) -> tuple[str, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from edge_far.bundles.arrays import read_arrays
 from edge_far.bundles.bundle import Bundle
@@ -45,3 +47,17 @@ def two_models(bundle: Bundle, folder: Path) -> list[Path]:
     for name, arrays in (("a", learners), ("b", other)):
         write_release(bundle, arrays, folder / name)
     return [folder / "a", folder / "b"]
+
+
+@pytest.fixture(scope="session")
+def models(tiny_bundle: Callable[[str], Bundle], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return two directories of `edge-far merge`."""
+    return two_models(tiny_bundle("tiny-fp32"), tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def service(models: list[Path], tmp_path: Path) -> Service:
+    """Return a service whose first release is the first model."""
+    made = Service(tmp_path, models)
+    made.release(0)
+    return made

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edge_far.cli import main
-from edge_far.daemon.new_labels import NewLabels, Waiting, places_in
+from edge_far.daemon.new_labels import NewLabels, Tally, places_in
 from edge_far.daemon.store.examples import Source, Store
 from edge_far.errors import ConfigError, DataError
 from edge_far.texts.data import Example
@@ -71,7 +71,7 @@ def test_a_label_without_an_example_to_train_on_waits(store: Store) -> None:
         store.database.run("DELETE FROM examples WHERE held_out = 0")
         labels = NewLabels(store, LABELS)
         assert labels.waiting()[0].examples >= 2 and labels.take(2) == []
-    assert isinstance(labels.waiting()[0], Waiting)
+    assert isinstance(labels.waiting()[0], Tally)
 
 
 def test_labels_renamed_merged_and_forgotten(store: Store) -> None:

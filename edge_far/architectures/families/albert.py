@@ -7,7 +7,7 @@ Attention holds its residual sum and LayerNorm, so its heads cannot be parted.
 from __future__ import annotations
 
 from edge_far.architectures.adapter import Architecture, AttentionSlots, FfnSlots
-from edge_far.architectures.config_keys import BERT_KEYS, Number, Whole
+from edge_far.architectures.config_keys import BERT_KEYS, Number, Whole, without
 
 __all__ = ["ALBERT"]
 
@@ -22,7 +22,7 @@ ALBERT = Architecture(
     attention=AttentionSlots("attention", ("query", "key", "value"), "attention.dense"),
     last_layer="classifier",
     keys={
-        **{key: rule for key, rule in BERT_KEYS.items() if key != "classifier_dropout"},
+        **without(BERT_KEYS, "classifier_dropout"),
         "embedding_size": Whole(high=1 << 16),
         "num_hidden_groups": Whole(high=1),
         "inner_group_num": Whole(high=1),

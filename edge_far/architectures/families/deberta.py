@@ -7,7 +7,7 @@ both products with them. A convolution beside the first block (v2-xlarge) is ref
 from __future__ import annotations
 
 from edge_far.architectures.adapter import Architecture, AttentionSlots
-from edge_far.architectures.config_keys import BERT_KEYS, Activation, Number, Only, Whole, Words
+from edge_far.architectures.config_keys import BERT_KEYS, Activation, Number, Only, Whole, Words, without
 from edge_far.architectures.families.bert import BERT_FFN
 
 __all__ = ["DEBERTA_V2"]
@@ -25,7 +25,7 @@ DEBERTA_V2 = Architecture(
     attention=AttentionSlots("attention.self", ("query_proj", "key_proj", "value_proj"), "attention.output.dense"),
     last_layer="classifier",
     keys={
-        **{key: rule for key, rule in BERT_KEYS.items() if key not in ("type_vocab_size", "classifier_dropout")},
+        **without(BERT_KEYS, "type_vocab_size", "classifier_dropout"),
         "type_vocab_size": Only((0,), "its pairs have no token types"),
         "relative_attention": Only((True,), "its attention reads distances"),
         "position_biased_input": Only((False,), "positions are in its attention alone"),

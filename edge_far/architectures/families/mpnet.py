@@ -6,13 +6,12 @@ transformers always asks for 32 buckets of distances, so the table must have as 
 from __future__ import annotations
 
 from edge_far.architectures.adapter import Architecture, AttentionSlots
-from edge_far.architectures.config_keys import BERT_KEYS, Whole
+from edge_far.architectures.config_keys import BERT_KEYS, Whole, without
 from edge_far.architectures.families.bert import BERT_FFN
 
 __all__ = ["MPNET"]
 
 BUCKETS = 32
-_ABSENT = ("type_vocab_size", "classifier_dropout")
 
 MPNET = Architecture(
     name="mpnet",
@@ -25,7 +24,7 @@ MPNET = Architecture(
     attention=AttentionSlots("attention.attn", ("q", "k", "v"), "attention.attn.o"),
     last_layer="classifier.out_proj",
     keys={
-        **{key: rule for key, rule in BERT_KEYS.items() if key not in _ABSENT},
+        **without(BERT_KEYS, "type_vocab_size", "classifier_dropout"),
         "relative_attention_num_buckets": Whole(low=BUCKETS),
     },
     first_position=2,

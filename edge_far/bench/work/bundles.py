@@ -16,6 +16,7 @@ from edge_far.console import Console
 from edge_far.far.heads import attention_share
 from edge_far.far.method import cut_of, select_above_cut
 from edge_far.far.nodes import architecture_of, block_paths
+from edge_far.models.exchanged.exchange import exchange_modules
 from edge_far.models.source import SourceModel
 from edge_far.profile.document import load_profile
 from edge_far.tasks.classify import Classify
@@ -45,6 +46,7 @@ def compile_random(
     least one. Everything but weights, learners, tokenizer and the texts read for int8 is what `edge-far export` makes.
     """
     torch_model = make_model(make_config(model, dropout=dropout), attention="eager", seed=seed, pooling=pooling)
+    exchange_modules(torch_model)
     tokenizer = out.with_name(f"{out.name}.tokenizer.json")
     Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]")).save(str(tokenizer))
     positions = max_positions(torch_model.config)

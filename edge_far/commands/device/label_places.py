@@ -7,12 +7,10 @@ from pathlib import Path
 
 from edge_far.bundles.bundle import Bundle
 from edge_far.errors import ConfigError, UsageError
-from edge_far.json_file import Damaged, read_document
-from edge_far.texts.places import OpenNames, is_place, named_places
+from edge_far.json_file import Damaged
+from edge_far.texts.places import LABELS_FILE, OpenNames, is_place, named_places, read_labels
 
 __all__ = ["new_labels", "wanted_labels"]
-
-LABELS_FILE = "labels.json"  # of a release
 
 
 def wanted_labels(options: argparse.Namespace, bundle: Bundle) -> tuple[str, ...]:
@@ -55,6 +53,6 @@ def new_labels(options: argparse.Namespace, bundle: Bundle, labels: tuple[str, .
 
 def _listed(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(read_document(path, tuple[str, ...]))
+        return read_labels(path)
     except (OSError, Damaged) as error:
         raise ConfigError(f"is no list of labels: {error}", where=str(path), hint='write ["light_on", ...]') from error

@@ -95,7 +95,7 @@ class Builder:
     # --- elementwise -----------------------------------------------------------------------------------------
 
     def binary(self, op_type: str, left: ir.Value, right: ir.Value) -> ir.Value:
-        """Append Add, Sub, Mul or Div with NumPy broadcasting."""
+        """Append Add, Sub, Mul, Div, Max or Min with NumPy broadcasting."""
         return self.op(op_type, [left, right], _broadcast(dims_of(left), dims_of(right)), dtype=_dtype(left))
 
     def add(self, left: ir.Value, right: ir.Value) -> ir.Value:

@@ -105,10 +105,7 @@ class Answer:
     def said(self, logits: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
         """Return first and last token of the span said of each window, int64 [N, 2], or NO_SPAN twice."""
         assert targets is not None
-        spans, scores, none = best_span(logits, targets)
-        if self.threshold is not None:
-            spans[none - scores > self.threshold] = NO_SPAN
-        return spans
+        return _decided(*best_span(logits, targets), self.threshold)
 
     def no_answers(self, targets: np.ndarray) -> np.ndarray:
         """Return no span for every window."""
@@ -137,7 +134,7 @@ class Answer:
 
     def known(self, targets: np.ndarray) -> np.ndarray:
         """Return which windows have a target."""
-        return np.asarray((targets[:, :, 0] == 1).any(axis=1))
+        return _known(targets)
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
@@ -149,7 +146,9 @@ class Answer:
         Probabilities are among the best RANKED spans of all windows, and none where there is a threshold.
         """
         assert encoded is not None and encoded.examples is not None
-        rows = [np.flatnonzero(encoded.examples == number) for number in range(len(encoded.texts))]
+        # Windows stand in the order of their examples.
+        ends = np.cumsum(np.bincount(encoded.examples, minlength=len(encoded.texts)))
+        rows = np.split(np.arange(len(encoded)), ends[:-1])
         return [
             self._answer(encoded, logits, own, str(example.text_pair), top)
             for own, example in zip(rows, encoded.texts, strict=True)
@@ -164,9 +163,8 @@ class Answer:
             found += candidates(logits[row], targets, places, pair, RANKED)
         unique = {each.text: each for each in sorted(found, key=lambda each: each.score)}
         ranked = sorted(unique.values(), key=lambda each: -each.score)[:RANKED]
-        nothing = {"answer": None, "probability": None, "start": None, "end": None}
         if not ranked:
-            return nothing | ({"top": []} if top > 1 else {})
+            return self.no_answer(top)
         scores = np.array([each.score for each in ranked] + ([none] if self.threshold is not None else []))
         odds = np.exp(scores - np.logaddexp.reduce(scores))
         told = [
@@ -175,7 +173,7 @@ class Answer:
         ]
         first = told[0]
         if self.threshold is not None and none - ranked[0].score > self.threshold:
-            first = nothing | {"probability": round(float(odds[-1]), DIGITS)}
+            first = self.no_answer(1) | {"probability": round(float(odds[-1]), DIGITS)}
         return first | ({"top": told[:top]} if top > 1 else {})
 
     def no_answer(self, top: int) -> dict[str, Any]:
@@ -250,12 +248,10 @@ class AnswerEvaluation:
 
     def add(self, logits: np.ndarray, targets: np.ndarray, indices: np.ndarray | None = None) -> None:
         """Add a batch: logits and targets float [B, S, 2], and which rows they are; those without a target are not."""
-        known = (targets[:, :, 0] == 1).any(axis=1)
+        known = _known(targets)
         logits, targets = logits[known].astype(np.float64), targets[known]
         spans, scores, none = best_span(logits, targets)
-        said = spans.copy()
-        if self.threshold is not None:
-            said[none - scores > self.threshold] = NO_SPAN
+        said = _decided(spans, scores, none, self.threshold)
         self._rows += len(targets)
         self._overlap += float(_overlaps(_true_spans(targets), said).sum())
         masked = np.where(targets >= 0, logits, -np.inf)
@@ -298,6 +294,18 @@ class AnswerEvaluation:
         settings = {} if threshold is None else {"null_threshold": threshold}
         figures = {"answer_f1": float(f1), "exact_match": float(exact)}
         return Metrics(len(rows), loss, float(f1), figures, {}, settings)
+
+
+def _decided(spans: np.ndarray, scores: np.ndarray, none: np.ndarray, threshold: float | None) -> np.ndarray:
+    """Return the spans that best_span found, NO_SPAN where none is said by the threshold."""
+    if threshold is None:
+        return spans
+    return np.where((none - scores > threshold)[:, None], NO_SPAN, spans)
+
+
+def _known(targets: np.ndarray) -> np.ndarray:
+    """Return which windows have a target, bool [N]."""
+    return np.asarray((targets[:, :, 0] == 1).any(axis=1))
 
 
 def _places(encoded: Encoded, row: int) -> np.ndarray:

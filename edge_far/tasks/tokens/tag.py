@@ -22,6 +22,7 @@ import numpy as np
 from edge_far.bundles.manifest import Scale, TaskInfo
 from edge_far.errors import ConfigError, DataError
 from edge_far.quoting import quoted, shown
+from edge_far.tasks.counting import by_label, f1, f1_of_each
 from edge_far.tasks.interface import Metrics, weakest_labels
 from edge_far.texts.data import Example, label_names
 from edge_far.texts.encode import Encoded
@@ -120,7 +121,7 @@ class Tag:
     def scorer(self, targets: np.ndarray, said: np.ndarray) -> Callable[[np.ndarray], float]:
         """Return what gives the F1 of spans, each example counted so many times."""
         counts = [part.astype(np.float64) for part in self._counts(targets, said)]
-        return lambda weights: _f1(*(float(weights @ part) for part in counts))
+        return lambda weights: f1(*(float(weights @ part) for part in counts))
 
     def score(self, targets: np.ndarray, said: np.ndarray, weights: np.ndarray | None = None) -> float:
         """Return the F1 of spans."""
@@ -134,9 +135,7 @@ class Tag:
 
     def credits(self, targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Return each example's own F1, 1 where there is no span and none is said."""
-        support, predicted, correct = self._counts(targets, self.said(logits))
-        total = support + predicted
-        return np.where(total > 0, 2 * correct / np.maximum(total, 1), 1.0)
+        return f1_of_each(*self._counts(targets, self.said(logits)))
 
     def says_one_thing(self, targets: np.ndarray, logits: np.ndarray) -> bool:
         """Say whether no span is said where there are some."""
@@ -312,17 +311,12 @@ class TagEvaluation:
             raise ValueError("no labelled example to evaluate on")
         support, predicted, correct = (int(count.sum()) for count in self._counts)
         figures = {
-            "span_f1": _f1(support, predicted, correct),
+            "span_f1": f1(support, predicted, correct),
             "precision": correct / predicted if predicted else 0.0,
             "recall": correct / support if support else 0.0,
             "word_accuracy": self._right / self._words,
         }
-        names = ("support", "predicted", "correct")
-        classes = {
-            name: dict(zip(names, self._counts[:, number].tolist(), strict=True))
-            for number, name in enumerate(self._spans.names)
-            if number
-        }
+        classes = by_label(self._spans.names[1:], *self._counts[:, 1:])
         loss = self._loss_sum / self._examples
         return Metrics(self._examples, loss, figures["span_f1"], figures, {"classes": classes})
 
@@ -331,8 +325,3 @@ def _words(targets: np.ndarray, said: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Return row, tag and answer of every word with a tag, in order."""
     known = targets >= 0
     return np.nonzero(known)[0], targets[known], said[known]
-
-
-def _f1(support: float, predicted: float, correct: float) -> float:
-    """Return 2 x right / (true + said), 0 where there is neither."""
-    return 2 * correct / (support + predicted) if support + predicted else 0.0
