@@ -11,7 +11,8 @@
     portable/infer.onnx       logits, with the same parameters as inputs
     portable/probe.onnx       one operator of each kind in them, for the device to time
     portable/release.onnx     the original architecture, parameters as external data
-    portable/release.json     where each original parameter lies in weights.bin, and how it is composed
+    portable/release-*.onnx   the same with its matrices in half precision or 8 bits, for `merge --precision`
+    portable/release.json     where each original parameter lies, in every precision, and how it is composed
     portable/constants.json   where each constant of the steps and infer lies in weights.bin
     portable/weights.bin      original parameters first, then folded and quantised constants; memory-mapped
     source/                   config.json and tokenizer_config.json, with which transformers loads the trained model

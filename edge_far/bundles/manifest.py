@@ -37,7 +37,7 @@ __all__ = [
     "is_product",
 ]
 
-FORMAT = 5
+FORMAT = 6
 ATTENTION = {"MultiHeadAttention", "Attention"}
 _END_OF_OPERATOR = re.compile(r"[\[(]")  # a kernel is written Operator[attributes](inputs)
 Share = Annotated[float, Within(0, 1)]

@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from edge_far.bundles.manifest import Scale
 from edge_far.device.engine.options import bare_options
-from edge_far.device.release import FACTS_FILE, FACTS_FORMAT, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from edge_far.device.release_files import FACTS_FILE, FACTS_FORMAT, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from edge_far.errors import DataError, InputMissing
 from edge_far.json_file import Damaged, Within, decode, read_document
 from edge_far.process.library_paths import utf8_path

@@ -4,17 +4,15 @@ weights.bin of a bundle begins with every original parameter as it was at reconf
 bundle says where, and how each is composed (far/reconfigure.py, `original_layout`). A parameter that holds learners is
 read, the learners' rows or columns are overwritten, and all others stay as they were, bit for bit.
 
-The release has a release.json of its own, which is another file: what an application must know of the model.
+How a release is written as files: release_files.py.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -23,31 +21,15 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.device.engine.options import bare_options, load_session
 from edge_far.errors import BundleError, DataError
 from edge_far.json_file import Count, Size, Within
-from edge_far.storage import staged_directory, storage_error, write_json
 from edge_far.texts.batches import Batch
-from edge_far.texts.encode import Encoder
-from edge_far.texts.places import LABELS_FILE
 
-__all__ = [
-    "FACTS_FILE",
-    "FACTS_FORMAT",
-    "MODEL_FILE",
-    "ReleasedModel",
-    "compose",
-    "original_parameters",
-    "release_facts",
-    "write_release",
-]
+__all__ = ["Part", "ReleasedModel", "compose", "original_parameters", "parts_of"]
 
-# The files of a release.
-MODEL_FILE, WEIGHTS_FILE = "model.onnx", "weights.bin"
-TOKENIZER_FILE, FACTS_FILE = "tokenizer.json", "release.json"
-FACTS_FORMAT = 2
-POOLINGS = {"cls": "first token", "mean": "mean", "none": "none"}
-# Of a bundle: where each original parameter lies, and how it is composed.
-PARAMETERS = "portable/release.json"
-OLDEST_ONNXRUNTIME = "1.19.2"  # tests run a release with it, in the workstation's environment
-FLOAT_BYTES = 4
+# Of a bundle: the original parameters, where each lies in them, how it is composed, and how fewer bits hold it.
+WEIGHTS, PARAMETERS = "portable/weights.bin", "portable/release.json"
+FLOAT_BYTES, PAGE = 4, 4096
+FORM_BYTES = {"float32": 4, "float16": 2, "int8": 1, "int8-transposed": 1}
+SCALES = ("scales", "scales-column")
 
 
 @dataclass(frozen=True)
@@ -101,11 +83,22 @@ class _Layout:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Where a release's weights file holds a parameter, and in which form (release_files.py), in bytes."""
+
+    parameter: str
+    form: Literal["float32", "float16", "int8", "int8-transposed", "scales", "scales-column"]
+    offset: Count
+    length: Count
+
+
+@dataclass(frozen=True)
 class _ReleaseDocument:
     """The content of release.json of a bundle."""
 
     regions: Mapping[str, _Region]
     layout: _Layout
+    precisions: Mapping[str, tuple[Part, ...]]
 
 
 class ReleasedModel:
@@ -142,7 +135,7 @@ def compose(bundle: Bundle, learners: Mapping[str, np.ndarray]) -> dict[str, np.
 def original_parameters(bundle: Bundle, learners: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return every original parameter, float32, by its name in torch; what was not trained stays mapped."""
     document = _read_document(bundle)
-    weights = np.memmap(bundle.path(f"portable/{WEIGHTS_FILE}"), np.uint8, mode="r")
+    weights = np.memmap(bundle.path(WEIGHTS), np.uint8, mode="r")
     composed = _compose(bundle, document, learners)
     return {
         name: composed[name]
@@ -152,8 +145,18 @@ def original_parameters(bundle: Bundle, learners: Mapping[str, np.ndarray]) -> d
     }
 
 
+def parts_of(bundle: Bundle, precision: str) -> tuple[Part, ...]:
+    """Return what a release's weights file holds in a precision; raises BundleError where the bundle has none such."""
+    document = _read_document(bundle)
+    if precision == "fp32":
+        return tuple(Part(name, "float32", region.offset, region.length) for name, region in document.regions.items())
+    if precision not in document.precisions:
+        raise BundleError(f"the bundle has no release in {precision}", where=str(bundle.root), hint="export it again")
+    return document.precisions[precision]
+
+
 def _compose(bundle: Bundle, document: _ReleaseDocument, learners: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    weights = np.memmap(bundle.path(f"portable/{WEIGHTS_FILE}"), np.uint8, mode="r")
+    weights = np.memmap(bundle.path(WEIGHTS), np.uint8, mode="r")
     layout = document.layout
     composed: dict[str, np.ndarray] = {}
     for name, region in document.regions.items():
@@ -189,16 +192,31 @@ def _put(part: str | _Composition, array: np.ndarray, layout: _Layout, learners:
 def _read_document(bundle: Bundle) -> _ReleaseDocument:
     """Return release.json, of which every region lies in weights.bin and every learner in its parameter."""
     document: _ReleaseDocument = bundle.document(PARAMETERS, _ReleaseDocument)
-    size = bundle.manifest.files[f"portable/{WEIGHTS_FILE}"].bytes
+    size = bundle.manifest.files[WEIGHTS].bytes
     for name, region in document.regions.items():
         fits = region.length == math.prod(region.shape) * FLOAT_BYTES and region.offset + region.length <= size
         composition = document.layout.parameters.get(name)
         if not fits or composition is None or not _is_composed(composition, region.shape, document.layout):
-            message = f"the document is damaged: '{ascii(name)[1:-1]:.80}' does not fit {WEIGHTS_FILE} or its parts"
+            message = f"the document is damaged: '{ascii(name)[1:-1]:.80}' does not fit weights.bin or its parts"
             raise BundleError(message, where=str(bundle.root / PARAMETERS), hint="export it again")
     if not document.regions:
         raise BundleError("names no parameters", where=str(bundle.root / PARAMETERS), hint="export it again")
+    for precision, parts in document.precisions.items():
+        end = 0
+        for part in parts:
+            found = document.regions.get(part.parameter)
+            if found is None or part.length != _length(part, found) or not 0 <= part.offset - end < PAGE:
+                message = f"the document is damaged: '{ascii(part.parameter)[1:-1]:.80}' does not fit its {precision}"
+                raise BundleError(message, where=str(bundle.root / PARAMETERS), hint="export it again")
+            end = part.offset + part.length
     return document
+
+
+def _length(part: Part, region: _Region) -> int:
+    """Return how many bytes a parameter takes in a form."""
+    if part.form in SCALES:
+        return (region.shape[0] if region.shape else 1) * FLOAT_BYTES
+    return math.prod(region.shape) * FORM_BYTES[part.form]
 
 
 def _is_composed(composition: str | _Joined | _Composition, shape: tuple[int, ...], layout: _Layout) -> bool:
@@ -213,77 +231,6 @@ def _is_composed(composition: str | _Joined | _Composition, shape: tuple[int, ..
     if group is None or composition.axis >= len(shape) or composition.block >= len(group.learners):
         return False
     return all((unit + 1) * group.width <= shape[composition.axis] for unit in group.learners[composition.block])
-
-
-def release_facts(bundle: Bundle, threshold: float | None = None, labels: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what an application must know to run the released model: the content of its release.json.
-
-    `labels` name the outputs where they are not the bundle's.
-    """
-    manifest = bundle.manifest
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if manifest.portable.token_types else [])]
-    encoder = Encoder(bundle.path(TOKENIZER_FILE), manifest.defaults.max_seq_len)
-    shape = ["batch", *(["sequence"] if manifest.task.of_tokens else []), manifest.task.outputs]
-    return {
-        "format": FACTS_FORMAT,
-        "bundle": bundle.fingerprint,
-        "model": manifest.model.name,
-        "architecture": manifest.model.architecture,
-        "weights": manifest.released_weights,
-        "task": manifest.task.name,
-        "scale": None if manifest.task.scale is None else asdict(manifest.task.scale),
-        "threshold": threshold,
-        "labels": list(labels or manifest.labels),
-        "inputs": [{"name": name, "type": "int64", "shape": ["batch", "sequence"]} for name in names],
-        "outputs": [{"name": "logits", "type": "float32", "shape": shape}],
-        "max_seq_len": manifest.defaults.max_seq_len,
-        "truncation_side": "right",
-        "padding_side": "right",
-        "padding_id": encoder.pad_id,
-        "pooling": POOLINGS[manifest.model.pooling],
-        "oldest_onnxruntime": OLDEST_ONNXRUNTIME,
-    }
-
-
-def write_release(
-    bundle: Bundle,
-    learners: Mapping[str, np.ndarray],
-    out: Path,
-    threshold: float | None = None,
-    labels: Sequence[str] = (),
-) -> None:
-    """Write a directory that any ONNX Runtime loads: model.onnx, weights.bin, tokenizer.json and two JSON files.
-
-    labels.json has the labels in the order of the logits, release.json the `release_facts`, with the `threshold` of a
-    task that has one; `labels` are the bundle's where none are given. Raises OutputExists or StorageError.
-    """
-    layout = _read_document(bundle)
-    end = max(region.offset + region.length for region in layout.regions.values())
-    with staged_directory(out) as staging:
-        try:
-            shutil.copyfile(bundle.path("portable/release.onnx"), staging / MODEL_FILE)
-            shutil.copyfile(bundle.path(TOKENIZER_FILE), staging / TOKENIZER_FILE)
-            with (
-                bundle.path(f"portable/{WEIGHTS_FILE}").open("rb") as source,
-                (staging / WEIGHTS_FILE).open("wb") as target,
-            ):
-                _copy_bytes(source, target, end)
-                for name, array in _compose(bundle, layout, learners).items():
-                    target.seek(layout.regions[name].offset)
-                    target.write(np.ascontiguousarray(array, "<f4").tobytes())
-        except OSError as error:
-            raise storage_error(error, out) from error
-        write_json(staging / LABELS_FILE, list(labels or bundle.manifest.labels))
-        write_json(staging / FACTS_FILE, release_facts(bundle, threshold, labels))
-
-
-def _copy_bytes(source: Any, target: Any, count: int) -> None:
-    while count > 0:
-        block = source.read(min(count, 1 << 20))
-        if not block:
-            raise BundleError("weights.bin ends before its last parameter")
-        target.write(block)
-        count -= len(block)
 
 
 def _checked(array: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:

@@ -18,15 +18,24 @@ import numpy as np
 from edge_far.architectures.registry import architecture_named
 from edge_far.bundles.arrays import write_arrays
 from edge_far.bundles.bundle import Bundle
-from edge_far.device.release import TOKENIZER_FILE, original_parameters
+from edge_far.device.release import original_parameters
 from edge_far.errors import BundleError, UsageError
 from edge_far.storage import staged_directory, storage_error, write_json
 
-__all__ = ["WEIGHTS", "Format", "refuse_unfit_format", "write_transformers_directory"]
+__all__ = [
+    "CONFIG",
+    "TOKENIZER_FILE",
+    "TOKENIZER_SETTINGS",
+    "WEIGHTS",
+    "Format",
+    "model_config",
+    "refuse_unfit_format",
+    "write_transformers_directory",
+]
 
 Format = Literal["transformers", "sentence-transformers"]
 WEIGHTS = "model.safetensors"
-CONFIG, TOKENIZER_SETTINGS = "config.json", "tokenizer_config.json"
+CONFIG, TOKENIZER_FILE, TOKENIZER_SETTINGS = "config.json", "tokenizer.json", "tokenizer_config.json"
 POOLING, DENSE = "1_Pooling", "2_Dense"
 HEAD = "classifier."
 _METADATA = {"format": "pt"}  # transformers refuses a file that does not say so
@@ -84,13 +93,13 @@ def write_transformers_directory(
             shutil.copyfile(bundle.path(f"source/{TOKENIZER_SETTINGS}"), staging / TOKENIZER_SETTINGS)
         except OSError as error:
             raise storage_error(error, out) from error
-        write_json(staging / CONFIG, _config(bundle, threshold, labels))
+        write_json(staging / CONFIG, model_config(bundle, threshold, labels))
         if format == "sentence-transformers":
             parameters = _write_modules(bundle, parameters, staging)
         write_arrays(staging / WEIGHTS, parameters, _METADATA)
 
 
-def _config(bundle: Bundle, threshold: float | None, labels: Sequence[str]) -> dict[str, Any]:
+def model_config(bundle: Bundle, threshold: float | None, labels: Sequence[str]) -> dict[str, Any]:
     """Return the bundle's config.json, with these labels, or those that the manifest names."""
     manifest = bundle.manifest
     document: dict[str, Any] = bundle.document(f"source/{CONFIG}", dict[str, Any])

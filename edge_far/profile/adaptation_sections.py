@@ -6,6 +6,7 @@ How to add a setting: document.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from edge_far.profile.schema import setting
 from edge_far.profile.units import IN_CELSIUS, IN_MIB, IN_PERCENT
@@ -147,6 +148,11 @@ class Adaptation:
     )
     base_required: bool = setting(
         False, "Refuse every release as long as there are no samples to measure forgetting on."
+    )
+    release_precision: Literal["fp32", "fp16", "int8"] = setting(
+        "fp32",
+        "How a release stores its matrices: fp16 halves the file, int8 quarters it and multiplies in 8 bits. The gate "
+        "judges the release as it is stored. edge-far merge --eval measures what it costs.",
     )
     health_command: str | None = setting(
         None,

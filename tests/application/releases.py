@@ -11,7 +11,7 @@ import pytest
 from edge_far.bundles.arrays import read_arrays
 from edge_far.bundles.bundle import Bundle
 from edge_far.daemon.releases import Releases
-from edge_far.device.release import write_release
+from edge_far.device.release_files import write_release
 
 
 class Service:

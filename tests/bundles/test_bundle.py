@@ -27,6 +27,8 @@ FILES = [
     "portable/infer.onnx",
     "portable/probe.onnx",
     "portable/release.onnx",
+    "portable/release-fp16.onnx",
+    "portable/release-int8.onnx",
     "portable/release.json",
     "portable/constants.json",
     "portable/weights.bin",

@@ -74,7 +74,9 @@ def overlap(logits: np.ndarray, pair: str, answers: list[tuple[int, str]]) -> fl
 @pytest.mark.parametrize("task", BUNDLES)
 def test_a_night(task: str, test_bundles: Path, tmp_path: Path) -> None:
     field = Field(tmp_path, test_bundles / BUNDLES[task])
-    field.profile.write_text(PROFILE.replace("min_new_examples: 10", "min_new_examples: 10, epochs: 6"))
+    precision = "int8" if task == "multilabel" else "fp32"
+    settings = f"min_new_examples: 10, epochs: 6, release_precision: {precision}"
+    field.profile.write_text(PROFILE.replace("min_new_examples: 10", settings))
     lines = [json.dumps(example) for example in examples(500, task)]
     wrong = {"regress": "many", "multilabel": "w", "tag": ["O"], "answer": "w7"}[task]
     lines.append(json.dumps({"text": "w1 w2 w3", "label": wrong}))
@@ -89,7 +91,10 @@ def test_a_night(task: str, test_bundles: Path, tmp_path: Path) -> None:
     with sqlite3.connect(field.state / "store.sqlite3") as connection:
         rows = connection.execute("SELECT text, text_pair, label FROM examples WHERE held_out = 1").fetchall()
     release = field.state / "model" / "releases" / cycle["candidate"]
-    assert credit_by_hand(release, rows, task) == pytest.approx(found[f"candidate_{score}"], abs=1e-4)
+    assert json.loads((release / "release.json").read_text())["precision"] == precision
+    # In 8 bits the texts of a batch share a scale, and the gate asks in batches: a label can fall the other way.
+    tolerance = 0.01 if precision == "int8" else 1e-4
+    assert credit_by_hand(release, rows, task) == pytest.approx(found[f"candidate_{score}"], abs=tolerance)
     assert found[f"candidate_{score}"] > found[f"reference_{score}"] + 0.05 and field.current() == cycle["candidate"]
     status = field.status()
     assert status["state"] == "healthy" and status["model"]["held_out_score"] == found[f"candidate_{score}"]

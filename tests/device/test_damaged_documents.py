@@ -18,7 +18,7 @@ from edge_far.commands.adaptation.status import last_settings
 from edge_far.commands.common import read_result
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.constants import MappedConstants
-from edge_far.device.release import write_release
+from edge_far.device.release_files import write_release
 from edge_far.errors import BundleError
 from edge_far.texts.batches import Batch
 from tests.fuzz.targets.bundles import rehashed

@@ -13,7 +13,7 @@ import pytest
 from edge_far.bundles.arrays import read_arrays
 from edge_far.bundles.bundle import Bundle
 from edge_far.device.file_model import FileModel, is_released_model
-from edge_far.device.release import write_release
+from edge_far.device.release_files import write_release
 from edge_far.errors import DataError, EdgeFarError, InputMissing
 from edge_far.texts.batches import Batch
 from tests.tiny_cases import Oracle

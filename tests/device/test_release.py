@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from edge_far.bundles.arrays import read_arrays
 from edge_far.bundles.bundle import Bundle
 from edge_far.device.engine.session import PortableBackend
-from edge_far.device.release import OLDEST_ONNXRUNTIME, ReleasedModel, compose, write_release
+from edge_far.device.release import ReleasedModel, compose
+from edge_far.device.release_files import write_release
 from edge_far.errors import BundleError, OutputExists
-from edge_far.process.packages import training_package_missing
 from edge_far.texts.batches import Batch
 from tests.other_tasks import counted
 from tests.tiny_cases import BATCH_SHAPES, CASES, Oracle
@@ -90,10 +90,12 @@ def test_merged_file_released_model_and_training_engine_agree(
         found, wanted = (counted(each, batch) for each in (backend.logits(batch), released))
         np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "config.json",
         "labels.json",
         "model.onnx",
         "release.json",
         "tokenizer.json",
+        "tokenizer_config.json",
         "weights.bin",
     ]
     assert json.loads((tmp_path / "model" / "labels.json").read_bytes()) == list(bundle.manifest.labels)
@@ -185,10 +187,3 @@ def test_an_application_needs_the_facts_alone(name: str, tiny_bundle: OpenBundle
         values = {"input_ids": text, "attention_mask": read, "token_type_ids": np.zeros_like(text)}
         answers.append(session.run(None, {entry["name"]: values[entry["name"]] for entry in facts["inputs"]})[0])
     np.testing.assert_allclose(answers[0], answers[1], rtol=0, atol=1e-5)
-
-
-@pytest.mark.host
-def test_the_oldest_runtime_named_is_the_one_of_these_tests() -> None:
-    if training_package_missing():
-        pytest.skip("this environment's ONNX Runtime is a newer one")
-    assert ort.__version__.split("+")[0] == OLDEST_ONNXRUNTIME

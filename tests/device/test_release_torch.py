@@ -14,7 +14,7 @@ import torch
 
 from edge_far.bundles.arrays import read_arrays
 from edge_far.bundles.bundle import Bundle
-from edge_far.device.release import write_release
+from edge_far.device.release_files import write_release
 from edge_far.far.method import cut_of, select_above_cut
 from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import reconfigure, trained_parameters

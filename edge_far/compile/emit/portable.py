@@ -14,6 +14,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from edge_far.bundles.manifest import GraphInfo, Mask, Parameter, Portable, Prefix
 from edge_far.compile.emit.costs import graph_costs, polynomial
 from edge_far.compile.emit.probe import build_probe
+from edge_far.compile.emit.release_graphs import lower_opset, smaller_releases
 from edge_far.compile.forward.cut import HIDDEN
 from edge_far.compile.graph.sizes import Size, dims_of
 from edge_far.compile.graph.weights import WeightFile
@@ -24,6 +25,7 @@ from edge_far.storage import write_json
 
 __all__ = ["emit_portable"]
 
+LATEST_IR = 10  # that the oldest ONNX Runtime of a device reads
 # How the device keeps hidden states, by the precision of the frozen weights; pooled vectors are kept exactly.
 CACHES = {"int8": "int8", "int8-weights": "int8", "fp32-compact": "fp16", "fp32": "fp32"}
 
@@ -43,6 +45,9 @@ def emit_portable(
     `layout` is far.reconfigure.original_layout of the model; `learners` are the trained parameters' values.
     """
     directory.mkdir()
+    lower_opset(release)
+    ClearMetadataAndDocStringPass()(release)
+    precisions = smaller_releases(release, layout["parameters"].keys(), directory)
     weights = WeightFile(directory / "weights.bin")
     regions = {}
     for name, value in release.graph.initializers.items():
@@ -67,9 +72,9 @@ def emit_portable(
     for name, model in {**trained, "release": release}.items():
         # The exporter's notes hold stack traces with this machine's paths.
         ClearMetadataAndDocStringPass()(model)
-        model.ir_version = min(model.ir_version, 10)
+        model.ir_version = min(model.ir_version, LATEST_IR)
         ir.save(model, directory / f"{name}.onnx")
-    write_json(directory / "release.json", {"regions": regions, "layout": layout})
+    write_json(directory / "release.json", {"regions": regions, "layout": layout, "precisions": precisions})
     prefix = None
     if graphs.prefix is not None:
         prefix = _prefix(graphs.prefix, directory, constants["prefix"], frozen_precision)

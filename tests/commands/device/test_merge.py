@@ -65,3 +65,56 @@ def test_merge_for_transformers_needs_neither_it_nor_torch(
     assert "take --format sentence-transformers" in capsys.readouterr().err
     assert main(["merge", mean, "--format", "sentence-transformers", "--out", str(tmp_path / "other")]) == 0
     assert {path.name for path in (tmp_path / "other").iterdir()} > {"1_Pooling", "2_Dense", "modules.json"} | files
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_precision_is_measured_and_noted_in_the_release(
+    precision: str,
+    tiny_bundle: Callable[[str], Bundle],
+    tiny_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root, out = str(tiny_bundle("bert-head-5").root), tmp_path / "model"
+    options = ["--precision", precision, "--eval", str(tiny_data), "--out", str(out), "--threads", "1"]
+    assert main(["merge", root, *options, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["precision"] == precision
+    measured = document["measured"]
+    assert json.loads((out / "release.json").read_bytes())["measured"] == measured
+    assert (measured["examples"], measured["threads"], bool(measured["cpu"])) == (12, 1, True)
+    assert measured.keys() == {"examples", "cpu", "threads", "fp32", precision}
+    assert main(["eval", root, "--data", str(tiny_data), "--json"]) == 0
+    accuracy = json.loads(capsys.readouterr().out)["accuracy"]
+    assert measured["fp32"]["accuracy"] == accuracy
+    assert main(["predict", str(out), "--data", str(tiny_data), "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["predictions"]
+    truth = [json.loads(line)["label"] for line in tiny_data.read_text().splitlines()]
+    right = sum(answer["label"] == label for answer, label in zip(answers, truth, strict=True))
+    assert measured[precision]["accuracy"] == pytest.approx(right / len(truth), abs=1e-4)
+    assert all(measured[name]["milliseconds"] > 0 for name in ("fp32", precision))
+    size = sum((out / name).stat().st_size for name in ("model.onnx", "weights.bin"))
+    assert measured[precision]["mib"] == round(size / 2**20, 1)
+
+
+def test_the_profile_says_the_precision_unless_the_option_does(
+    tiny_bundle: Callable[[str], Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("memory: {budget_mib: 300}\nadaptation: {release_precision: int8}\n")
+    root = str(tiny_bundle("tiny-fp32").root)
+    for number, (options, precision) in enumerate(
+        [
+            ([], "fp32"),
+            (["--profile", str(profile)], "int8"),
+            (["--profile", str(profile), "--precision", "fp16"], "fp16"),
+        ]
+    ):
+        out = tmp_path / str(number)
+        assert main(["merge", root, "--out", str(out), *options, "-q"]) == 0
+        assert json.loads((out / "release.json").read_bytes())["precision"] == precision
+    capsys.readouterr()
+    for options in (["--precision", "int8"], ["--eval", "x.jsonl"]):
+        out = tmp_path / "other"
+        assert main(["merge", root, "--out", str(out), "--format", "transformers", *options]) == 64
+        assert f"{options[0]} is for ONNX models" in capsys.readouterr().err and not out.exists()
