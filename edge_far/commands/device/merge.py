@@ -15,6 +15,7 @@ sentence-transformers does so for a model that pools the mean of all tokens, and
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,8 +129,8 @@ def _measure(
 ) -> Measure:
     """Return what measures a written release, beside the same model in fp32."""
     from edge_far.device.board.cpu import cpu_name
-    from edge_far.device.release import ReleasedModel, parts_of
-    from edge_far.device.release_quality import measure_release, measured_logits
+    from edge_far.device.release_files import write_release
+    from edge_far.device.release_quality import measure_release
 
     labels = run_labels(bundle, options.run)
     encoded = encode_file(bundle, options.eval, console, columns=options.columns, labels=labels)
@@ -140,10 +141,10 @@ def _measure(
         found: dict[str, Any] = {"examples": len(encoded), "cpu": cpu_name(), "threads": threads}
         found[precision] = measure_release(directory, encoded, task, threads)
         if precision != "fp32":
-            reference = ReleasedModel(bundle, learners, threads)
-            size = bundle.path("portable/release.onnx").stat().st_size
-            size += max(part.offset + part.length for part in parts_of(bundle, "fp32"))
-            found["fp32"] = {"mib": round(size / 2**20, 1), **measured_logits(reference.logits, encoded, task)}
+            reference = directory / ".fp32"
+            write_release(bundle, learners, reference, task.threshold, task.labels)
+            found["fp32"] = measure_release(reference, encoded, task, threads)
+            shutil.rmtree(reference)
         return found
 
     return measure
