@@ -11,6 +11,7 @@ from edge_far.tasks.figures import FIGURES, score_name
 __all__ = ["MOST_NIGHTS", "nights"]
 
 MOST_NIGHTS = 400
+LARGEST = 1e15
 
 
 def nights(journal: Journal) -> list[dict[str, Any]]:
@@ -52,5 +53,7 @@ def _object(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _number(document: Mapping[str, Any], key: str) -> float | int | None:
+    """Return a number that is one, and no larger than any of ours."""
     found = document.get(key)
-    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+    is_one = isinstance(found, int | float) and not isinstance(found, bool) and abs(found) < LARGEST
+    return found if is_one else None

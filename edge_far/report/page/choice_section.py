@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from edge_far.json_file import Damaged, decode_keys
+from edge_far.json_file import Count, Damaged, Within, decode_keys
 from edge_far.report.page.markup import Section, figure, numbers, paragraph
 from edge_far.report.page.svg import Chart
 from edge_far.tasks.figures import FIGURES
 
 __all__ = ["check_choice", "choice_section"]
 
+Figure = Annotated[float, Within(-1e15, 1e15)]
+Amount = Annotated[float, Within(0, 1e15)]
 ROW = {
     "rung": str,
     "pooling": str,
-    "learning_rate": float,
-    "epochs": float,
-    "below_best": float,
-    "below_best_error": float,
-    "trained_parameters": int,
-    "state_mib": float,
-    "gflop": float,
-    "job_work": float,
+    "below_best": Figure,
+    "below_best_error": Amount,
+    "trained_parameters": Count,
+    "state_mib": Amount,
+    "gflop": Amount,
+    "job_work": Amount,
 }
 
 
 def check_choice(document: Mapping[str, Any]) -> None:
     """Raise Damaged where this is no choice of ours (choice/outcome.py)."""
-    decode_keys({"reason": str, "score": str, "score_title": str, "examples": int, "held_out": int}, document)
+    decode_keys({"reason": str, "score": str, "score_title": str, "examples": Count, "held_out": Count}, document)
     decode_keys({"rows": tuple[dict[str, Any], ...], "chosen": dict[str, Any], "left_out": tuple[str, ...]}, document)
     score = document["score"]
     for number, row in enumerate([document["chosen"], *document["rows"]]):
         where = f"rows[{number - 1}]" if number else "chosen"
-        decode_keys(ROW | {score: float}, row, where)
+        decode_keys(ROW | {score: Figure}, row, where)
     if score not in FIGURES:
         raise Damaged(f"'score' is {score!r:.40}, a figure that nobody knows")
     if not document["rows"]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from edge_far.json_file import Damaged, decode_keys
+from edge_far.json_file import Count, Damaged, Within, decode_keys
 from edge_far.report.page.markup import Section, Tile, escaped, figure, paragraph, table, tiles
 from edge_far.report.page.svg import WIDTH, drawing
 from edge_far.tasks.figures import FIGURES, figures_of
@@ -15,19 +15,21 @@ __all__ = ["check_evaluation", "evaluation_section"]
 MOST_LABELS = 16  # of the matrix; of more labels those with the most mistakes
 NAMES = 142  # width of the labels' column
 SHOWN = 16  # characters of a label beside the matrix
-Counts = dict[str, int]
+Amounts = dict[str, Count]
+Counts = Mapping[str, int]
+Figure = Annotated[float, Within(-1e30, 1e30)]
 
 
 def check_evaluation(document: Mapping[str, Any]) -> None:
     """Raise Damaged where this is no document of `edge-far eval`."""
-    decode_keys({"task": str, "examples": int, "loss": float, "data": str}, document)
-    decode_keys({name: float for name in FIGURES if name in document}, document)
+    decode_keys({"task": str, "examples": Count, "loss": Figure, "data": str}, document)
+    decode_keys({name: Figure for name in FIGURES if name in document}, document)
     if not figures_of(document):
         raise Damaged("holds no figure")
     if "confusion" in document:
-        decode_keys({"confusion": dict[str, Counts], "classes": dict[str, Counts]}, document)
+        decode_keys({"confusion": dict[str, Amounts], "classes": dict[str, Amounts]}, document)
         for label, counts in document["classes"].items():
-            decode_keys({"support": int, "predicted": int, "correct": int}, counts, f"classes.{label}")
+            decode_keys({"support": Count, "predicted": Count, "correct": Count}, counts, f"classes.{label}")
 
 
 def evaluation_section(document: Mapping[str, Any]) -> Section:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from edge_far.json_file import Within
 from edge_far.report.page.markup import Section, figure, numbers, paragraph
 from edge_far.report.page.svg import WIDTH, Chart, drawing
 
@@ -16,6 +17,10 @@ ROW = 15
 PLACES = 2 * (WIDTH - LEFT - 10)  # of the ticks in a row
 
 
+Amount = Annotated[float, Within(0, 1e15)]
+MOST_HEADS = 64  # that are drawn
+
+
 @dataclass(frozen=True)
 class Block:
     """One block of selection.json (far/report.py)."""
@@ -23,10 +28,10 @@ class Block:
     block: int
     count: int
     learners: tuple[int, ...]
-    metric: tuple[float, ...] | None
-    quantiles: Mapping[str, float] | None
-    threshold: float | None
-    captured: float | None
+    metric: tuple[Amount, ...] | None
+    quantiles: Mapping[str, Amount] | None
+    threshold: Amount | None
+    captured: Amount | None
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def _heads(found: Attention | None, heads: int) -> str:
     for row, block in enumerate(found.blocks):
         middle = 12 + row * 20
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{middle + 4}" text-anchor="end">{block.block}</text>')
-        for head in range(heads):
+        for head in range(min(heads, MOST_HEADS)):
             learns = head in block.learners
             value = (
                 f", metric {block.metric[head]:.3g}" if block.metric is not None and head < len(block.metric) else ""

@@ -80,5 +80,5 @@ def moment(seconds: float) -> str:
     """Return a time of the store's clock for people; what is no time is shown as a dash."""
     try:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-    except (OverflowError, ValueError, OSError):
+    except (OverflowError, ValueError, OSError, TypeError):
         return "-"

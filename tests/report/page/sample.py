@@ -51,6 +51,12 @@ def choice() -> dict[str, Any]:
 
 
 def selection() -> Selected:
+    """Return what the document below says."""
+    found: Selected = decode(Selected, selection_document())
+    return found
+
+
+def selection_document() -> dict[str, Any]:
     """Return a selection.json of three blocks, the lowest of which is frozen, of 40 nodes and 4 heads."""
 
     def block(number: int, size: int, learners: list[int]) -> dict[str, Any]:
@@ -66,8 +72,7 @@ def selection() -> Selected:
     heads = [block(0, 4, []), block(1, 4, [2]), block(2, 4, [0])]
     attention = {"retention": 0.25, "split_half_overlap": 1.0, "chance": 0.25, "blocks": heads}
     document = {"version": 2, "method": "far", "retention": 0.1, "priming": priming, "blocks": nodes}
-    found: Selected = decode(Selected, {**document, "attention": attention})
-    return found
+    return {**document, "attention": attention}
 
 
 def evaluation(labels: tuple[str, ...] = ("on", HOSTILE)) -> dict[str, Any]:

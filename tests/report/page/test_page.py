@@ -5,19 +5,32 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from random import Random
 
 import pytest
 
-from edge_far.json_file import Damaged
-from edge_far.report.page.choice_section import check_choice
+from edge_far.json_file import Damaged, decode
+from edge_far.report.page.choice_section import check_choice, choice_section
 from edge_far.report.page.evaluation_section import MOST_LABELS, check_evaluation, evaluation_section
-from edge_far.report.page.learners_section import learners_section
+from edge_far.report.page.learners_section import Selected, learners_section
 from edge_far.report.page.markup import escaped
 from edge_far.report.page.nights_section import nights_section
 from edge_far.report.page.run_section import run_section
 from edge_far.report.page.svg import Chart, Scale, spread, ticks
 from edge_far.report.runlog import EvalPoint, RunLog, StepPoint
-from tests.report.page.sample import ANCHORS, HOSTILE, Parsed, a_log, choice, evaluation, nights, selection, whole_page
+from tests.fuzz.mutate import mutate_document
+from tests.report.page.sample import (
+    ANCHORS,
+    HOSTILE,
+    Parsed,
+    a_log,
+    choice,
+    evaluation,
+    nights,
+    selection,
+    selection_document,
+    whole_page,
+)
 
 ALLOWED = {
     *(
@@ -145,6 +158,30 @@ def test_damaged_documents_are_told() -> None:
         with pytest.raises(Damaged):
             check_evaluation(spoiled)
     check_evaluation(evaluation())
+
+
+@pytest.mark.parametrize("kind", ["choice", "selection", "evaluation"])
+def test_changed_documents_are_refused_or_drawn(kind: str) -> None:
+    drawn = 0
+    for seed in range(300):
+        good = {"choice": choice, "selection": selection_document, "evaluation": evaluation}[kind]()
+        document = mutate_document(good, Random(seed))
+        if not isinstance(document, dict):
+            continue
+        try:
+            if kind == "choice":
+                check_choice(document)
+                body = choice_section(document).body
+            elif kind == "evaluation":
+                check_evaluation(document)
+                body = evaluation_section(document).body
+            else:
+                body = learners_section(decode(Selected, document), 40, 4).body
+        except Damaged:
+            continue
+        assert Parsed(body).open == []
+        drawn += 1
+    assert 0 < drawn < 300
 
 
 def test_scales_and_ticks() -> None:
