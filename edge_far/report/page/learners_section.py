@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,8 +15,10 @@ from edge_far.report.page.svg import WIDTH, Chart, drawing
 __all__ = ["Attention", "Block", "Selected", "learners_section"]
 
 LEFT = 46
-ROW = 15
-PLACES = 2 * (WIDTH - LEFT - 10)  # of the ticks in a row
+END = WIDTH - 44  # of a row; the count of its learners stands behind it
+ROW, BAR = 16, 11  # heights
+MOST_PLACES = 100  # of a row; a place stands for several nodes where there are more
+LEVELS = 5  # of darkness
 
 
 Amount = Annotated[float, Within(0, 1e15)]
@@ -116,21 +120,38 @@ def _metric(blocks: Sequence[Block]) -> str:
 
 
 def _nodes(blocks: Sequence[Block], ffn: int) -> str:
-    """Draw a row a block, a stroke a learner at its place among the nodes."""
-    parts = []
+    """Draw a row a block, its nodes from left to right: a place is as dark as the share of its nodes that learn."""
+    places = max(1, min(ffn, MOST_PLACES))
+    shares = [_shares(block, ffn, places) for block in blocks]
+    densest = max((share for row in shares for share in row), default=0.0) or 1.0
+    parts, width = [], (END - LEFT) / places
     for row, block in enumerate(blocks):
         top = 4 + row * ROW
-        parts.append(f'<rect class="s fill" x="{LEFT}" y="{top}" width="{PLACES / 2:g}" height="{ROW - 5}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{top + 9}" text-anchor="end">{block.block}</text>')
-        places = sorted({round(node / max(1, ffn - 1) * (PLACES - 2)) for node in block.learners if 0 <= node < ffn})
-        if places:
-            strokes = "".join(f"M{LEFT + place / 2:g} {top}v{ROW - 5}h1v-{ROW - 5}z" for place in places)
-            told = f"<title>block {block.block}: {block.count} of {ffn} nodes learn</title>"
-            parts.append(f'<path class="b fill" d="{strokes}">{told}</path>')
+        told = f"<title>block {block.block}: {block.count} of {ffn} nodes learn</title>"
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{top + 10}" text-anchor="end">{block.block}</text>')
+        parts.append(f'<rect class="s fill" x="{LEFT}" y="{top}" width="{END - LEFT}" height="{BAR}">{told}</rect>')
+        for level in range(1, LEVELS + 1):
+            dark = [place for place, share in enumerate(shares[row]) if math.ceil(LEVELS * share / densest) == level]
+            cells = "".join(f"M{LEFT + place * width:.1f} {top}v{BAR}h{width:.1f}v-{BAR}z" for place in dark)
+            if cells:
+                parts.append(f'<path class="b fill" fill-opacity="{level / LEVELS:g}" d="{cells}">{told}</path>')
+        parts.append(f'<text class="tick" x="{WIDTH}" y="{top + 10}" text-anchor="end">{block.count:,}</text>')
     learn = sum(block.count for block in blocks)
     title = f"{learn} of {ffn * len(blocks)} FFN nodes learn, in {len(blocks)} blocks"
     shown = numbers(("block", "nodes that learn", "of"), [(b.block, b.count, ffn) for b in blocks], left=0)
-    return figure(drawing(parts, 8 + ROW * len(blocks), title), "FFN nodes that learn, a row a block", shown)
+    more = "" if places == ffn else paragraph("The darker, the more of the nodes at this place learn.", "quiet")
+    return figure(drawing(parts, 8 + ROW * len(blocks), title), "FFN nodes that learn, a row a block", more + shown)
+
+
+def _shares(block: Block, ffn: int, places: int) -> list[float]:
+    """Return which share of the nodes learns at each place of a row."""
+    learn = [0] * places
+    edges = [-(-place * ffn // places) for place in range(places + 1)]  # the first node of each place
+    there = [end - start for start, end in itertools.pairwise(edges)]
+    for node in block.learners:
+        if 0 <= node < ffn:
+            learn[node * places // ffn] += 1
+    return [found / max(1, of) for found, of in zip(learn, there, strict=True)]
 
 
 def _heads(found: Attention | None, heads: int) -> str:

@@ -67,13 +67,17 @@ def _chart(nights: Sequence[Night], compared: Sequence[Night]) -> str:
         released = night["outcome"] == "released"
         now, was = known.shown(night["candidate"]), known.shown(night["current"])
         told = f"cycle {night['id']}, {night['outcome'] or 'under way'}: {now}, before {was}"
-        chart.dot((night["id"], night["candidate"]), "a" if released else "b", told, size=5, hollow=not released)
+        chart.dot(
+            (night["id"], night["candidate"]),
+            "a" if released else "b",
+            told,
+            size=5 if len(same) <= 20 else 3.5,
+            hollow=not released,
+        )
     last = same[-1]
-    released, above = last["outcome"] == "released", last["candidate"] >= last["current"]
-    told = f"{last['outcome'] or 'candidate'} {known.shown(last['candidate'])}"
-    chart.label(
-        (last["id"], last["candidate"]), told, "a" if released else "b", dy=-6 if above else 14, anchor="end", dx=-9
-    )
+    told = f"last: {last['outcome'] or 'under way'}, {known.shown(last['candidate'])}"
+    kind = "a" if last["outcome"] == "released" else "b"
+    chart.text(chart.x.end, 13, told, f"{kind} label", anchor="end")
     title = f"{known.title} of {len(same)} candidates against the release they were to replace"
     told = paragraph("Filled: released. Ring: refused. Line: the release of the time, on the same examples.", "quiet")
     caption = f"{known.title[0].upper()}{known.title[1:]}, each night on the examples held out until then"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -118,7 +119,14 @@ def test_learners_are_drawn_where_they_are() -> None:
     told = Parsed(body).text
     assert "block 1: 3 of 40 nodes learn" in told and "6 of 40" not in told
     assert "block 1, head 2: learns, metric 0.0003" in told and "block 1, head 1: is frozen" in told
-    assert body.count("v10h1v-10z") == 6  # a stroke a learner
+    assert re.findall(r"M([\d.]+) 20v11h7.8v-11z", body) == ["53.8", "84.8", "348.2"]  # places 1, 5 and 39 of 40
+
+
+def test_a_place_of_many_nodes_is_as_dark_as_the_share_that_learns() -> None:
+    block = replace(selection().blocks[1], learners=(0, 1, 2, 3, 999), count=5)
+    body = learners_section(replace(selection(), blocks=(block,), attention=None), 1000, 4).body
+    # A hundred places of ten nodes: four of the first ten learn, and one of the last.
+    assert re.findall(r'fill-opacity="([\d.]+)" d="M([\d.]+) ', body) == [("0.4", "352.9"), ("1", "46.0")]
 
 
 def test_a_matrix_of_many_labels_shows_those_with_most_mistakes() -> None:
