@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from edge_far.bench.work.counts import graph_flops
 from edge_far.bench.work.geometries import GEOMETRIES
 from edge_far.bench.work.models import LABELS, make_config, make_model
 from edge_far.bench.work.task import random_batch
 from edge_far.bench.work.traffic import UPDATE_BYTES, graph_bytes
 from edge_far.compile.emit.costs import graph_costs
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs
+from edge_far.device.planning.work import graph_flops
 from edge_far.far.heads import attention_share
 from edge_far.far.method import cut_of, learning_modules, select_above_cut
 from edge_far.far.nodes import architecture_of, block_paths

@@ -48,7 +48,7 @@ COMMANDS = {
     "serve": ("bridges.serve", "serve the model as an intent service that Home Assistant takes (Wyoming)"),
     "bridge": ("bridges.bridge", "connect the service with MQTT and Home Assistant"),
     "bench": ("workstation.bench", "time and memory of training, against PyTorch and onnxruntime-training"),
-    "report": ("workstation.report", "draw loss and memory of a run as a picture"),
+    "report": ("workstation.report", "a run as a picture; runs, a bundle and a device's nights as one page"),
     "demo": ("workstation.demo", "generate the demo's smart-home intent data"),
 }
 

@@ -129,7 +129,13 @@ class ConfigError(EdgeFarError):
 
 
 class BudgetError(ConfigError):
-    """No plan fits the memory budget."""
+    """No plan fits the memory budget; `needed_mib` is the smallest that would do, None where nobody worked it out."""
+
+    def __init__(
+        self, message: str, *, needed_mib: int | None = None, where: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.needed_mib = needed_mib
 
 
 class Interrupted(EdgeFarError):

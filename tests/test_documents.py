@@ -12,7 +12,7 @@ from edge_far import cli, errors
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-DOCUMENTS = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 # The lab's diaries tell of commits of their time.
 LIVING = [document for document in DOCUMENTS if document.parent != DOCS / "lab"]
 CODE = [

@@ -17,7 +17,7 @@ from edge_far.report.runlog import RunLog
 from edge_far.storage import write_atomically
 from edge_far.tasks.figures import FIGURES
 
-__all__ = ["draw_run", "drawing", "smoothed"]
+__all__ = ["draw_run", "drawing", "smoothed", "time_unit"]
 
 BLUE, ORANGE, RED, GREEN, INK, GRID = "#2b6cb0", "#c05621", "#c53030", "#2f855a", "#2d3748", "#e2e8f0"
 SIZE_INCHES = (10.0, 4.2)
@@ -124,7 +124,7 @@ def _draw_loss(axes: Any, log: RunLog) -> None:
 
 def _draw_memory(axes: Any, log: RunLog) -> None:
     axes.set_title("Resident memory of the training process")
-    unit, divisor = _unit(log)
+    unit, divisor = time_unit(log)
     axes.set(xlabel=f"time, {unit}", ylabel="MiB")
     axes.grid(color=GRID)
     axes.spines["right"].set_visible(False)
@@ -165,7 +165,7 @@ def _label(axes: Any, height: float, text: str, color: str, *, above: bool) -> N
     )
 
 
-def _unit(log: RunLog) -> tuple[str, float]:
+def time_unit(log: RunLog) -> tuple[str, float]:
     """Return the unit of the time axis and its seconds: minutes from two minutes on, hours from three."""
     longest = log.steps[-1].time_s
     if longest >= 3 * 3600:

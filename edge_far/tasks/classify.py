@@ -201,7 +201,16 @@ class ClassifyEvaluation:
         assert figures.keys() <= FIGURES.keys()
         loss = self.loss_sum / examples
         classes = by_label(self.labels, support, predicted, correct)
-        return Metrics(examples, loss, figures["accuracy"], figures, {"classes": classes})
+        details = {"classes": classes, "confusion": self._answered()}
+        return Metrics(examples, loss, figures["accuracy"], figures, details)
+
+    def _answered(self) -> dict[str, dict[str, int]]:
+        """Return how often each label was answered by which; what never happened is left out."""
+        rows = {
+            label: {said: count for said, count in zip(self.labels, row, strict=True) if count}
+            for label, row in zip(self.labels, self.confusion.tolist(), strict=True)
+        }
+        return {label: row for label, row in rows.items() if row}
 
 
 def _likeliest(logits: np.ndarray, free: Sequence[int]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What a step asks of any machine: floating-point operations and bytes, of the graphs of a bundle.
 
-1. Floating-point operations are those of products and attentions, whatever their precision (compile/emit/costs.py).
+1. Floating-point operations are those of products and attentions, whatever their precision (device/planning/work.py).
 2. Bytes are what operators read and write, and the optimiser's; for these a graph library is needed (traffic.py).
 3. A step is its micro-batches and one update. A fill is the prefix once a text: a text is computed alone.
 
@@ -9,16 +9,14 @@ The same on every machine; no time follows from them alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_far.bench.environments import can_count
 from edge_far.bundles.bundle import Bundle
-from edge_far.bundles.manifest import OperatorCost
 from edge_far.device.optimizers.registry import state_bytes
-from edge_far.device.planning.parts import value_at
+from edge_far.device.planning.work import batch_flops, graph_flops
 
-__all__ = ["Counts", "Work", "count_fill", "count_step", "graph_flops"]
+__all__ = ["Counts", "Work", "count_fill", "count_step"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,7 @@ def count_step(bundle: Bundle, graph: str, optimizer: str, work: Work) -> Counts
     """Return the counts of one optimiser step by one of the step graphs."""
     manifest = bundle.manifest
     (costs,) = (step.costs for step in manifest.portable.steps if step.name == graph)
-    full, rest = divmod(work.batch, work.micro_batch)
-    flops = full * graph_flops(costs, work.micro_batch, work.length)
-    flops += graph_flops(costs, rest, work.length) if rest else 0.0
+    flops = batch_flops(costs, work.batch, work.micro_batch, work.length)
     if not can_count():
         return Counts(flops)
     from edge_far.bench.work.traffic import step_bytes
@@ -66,8 +62,3 @@ def count_fill(bundle: Bundle, work: Work) -> Counts:
 
     path = bundle.path(f"portable/{prefix.graph.name}.onnx")
     return Counts(flops, work.batch * file_bytes(path, 1, work.length))
-
-
-def graph_flops(costs: Sequence[OperatorCost], rows: int, length: int) -> float:
-    """Return the floating-point (or integer) operations of one run of a graph's products and attentions."""
-    return sum(cost.count * value_at(cost.work, rows, length) for cost in costs if cost.is_product)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, DistilBertConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, DistilBertConfig, MPNetConfig
 
 from edge_far.architectures.registry import TITLES, architecture_named
 from edge_far.bench.work.geometries import GEOMETRIES, Geometry
@@ -66,7 +66,8 @@ def _config_of(geometry: Geometry) -> Any:
             hidden_dim=geometry.ffn,
             **common,
         )
-    return BertConfig(
+    kind = MPNetConfig if geometry.architecture == "mpnet" else BertConfig
+    return kind(
         hidden_size=geometry.hidden,
         num_hidden_layers=geometry.blocks,
         num_attention_heads=geometry.heads,

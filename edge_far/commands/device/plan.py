@@ -1,14 +1,21 @@
 """Will this bundle train inside a memory budget, and how: asked before anything runs.
 
 Without --train the longest text the bundle allows is planned for; with it, the lengths that occur in the data.
+
+--profile all asks for every board at once. Without a bundle, --model plans each method of the ladder for a geometry:
+for that, bundles of random weights are compiled, on the workstation, for minutes; what they say is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
 from pathlib import Path
 from typing import Any
 
+from edge_far.bench.cases import method_of
+from edge_far.bench.geometry_manifests import LADDER
+from edge_far.bench.work.geometries import GEOMETRIES
 from edge_far.commands.arguments import add_columns_argument, add_setting
 from edge_far.commands.common import (
     add_budget_argument,
@@ -23,20 +30,34 @@ from edge_far.commands.common import (
     threads_of,
 )
 from edge_far.console import Console
+from edge_far.errors import ConfigError, Unavailable, UsageError
+from edge_far.profile.document import list_profiles, load_profile
 
-# What Python, NumPy and ONNX Runtime hold before a run, where it cannot be measured: 80 to 85 MiB in the device's
-# environment on x86-64 (docs/lab/ladder.md, the parts of a budget).
-RUNTIME_MIB = 85.0
+ALL = "all"
 EXAMPLES = """examples:
   edge-far plan bundle --profile rpi-zero2w-512
   edge-far plan bundle --train train.jsonl --budget-mib 220
   edge-far plan bundle --budget-mib 400 --optimizer adamw8bit
+  edge-far plan bundle --profile all                     every board
+  edge-far plan --model model-directory --profile all    every board and every method, before anything is exported
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far plan`."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
+    parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="directory made by 'edge-far export'")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help=f"instead of a bundle: a directory with a config.json, or {', '.join(GEOMETRIES)}",
+    )
+    parser.add_argument(
+        "--methods",
+        type=lambda words: tuple(words.split(",")),
+        metavar="METHOD,...",
+        help=f"with --model: of the ladder (default: {','.join(LADDER)})",
+    )
+    parser.add_argument("--pooling", choices=("cls", "mean"), help="with --model: what the head reads (default: cls)")
     parser.add_argument("--train", type=Path, metavar="FILE", help="plan for the lengths of this data")
     add_columns_argument(parser)
     add_setting(parser, "--batch-size", metavar="N", help="examples an optimiser step (default: the bundle's)")
@@ -48,13 +69,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Make the plan; raises BudgetError (78) with the smallest budget where none fits."""
+    """Make the plan; raises BudgetError (78) with the smallest budget where none fits.
+
+    With `rows` the document is a matrix, which says of each row whether it fits.
+    """
+    _check(options)
+    if options.model is not None:
+        return _plan_ladder(options, console)
+    return _plan_boards(options, console) if options.profile == ALL else _plan_bundle(options, console)
+
+
+def _plan_bundle(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.device.board.memory import MIB, release_free_memory, resident_set, use_one_heap
     from edge_far.device.cache.hidden import cache_bytes
     from edge_far.device.engine.backends import why_not_here
     from edge_far.device.engine.options import session_options
     from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes
-    from edge_far.device.planning.plan import Shapes, make_plan, shapes_of
+    from edge_far.device.planning.matrix import every_length
+    from edge_far.device.planning.parts import RUNTIME_MIB
+    from edge_far.device.planning.plan import make_plan, shapes_of
     from edge_far.device.run.prediction import predict_fill
     from edge_far.device.run.settings import resolve_settings
 
@@ -67,8 +100,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         encoded = encode_file(bundle, options.train, console, max_seq_len=settings.max_seq_len, columns=options.columns)
         shapes = shapes_of(encoded, settings.batch_size)
     else:
-        lengths = tuple(range(8, settings.max_seq_len + 1, 8))
-        shapes = Shapes(lengths, settings.batch_size)
+        shapes = every_length(settings.max_seq_len, settings.batch_size)
     session_options(1)  # the runtime's library is part of what training needs
     budget = budget_of(options, profile)
     assumed = why_not_here() is not None
@@ -113,8 +145,105 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
 
 
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what contradicts itself."""
+    if (options.bundle is None) == (options.model is None):
+        hint = "edge-far plan BUNDLE, or edge-far plan --model MODEL"
+        raise UsageError("name a bundle or a model, and not both", where="edge-far plan", hint=hint)
+    if options.model is None and (options.methods or options.pooling):
+        where = "--methods" if options.methods else "--pooling"
+        raise UsageError("a bundle has its own", where=where, hint="leave it out, or name --model instead of a bundle")
+    if options.model is not None and options.train is not None:
+        raise UsageError("texts need a bundle's tokenizer", where="--train", hint="leave it out: --max-seq-len says it")
+    if options.budget_mib is not None and (options.profile == ALL or options.model is not None):
+        raise UsageError("each board has its own budget", where="--budget-mib", hint="name one --profile and a bundle")
+
+
+def _plan_boards(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Return a row for every built-in profile."""
+    from edge_far.device.planning.matrix import Wish, every_length, plan_row
+    from edge_far.device.planning.plan import shapes_of
+    from edge_far.device.run.settings import resolve_settings
+
+    bundle = open_checked(argparse.Namespace(bundle=options.bundle, profile=None))
+    manifest = bundle.manifest
+    settings = resolve_settings(bundle, {"batch_size": options.batch_size, "max_seq_len": options.max_seq_len})
+    shapes, texts = every_length(settings.max_seq_len, settings.batch_size), None
+    if options.train:
+        texts = encode_file(bundle, options.train, console, max_seq_len=settings.max_seq_len, columns=options.columns)
+        shapes = shapes_of(texts, settings.batch_size)
+    rows, times_from = [], None
+    for profile in list_profiles():
+        optimizer, times = options.optimizer or profile.training.optimizer, None
+        if profile.name == _profile_here():
+            threads, budget = threads_of(options, profile, console), profile.memory.budget_mib
+            dropout = settings.dropout
+            times = step_times(options, bundle, threads, console, budget, dropout=dropout, optimizer=optimizer)
+            times_from = None if times is None else times.calibration.source
+        rows.append(
+            plan_row(manifest, method_of(manifest.selection).name, profile, Wish(shapes, optimizer, texts), times)
+        )
+    return {
+        "bundle": str(options.bundle),
+        "model": None,
+        "profile": ALL,
+        "fits": any(row.fits for row in rows),
+        "methods": [rows[0].method],
+        "pooling": manifest.model.pooling,
+        "frozen_precision": manifest.portable.frozen_precision,
+        "data": None if options.train is None else str(options.train),
+        "rows": [row.to_json() for row in rows],
+        "left_out": [],
+        "times_from": times_from,
+    }
+
+
+def _plan_ladder(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Return a row for every method on every board, or on the one that is named."""
+    from edge_far.bench.geometry_manifests import PRECISION, manifests_of
+    from edge_far.device.planning.matrix import Wish, every_length, plan_row
+
+    profiles = list_profiles() if options.profile in (None, ALL) else [load_profile(options.profile)]
+    methods, pooling = options.methods or LADDER, options.pooling or "cls"
+    found = manifests_of(options.model, methods, pooling, console)
+    if not found.manifests:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left_out.items())
+        raise Unavailable(f"no method can be planned: {reasons}", where="--model")
+    rows = []
+    for profile in profiles:
+        longest = (options.max_seq_len or profile.training.max_seq_len) // 8 * 8
+        shapes = every_length(longest, options.batch_size or profile.training.batch_size)
+        wish = Wish(shapes, options.optimizer or profile.training.optimizer)
+        for name, manifest in found.manifests.items():
+            if longest > (most := manifest.defaults.max_seq_len):
+                raise ConfigError(f"the model reads at most {most} tokens, not {longest}", where="--max-seq-len")
+            rows.append(plan_row(manifest, name, profile, wish))
+    return {
+        "bundle": None,
+        "model": options.model,
+        "profile": options.profile or ALL,
+        "fits": any(row.fits for row in rows),
+        "methods": list(found.manifests),
+        "pooling": pooling,
+        "frozen_precision": PRECISION,
+        "data": None,
+        "rows": [row.to_json() for row in rows],
+        "left_out": [{"method": name, "reason": reason} for name, reason in found.left_out.items()],
+        "times_from": None,
+    }
+
+
+def _profile_here() -> str | None:
+    """Return the built-in profile of this machine; None where it is none that is recognised."""
+    return "workstation" if platform.machine() == "x86_64" else None
+
+
 def render(document: dict[str, Any]) -> str:
     """Return the plan as a table for people."""
+    if "rows" in document and "left_out" in document:
+        from edge_far.device.planning.matrix_text import bundle_matrix, ladder_matrix
+
+        return ladder_matrix(document) if document["bundle"] is None else bundle_matrix(document)
     lines = [
         f"fits        {document['predicted_peak_mib']:.0f} of {document['budget_mib']:.0f} MiB ({document['profile']})",
         f"method      {document['method']}" + (f": {document['reason']}" if document["reason"] else ""),

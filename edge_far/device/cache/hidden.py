@@ -21,7 +21,7 @@ from edge_far.device.engine.prefix import PrefixRunner
 from edge_far.texts.batches import Batch
 from edge_far.texts.encode import Encoded
 
-__all__ = ["Filled", "HiddenStates", "cache_bytes", "row_keys"]
+__all__ = ["Filled", "HiddenStates", "cache_bytes", "longest_rows_bytes", "row_keys"]
 
 TEXTS_AT_ONCE = 64  # of a transaction while the cache is filled
 ROW_OVERHEAD = 160  # bytes of key, index and page that a row takes besides its content
@@ -135,3 +135,8 @@ def cache_bytes(encoded: Encoded, prefix: Prefix) -> int:
     """Return about how many bytes of the disk the rows of these texts take; equal texts are counted as often."""
     tokens = np.ones(len(encoded), np.int64) if prefix.pooled else np.asarray(encoded.lengths)
     return row_bytes(prefix.cache, int(tokens.sum()), prefix.width) + ROW_OVERHEAD * len(encoded)
+
+
+def longest_rows_bytes(texts: int, longest: int, prefix: Prefix) -> int:
+    """Return the same of so many texts of `longest` tokens each."""
+    return texts * (row_bytes(prefix.cache, 1 if prefix.pooled else longest, prefix.width) + ROW_OVERHEAD)

@@ -284,6 +284,7 @@ def _no_plan(
     needed = _budget_for(base + smallest)
     return BudgetError(
         f"training needs at least {needed} MiB, the budget is {budget_mib:g} MiB",
+        needed_mib=needed,
         where="memory.budget_mib",
         hint=f"raise the budget to {needed}, {_shorter(longest)}or export with a smaller retention"
         + _cheaper({name: base + smallest - less for name, less in saved.items()}, budget_mib),
@@ -294,6 +295,7 @@ def _no_fill(budget_mib: float, fill_peak: float, longest: int) -> BudgetError:
     needed = _budget_for(fill_peak)
     return BudgetError(
         f"computing the frozen blocks' activations needs at least {needed} MiB, the budget is {budget_mib:g} MiB",
+        needed_mib=needed,
         where="memory.budget_mib",
         hint=f"raise the budget to {needed}, {_shorter(longest)}or export with another --method",
     )

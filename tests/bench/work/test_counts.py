@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_far.bench.work.counts import Work, count_fill, count_step, graph_flops
+from edge_far.bench.work.counts import Work, count_fill, count_step
 from edge_far.bench.work.task import random_batch
 from edge_far.bundles.bundle import Bundle
 from edge_far.bundles.manifest import OperatorCost
+from edge_far.device.planning.work import graph_flops
 
 TOKENS = ((1.0, 1.0, 6.0),)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 from edge_far.device.run import checkpoint
+from edge_far.report.page.run_section import run_section
 from edge_far.report.runlog import read_run_log
 from tests.fuzz.judge import Bounds, call, problem_of, run
 from tests.fuzz.mutate import mutate_bytes, mutate_json, mutate_lines, mutate_safetensors
@@ -98,7 +99,7 @@ class InterruptedRun(Target):
 
 
 class RunLogFile(Target):
-    """log.jsonl as `report` reads it, without the drawing."""
+    """log.jsonl as `report` reads it and draws it on its page."""
 
     name = "run log"
 
@@ -111,9 +112,9 @@ class RunLogFile(Target):
         return Case({"run/log.jsonl": mutate_lines(self.read("run/log.jsonl"), chance, mutate_json)})
 
     def problem(self, case: Case) -> str | None:
-        """Read it."""
+        """Read it, and draw what was read."""
         with self.laid(case):
-            ending = call("read_run_log", lambda: read_run_log(self.work / "run"), self.bounds)
+            ending = call("run_section", lambda: run_section("run", read_run_log(self.work / "run"), 1), self.bounds)
             return problem_of(ending, self.bounds)
 
 
