@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_far.device.board.kernel_files import read_text
+from edge_far.disk.directory_moves import temporary_sibling
 from edge_far.disk.durability import REFUSED
 from edge_far.doctor.finding import UNKNOWN, Finding, Subject
+from edge_far.storage import TRIAL
 
 __all__ = ["examine_disks"]
 
@@ -94,8 +95,7 @@ def _space(subject: Subject, name: str, directory: Path) -> Finding:
 def _durable(name: str, directory: Path) -> Finding:
     """Whether a file and its directory can be fsynced, tried with one that is removed at once."""
     near = _existing(directory)
-    path = near / f".edge-far-doctor-{secrets.token_hex(4)}.tmp"
-    refused = _try(path, near)
+    refused = _try(temporary_sibling(near / TRIAL), near)
     if refused is None:
         return Finding(name, "ok", f"works at {near}")
     what, error = refused
@@ -112,7 +112,10 @@ def _durable(name: str, directory: Path) -> Finding:
 
 
 def _try(path: Path, directory: Path) -> tuple[str, OSError] | None:
-    """Return which step failed (write, file, directory), and how; None where all works. Leaves nothing behind."""
+    """Return which step failed (write, file, directory), and how; None where all works. Leaves nothing behind.
+
+    Not durability.fsync: that goes on where a file system refuses, and here the refusal is what is asked for.
+    """
     step = "write"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

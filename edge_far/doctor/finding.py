@@ -10,6 +10,7 @@ from typing import Any, Literal
 from edge_far.device.board.identity import Identity
 from edge_far.device.board.known_boards import Match
 from edge_far.device.board.sensors import Sensors
+from edge_far.quoting import one_line
 
 __all__ = ["UNKNOWN", "Finding", "Subject", "Verdict", "worst"]
 
@@ -20,7 +21,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Finding:
-    """One topic: what was read (UNKNOWN where nothing was), how that is, why, and what to do.
+    """One topic: what was read (UNKNOWN where nothing was), how that is, why, and what to do; each is one line.
 
     `note` is worth knowing, `warn` works but should be put right, `bad` does not work. `todo` is a line to type, or
     what to do in words; empty where nothing is to be done.
@@ -31,6 +32,11 @@ class Finding:
     read: str
     why: str = ""
     todo: str = ""
+
+    def __post_init__(self) -> None:
+        """Take from what files say whatever could steer a terminal."""
+        for text in ("read", "why", "todo"):
+            object.__setattr__(self, text, one_line(getattr(self, text)))
 
     def as_document(self) -> dict[str, Any]:
         """Return the finding for `--json`."""

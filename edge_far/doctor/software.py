@@ -18,7 +18,6 @@ from edge_far.doctor.finding import UNKNOWN, Finding, Subject
 from edge_far.errors import Unavailable
 from edge_far.process.packages import refuse_deadly_packages
 from edge_far.process.privacy import NO_REPORTS
-from edge_far.quoting import one_line
 
 __all__ = ["examine_software"]
 
@@ -51,7 +50,7 @@ class Python:
         for found in metadata.distributions(name=package, path=list(self.places)):
             with suppress(OSError, ValueError, KeyError):  # an installation that was cut short
                 if version := found.metadata["Version"]:
-                    return one_line(str(version))
+                    return str(version)
         return None
 
 
