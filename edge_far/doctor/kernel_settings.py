@@ -1,18 +1,23 @@
-"""What the kernel was told: the memory control group, memory pressure (PSI), swap."""
+"""What the kernel was told: memory control group, memory pressure (PSI), swap; and where its options are written."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 from edge_far.device.board.kernel_files import read_number, read_text
-from edge_far.doctor.boot_options import how_to_add
 from edge_far.doctor.finding import UNKNOWN, Finding, Subject
 
 __all__ = ["examine_kernel"]
 
 OLDEST_WITH_PSI = (4, 20)
 LITTLE_MIB = 1024
+# Where Raspberry Pi OS keeps them: since Debian 12, and before. Ubuntu has the first as well.
+PI_FILES = ("/boot/firmware/cmdline.txt", "/boot/cmdline.txt")
+MOVED_SINCE = 12
+JETSON_FILE = "/boot/extlinux/extlinux.conf"
+GRUB_FILE = "/etc/default/grub"
 
 
 def examine_kernel(subject: Subject) -> list[Finding]:
@@ -20,7 +25,7 @@ def examine_kernel(subject: Subject) -> list[Finding]:
     group, pressure = _memory_cgroup(subject), _pressure(subject)
     needs = {group.name: "cgroup_enable=memory", pressure.name: "psi=1"}
     missing = [finding for finding in (group, pressure) if finding.verdict == "warn"]
-    line = how_to_add(subject, " ".join(needs[finding.name] for finding in missing)) if missing else ""
+    line = _how_to_add(subject, " ".join(needs[finding.name] for finding in missing)) if missing else ""
     group, pressure = (replace(each, todo=line if each in missing else "") for each in (group, pressure))
     return [group, pressure, _swap(subject)]
 
@@ -82,3 +87,35 @@ def _swap(subject: Subject) -> Finding:
     why = "on a card it wears the card out; the service itself never swaps (MemorySwapMax=0)"
     why += "" if swappiness is None else f"; swappiness {swappiness}"
     return Finding(name, "note", read, why)
+
+
+def _how_to_add(subject: Subject, option: str) -> str:
+    """Return the line to type that adds an option to the kernel's, and starts the machine anew."""
+    if subject.is_raspberry_pi:
+        file = _pi_file(subject.root)
+        change = f"sudo sed -i '1 s/$/ {option}/' {file}"
+    elif subject.is_jetson:
+        file = JETSON_FILE
+        change = f"sudo sed -i '/^ *APPEND/ s/$/ {option}/' {file}"
+    elif (subject.root / GRUB_FILE.lstrip("/")).is_file():
+        file = GRUB_FILE
+        change = f"sudo sed -i '/^GRUB_CMDLINE_LINUX=/ s/\"$/ {option}\"/' {file} && sudo update-grub"
+    else:
+        return f"add {option} to the kernel's options in your boot loader, and start anew"
+    if _asks(subject.root / file.lstrip("/"), option):
+        return f"sudo reboot   # {file} has {option} already, but the kernel was started without"
+    return f"{change} && sudo reboot"
+
+
+def _pi_file(root: Path) -> str:
+    """Return the file of a Raspberry Pi; where none can be seen, the one of its Debian."""
+    for name in PI_FILES:
+        text = read_text(root / name.lstrip("/"))
+        if text and "root=" in text:  # since Debian 12 the old one only says that it has moved
+            return name
+    release = re.search(r'^VERSION_ID="?([0-9]{1,3})', read_text(root / "etc/os-release") or "", re.MULTILINE)
+    return PI_FILES[1] if release and int(release[1]) < MOVED_SINCE else PI_FILES[0]
+
+
+def _asks(path: Path, option: str) -> bool:
+    return set(option.split()) <= {word.strip('"') for word in (read_text(path) or "").split()}
