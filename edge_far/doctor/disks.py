@@ -42,10 +42,10 @@ def examine_disks(subject: Subject) -> list[Finding]:
         _space(subject, "state space", subject.state),
         _durable("state fsync", subject.state),
     ]
-    if subject.cache is not None:
-        found.append(_space(subject, "cache space", subject.cache))
-        found.append(_durable("cache fsync", subject.cache))
-    return found
+    if subject.cache is None:
+        why = "neither HOME, XDG_CACHE_HOME nor CACHE_DIRECTORY is set: what was measured is measured anew each time"
+        return [*found, *(Finding(f"cache {what}", "note", UNKNOWN, why) for what in ("space", "fsync"))]
+    return [*found, _space(subject, "cache space", subject.cache), _durable("cache fsync", subject.cache)]
 
 
 def _kind(subject: Subject, name: str, directory: Path) -> Finding:

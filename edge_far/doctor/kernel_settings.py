@@ -97,7 +97,7 @@ def _how_to_add(subject: Subject, option: str) -> str:
     elif subject.is_jetson:
         file = JETSON_FILE
         change = f"sudo sed -i '/^ *APPEND/ s/$/ {option}/' {file}"
-    elif (subject.root / GRUB_FILE.lstrip("/")).is_file():
+    elif read_text(subject.root / GRUB_FILE.lstrip("/")) is not None:
         file = GRUB_FILE
         change = f"sudo sed -i '/^GRUB_CMDLINE_LINUX=/ s/\"$/ {option}\"/' {file} && sudo update-grub"
     else:

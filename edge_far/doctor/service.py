@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
 from typing import Any
 
-from edge_far.device.board.kernel_files import read_text
+from edge_far.device.board.kernel_files import names_in, read_text
 from edge_far.doctor.finding import UNKNOWN, Finding, Subject
 from edge_far.json_file import Damaged, decode_keys, read_document
 
 __all__ = ["examine_service"]
 
 FIRST_DAY_S = 1_767_225_600.0  # 2026-01-01: edge-far was not there before
-SYNCHRONIZED = "run/systemd/timesync/synchronized"
-SYSTEMD = "run/systemd/system"
+TIMESYNC = "run/systemd/timesync"
 UNITS = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
-WANTED = "etc/systemd/system/timers.target.wants/edge-far.timer"
+WANTED = "etc/systemd/system/timers.target.wants"
 SETTINGS = "etc/edge-far/edge-far.env"
 SHOWN = "run/edgefar/status.json"  # the service shows it there to everybody
 STATUS_KEYS = {"state": str, "checked_s": float, "summary": str, "advice": tuple[str, ...]}
@@ -37,9 +37,10 @@ def _clock(subject: Subject) -> Finding:
     if subject.now_s < FIRST_DAY_S:
         why = "a board without a battery for its clock begins in the past: examples would get wrong dates"
         return Finding("clock", "bad", shown, why, sync)
-    if (subject.root / SYNCHRONIZED).exists():
+    told = names_in(subject.root / TIMESYNC)
+    if "synchronized" in told:
         return Finding("clock", "ok", f"{shown}, synchronized")
-    if (subject.root / "run/systemd/timesync").is_dir():
+    if os.access(subject.root / TIMESYNC, os.R_OK | os.X_OK):
         why = "systemd-timesyncd runs, and has not reached a server since the start"
         return Finding("clock", "warn", f"{shown}, not synchronized", why, sync)
     return Finding("clock", "note", f"{shown}; synchronized or not is {UNKNOWN}", "systemd-timesyncd does not run here")
@@ -47,12 +48,12 @@ def _clock(subject: Subject) -> Finding:
 
 def _service(subject: Subject) -> Finding:
     name, root = "service", subject.root
-    if not any((root / units / "edge-far.service").is_file() for units in UNITS):
+    if not any("edge-far.service" in names_in(root / units) for units in UNITS):
         why = "training and predicting work without; it is for adapting to this device's own data"
         return Finding(name, "note", "not installed", why, "sudo deploy/install.sh --profile NAME --bundle BUNDLE")
     said = _settings(root)
     chosen = f", profile {said}" if said else ""
-    if not ((root / WANTED).is_symlink() or (root / WANTED).exists()):
+    if "edge-far.timer" not in names_in(root / WANTED):
         why = "the unit is there, but its timer is not enabled: no cycle begins by itself"
         return Finding(name, "warn", f"installed{chosen}", why, "sudo systemctl enable --now edge-far.timer")
     status = _status(subject)

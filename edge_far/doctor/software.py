@@ -33,6 +33,7 @@ UPGRADE = "pip install --upgrade 'onnxruntime>=1.30'"
 ENVIRONMENTS = ("opt/edge-far/venv/lib", "usr/local/lib", "usr/lib")
 MACHINES = {0x28: "32-bit Arm", 0xB7: "aarch64", 0x03: "32-bit x86", 0x3E: "x86_64"}
 VARIABLE = "ORT_DISABLE_TELEMETRY"
+LEFT_IN, LEFT = ".cache/Microsoft/DeveloperTools", ".onnxruntime"
 UNIT = "etc/systemd/system/edge-far.service"
 
 
@@ -156,7 +157,7 @@ def _runtime(subject: Subject, python: Python) -> Finding:
 def _with_reports(subject: Subject, read: str) -> Finding:
     """1.29.0 asks a shell who this machine is, for its reports, and crashes where there is none."""
     why = f"its import crashes where /bin is empty, unless {VARIABLE}=1 forbids its reports; edge-far sets that"
-    if any((subject.root / shell).exists() for shell in ("bin/sh", "usr/bin/sh")):
+    if any("sh" in names_in(subject.root / folder) for folder in ("bin", "usr/bin")):
         return Finding("onnxruntime", "note", read, why, UPGRADE)
     return Finding("onnxruntime", "warn", read, f"{why}, your application must: there is no shell here", UPGRADE)
 
@@ -191,7 +192,18 @@ def _telemetry(subject: Subject) -> Finding:
             why = f"/{place} does not set {VARIABLE}=1: a health command of yours would report"
             todo = f"systemctl edit edge-far   # [Service] Environment={VARIABLE}=1"
             return Finding(name, "warn", f"{off}; elsewhere on", why, todo)
-    return Finding(name, "ok", off)
+    left = _left_behind(subject)
+    if left is None:
+        return Finding(name, "ok", off)
+    why = f"a program that is not edge-far's has let ONNX Runtime report: it left {left}"
+    return Finding(name, "note", off, why, f"set {VARIABLE}=1 for that program, and delete the file")
+
+
+def _left_behind(subject: Subject) -> str | None:
+    """Return the file with a device's number that a reporting ONNX Runtime leaves in a home; None without."""
+    homes = ["root", *(f"home/{name}" for name in names_in(subject.root / "home"))]
+    found = next((home for home in homes if LEFT in names_in(subject.root / home / LEFT_IN)), None)
+    return None if found is None else f"/{found}/{LEFT_IN}/{LEFT}"
 
 
 def _settings(subject: Subject) -> list[tuple[str, str]]:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from edge_far.commands import profile_choice
+from edge_far.commands.adaptation import daemon
 from edge_far.commands.common import add_profile_arguments
 from edge_far.commands.profile_choice import default_profile
+from edge_far.commands.workstation import export
 from edge_far.errors import ConfigError
 from tests.doctor.boards import BOARDS, plant
 
@@ -33,6 +35,20 @@ def test_on_a_board_that_is_known(pi: None) -> None:
     assert default_profile("rpi-zero2w-512") == "rpi-zero2w-512"  # and what the bundle names
     assert default_profile("workstation") == "rpi4-4gb"  # which is no board
     assert default_profile("a-file-of-the-workstations") == "rpi4-4gb"
+
+
+def test_the_variable_of_the_service_and_an_export_know_auto(pi: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_FAR_PROFILE", "auto")
+    parser = argparse.ArgumentParser()
+    daemon.add_arguments(parser)
+    assert parser.parse_args([]).profile == "rpi4-4gb"
+    parser = argparse.ArgumentParser()
+    export.add_arguments(parser)
+    words = ["--model", "m", "--train", "t", "--out", "o"]
+    assert parser.parse_args(words).profile == "workstation"
+    assert parser.parse_args([*words, "--profile", "auto"]).profile == "rpi4-4gb"
+    monkeypatch.setattr(profile_choice, "ROOT", Path("/nowhere"))
+    assert parser.parse_args([*words, "--profile", "auto"]).profile == "workstation"
 
 
 @pytest.mark.parametrize("name", ["workstation", None])

@@ -2,7 +2,7 @@
 
 They are WRITTEN after the formats that the kernel, the firmware and the distributions document, with the names that
 boards give themselves in public logs. They were not recorded on boards: we hold none. A recorded tree replaces one here
-as soon as somebody sends it (CONTRIBUTING). Every tree is of a board on which all is well; tests plant what is not.
+as soon as somebody sends it. Every tree is of a board on which all is well; tests plant what is not.
 """
 
 from __future__ import annotations

@@ -72,6 +72,20 @@ THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
 # What is planted -> the tree, what is changed (None: taken away), the finding, its verdict, and words of it.
 TRAPS: dict[str, tuple[Tree, dict[str, str | bytes | Link | None], str, str, str]] = {
     "32-bit user land": (RPI, {"usr/bin/python3": elf(32, 0x28)}, "user land", "bad", "32-bit (32-bit Arm)"),
+    "32-bit programs are told 32-bit features": (
+        RPI,
+        {"proc/cpuinfo": "processor\t: 0\nFeatures\t: half thumb fastmult vfp edsp neon vfpv3 tls vfpv4 crc32\n"},
+        "instructions",
+        "note",
+        "no 8-bit dot product",
+    ),
+    "a program that reported": (
+        RPI,
+        {"home/pi/.cache/Microsoft/DeveloperTools/.onnxruntime": "1234"},
+        "telemetry",
+        "note",
+        "/home/pi/.cache/Microsoft/DeveloperTools/.onnxruntime",
+    ),
     "memory cgroup off": (
         RPI,
         {**OFF, "boot/firmware/cmdline.txt": PLAIN},

@@ -35,7 +35,7 @@ SUMMARIES = {
     "ok": "All is well.",
     "note": "It runs here; see the notes.",
     "warn": "It runs here, but put this right:",
-    "bad": "It does not run here as it is:",
+    "bad": "It does not run here as it is, or data are in danger. Put this right first:",
 }
 
 

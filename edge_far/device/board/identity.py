@@ -57,8 +57,8 @@ class Identity:
 
     @property
     def is_arm(self) -> bool:
-        """Whether /proc/cpuinfo is that of a 64-bit Arm."""
-        return "asimd" in self.features
+        """Whether /proc/cpuinfo is an Arm's; a 32-bit program is told the words of 32 bits: neon."""
+        return not self.features.isdisjoint(("asimd", "neon"))
 
 
 def identify(root: Path = Path("/")) -> Identity:

@@ -37,7 +37,7 @@ def test_what_to_do_stands_at_the_end_the_worst_first(tmp_path: Path, capsys: py
     del tree["proc/pressure/memory"]
     assert main(["doctor", "--root", str(plant(tree, tmp_path))]) == 69
     out = capsys.readouterr().out
-    _, told = out.split("It does not run here as it is:\n")
+    _, told = out.split("Put this right first:\n")
     assert told.splitlines() == [
         "  power, throttling:",
         "    use the board's own power supply, and a short cable",
