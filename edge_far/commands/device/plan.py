@@ -242,7 +242,7 @@ def _profile_here() -> str | None:
 def render(document: dict[str, Any]) -> str:
     """Return the plan as a table for people."""
     if "rows" in document and "left_out" in document:
-        from edge_far.device.planning.matrix_text import bundle_matrix, ladder_matrix
+        from edge_far.report.matrix_text import bundle_matrix, ladder_matrix
 
         return ladder_matrix(document) if document["bundle"] is None else bundle_matrix(document)
     lines = [
