@@ -48,11 +48,15 @@ class Board(Field):
         places = Places(self.state, self.bundle, str(self.profile), None, self.sensors)
         return Worker(places, self.desk, Console(quiet=True), lambda: False).look()
 
-    def working(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `edge-far fleet work --once`."""
-        command = [sys.executable, "-m", "edge_far.cli", "fleet", "work", "--once", "--json"]
+    def work_command(self) -> list[str]:
+        """Return the command line of `edge-far fleet work`."""
+        command = [sys.executable, "-m", "edge_far.cli", "fleet", "work", "--json"]
         command += ["--state", str(self.state), "--desk", str(self.desk.root), "--bundle", str(self.bundle)]
-        command += ["--profile", str(self.profile), "--sensors-root", str(self.sensors), *arguments]
+        return [*command, "--profile", str(self.profile), "--sensors-root", str(self.sensors)]
+
+    def working(self) -> subprocess.Popen[str]:
+        """Start `edge-far fleet work --once`."""
+        command = [*self.work_command(), "--once"]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
 
     def answered(self, id: str) -> tuple[Answer, dict[str, np.ndarray]]:

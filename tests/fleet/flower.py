@@ -24,6 +24,8 @@ from tests.tiny_cases import REPOSITORY
 HOWTO = REPOSITORY / "docs" / "howto" / "fleet.md"
 APP = REPOSITORY / "deploy" / "fleet-app"
 STARTS_S = 60.0
+TAKEN_S = 150.0
+AGAIN_S = 5.0
 
 
 def free_port() -> int:
@@ -79,8 +81,33 @@ class Flower:
         self._wait_for_port(self.port)
 
     def start_node(self, name: str, key: Path, settings: Mapping[str, Path], package: Path = REPOSITORY) -> None:
-        """Start a SuperNode; `package` is the checkout of edge-far that its ClientApp imports."""
+        """Start a SuperNode as its unit would: again and again, until the SuperLink takes it.
+
+        After a power cut it does not for a minute, until it has noticed that the last one is gone. `package` is the
+        checkout of edge-far that the ClientApp imports.
+        """
         (self.root / name).mkdir(exist_ok=True)
+        log, ends = self.root / f"{name}.log", time.monotonic() + TAKEN_S
+        while time.monotonic() < ends:
+            known = log.stat().st_size if log.exists() else 0
+            self._start_node(name, key, settings, package)
+            while self._started[name].poll() is None:
+                if b"SuperNode ID" in log.read_bytes()[known:]:
+                    return
+                time.sleep(0.2)
+            self.kill(name)
+            time.sleep(AGAIN_S)
+        raise AssertionError(f"{name} was not taken: {log.read_text()[-1000:]}")
+
+    def start_stranger(self, name: str, key: Path, settings: Mapping[str, Path]) -> str:
+        """Start a SuperNode that must not be taken; return what it said when it ended."""
+        (self.root / name).mkdir(exist_ok=True)
+        self._start_node(name, key, settings, REPOSITORY)
+        self._started[name].wait(STARTS_S)
+        self.kill(name)
+        return (self.root / f"{name}.log").read_text()
+
+    def _start_node(self, name: str, key: Path, settings: Mapping[str, Path], package: Path) -> None:
         self._start(
             name,
             "flower-supernode",
@@ -123,7 +150,13 @@ class Flower:
         for pid in [process.pid, *descendants(process.pid)]:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
-        process.wait()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        with suppress(ProcessLookupError):  # what it has left behind, as a unit's control group would
+            os.killpg(process.pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """End everything."""
@@ -175,11 +208,12 @@ class Flower:
     def finish(self, run: str, timeout_s: float = 300.0) -> str:
         """Wait for a run's end, and return what its server has said."""
         ends = time.monotonic() + timeout_s
-        while not (state := self.state_of(run)).startswith("finished"):
+        log, last = self.root / "link.log", f"of run {run}"
+        while not re.search(rf"Finished task \d+ {last}", log.read_text(errors="replace")):
             assert time.monotonic() < ends, self.log_of(run)
             self.sample()
-            time.sleep(1.0)
-        told = self.log_of(run)
+            time.sleep(0.5)
+        state, told = self.state_of(run), self.log_of(run)
         assert state == "finished:completed", f"{state}\n{told}"
         return told
 

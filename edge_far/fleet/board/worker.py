@@ -236,6 +236,8 @@ class _Round:
             "--json",
             "-q",
         ]
+        if order.proximal_mu:
+            arguments += ["--proximal-mu", repr(order.proximal_mu)]
         if measured:
             arguments += ["--eval", self._files.held_out]
         return arguments

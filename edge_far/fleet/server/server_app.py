@@ -140,11 +140,12 @@ class _Fleet:
         size = bytes_of(self._learners)
         tally = _Tally(bytes_down=size * len(nodes))
         for node in nodes:
-            tally.nodes[str(node)] = {"outcome": "silent", "reason": "no answer in time"}
+            tally.nodes[str(node)] = {"outcome": "silent", "reason": "no answer"}
         for reply in replies:
             node = reply.metadata.src_node_id
             if reply.has_error():
-                tally.nodes[str(node)] = {"outcome": "silent", "reason": f"Flower's error {reply.error.code}"}
+                if str(node) in tally.nodes:  # else it is the SuperLink's own, of a node that went away
+                    tally.nodes[str(node)] = {"outcome": "silent", "reason": f"Flower's error {reply.error.code}"}
                 continue
             try:
                 tally.nodes[str(node)] = self._taken(node, reply.content, order, tally)

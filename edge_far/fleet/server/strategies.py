@@ -101,7 +101,7 @@ class Aggregation:
             self._inner.current_arrays = {name: array.astype(np.float64) for name, array in before.items()}
         if self._plan.privacy_noise:
             # Every device counts alike: else one that claims many examples moves the mean by more than the clip.
-            ordered = [Contribution(found.node, found.learners, 1.0) for found in ordered]
+            ordered = [Contribution(found.node, _not_at(before, found.learners), 1.0) for found in ordered]
             strategy = DifferentialPrivacyServerSideFixedClipping(
                 self._inner, self._plan.privacy_noise, self._plan.clip_norm, len(ordered)
             )
@@ -115,6 +115,13 @@ class Aggregation:
 def array_record(arrays: Arrays) -> ArrayRecord:
     """Return arrays as Flower's record."""
     return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+
+
+def _not_at(before: Arrays, learners: Arrays) -> Arrays:
+    """Return learners of which at least one number moved, by less than float32 can say: Flower divides by the norm."""
+    if not all(np.array_equal(before[name], learners[name]) for name in before):
+        return learners
+    return {name: np.nextafter(array, np.inf) if name == min(before) else array for name, array in learners.items()}
 
 
 def _as_reply(found: Contribution) -> Message:
