@@ -15,18 +15,19 @@ from edge_far.fleet.exchange import Arrays
 __all__ = ["weighted_mean"]
 
 
-def weighted_mean(learners: Sequence[Arrays], weights: Sequence[float]) -> dict[str, np.ndarray]:
-    """Return sum(weight * learners) / sum(weights) as float32, summed in float64 in the order given.
+def weighted_mean(before: Arrays, changes: Sequence[Arrays], weights: Sequence[float]) -> dict[str, np.ndarray]:
+    """Return before + sum(weight * change) / sum(weights) as float32: summed in float64 in the order given.
 
-    All have the same names and shapes, in float32 or float64; weights are positive. Raises ValueError for none.
+    All are float32 of the same names and shapes; weights are positive. Needs memory for two arrays in float64, not for
+    one a device. Raises ValueError for no change.
     """
-    if not learners or len(learners) != len(weights) or min(weights) <= 0:
-        raise ValueError("a mean needs learners, each with a positive weight")
+    if not changes or len(changes) != len(weights) or min(weights) <= 0:
+        raise ValueError("a mean needs changes, each with a positive weight")
     total = float(sum(weights))
     result = {}
-    for name in learners[0]:
-        found = np.zeros(learners[0][name].shape, np.float64)
-        for arrays, weight in zip(learners, weights, strict=True):
-            found += float(weight) * arrays[name].astype(np.float64)
-        result[name] = (found / total).astype(np.float32)
+    for name, start in before.items():
+        found = np.zeros(start.shape, np.float64)
+        for change, weight in zip(changes, weights, strict=True):
+            found += float(weight) * change[name].astype(np.float64)
+        result[name] = (start.astype(np.float64) + found / total).astype(np.float32)
     return result

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_far.fleet.average import weighted_mean
-from edge_far.fleet.exchange import Form, change_between, check_norm, clipped, moved, norm_of
+from edge_far.fleet.exchange import Form, change_between, check_norm, clipped, norm_of
 from edge_far.fleet.terms import FIGURES, REASONS, Answer, Order, Refused
 
 GOOD = {"head": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.ones(4, np.float32)}
@@ -58,18 +58,20 @@ def test_the_mean_is_that_of_float64_rounded_once_bit_for_bit() -> None:
     before = {"w": random.normal(size=(50, 7)).astype(np.float32)}
     learners = [{"w": (before["w"] + random.normal(size=(50, 7)) * 1e-2).astype(np.float32)} for _ in range(5)]
     weights = [311.0, 7.0, 1290.0, 2.0, 45.0]
-    found = weighted_mean([moved(before, change_between(before, one)) for one in learners], weights)
+    changes = [change_between(before, one) for one in learners]
+    found = weighted_mean(before, changes, weights)
     aside = np.zeros((50, 7), np.float64)
     for one, weight in zip(learners, weights, strict=True):
-        aside += weight * (before["w"].astype(np.float64) + (one["w"] - before["w"]).astype(np.float64))
+        aside += weight * (one["w"] - before["w"]).astype(np.float64)
+    aside = before["w"].astype(np.float64) + aside / math.fsum(weights)
     assert found["w"].dtype == np.float32
-    assert np.array_equal(found["w"], (aside / math.fsum(weights)).astype(np.float32))
+    assert np.array_equal(found["w"], aside.astype(np.float32))
     # Against an oracle of more digits: nothing but the one rounding to float32.
     exact = sum(np.longdouble(w) * one["w"] for one, w in zip(learners, weights, strict=True)) / np.longdouble(1655)
     assert np.abs(found["w"] - exact).max() <= np.abs(exact).max() * 2.0**-23
     for bad in ([], [1.0, 0.0, 1.0, 1.0, 1.0]):
         with pytest.raises(ValueError, match="positive weight"):
-            weighted_mean(learners if bad else [], bad)
+            weighted_mean(before, changes if bad else [], bad)
 
 
 def test_an_order_is_of_the_terms_or_refused() -> None:

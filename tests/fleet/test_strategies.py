@@ -26,7 +26,7 @@ BEFORE = {"w": RANDOM.normal(size=(20, 3)).astype(np.float32), "b": RANDOM.norma
 CHANGES = [{n: (RANDOM.normal(size=a.shape) * 1e-2).astype(np.float32) for n, a in BEFORE.items()} for _ in range(5)]
 EXAMPLES = [10.0, 300.0, 7.0, 44.0, 91.0]
 CONTRIBUTIONS = [
-    Contribution(node, moved(BEFORE, change), examples)
+    Contribution(node, change, examples)
     for node, (change, examples) in enumerate(zip(CHANGES, EXAMPLES, strict=True), start=11)
 ]
 
@@ -43,17 +43,17 @@ def plan(**changes: Any) -> FleetPlan:
 
 @pytest.mark.parametrize("changes", [{}, {"strategy": "fedprox", "proximal-mu": 0.1}])
 def test_the_mean_is_ours_bit_for_bit_in_whatever_order_the_answers_came(changes: dict[str, Any]) -> None:
-    aside = weighted_mean([found.learners for found in CONTRIBUTIONS], EXAMPLES)
+    aside = weighted_mean(BEFORE, CHANGES, EXAMPLES)
     for order in (CONTRIBUTIONS, CONTRIBUTIONS[::-1]):
         found = Aggregation(plan(**changes)).mean(1, BEFORE, order)
         assert all(np.array_equal(found[name], aside[name]) and found[name].dtype == np.float32 for name in BEFORE)
 
 
 def test_the_trimmed_mean_leaves_out_the_ends() -> None:
-    liar = Contribution(99, {n: np.full(a.shape, 1e6) for n, a in BEFORE.items()}, 1e6)
+    liar = Contribution(99, {n: np.full(a.shape, 1e6, np.float32) for n, a in BEFORE.items()}, 1e6)
     found = Aggregation(plan(strategy="trimmed", trim=0.2)).mean(1, BEFORE, [*CONTRIBUTIONS, liar])
     for name in BEFORE:
-        stack = np.sort(np.stack([c.learners[name] for c in [*CONTRIBUTIONS, liar]]), axis=0)
+        stack = np.sort(np.stack([moved(BEFORE, c.change)[name] for c in [*CONTRIBUTIONS, liar]]), axis=0)
         assert np.allclose(found[name], stack[1:-1].mean(axis=0), rtol=1e-6)
 
 
@@ -62,10 +62,10 @@ def test_fedadam_is_its_definition_and_goes_on_after_a_restart() -> None:
     through, halved = Aggregation(plan(strategy="fedadam")), Aggregation(plan(strategy="fedadam"))
     learners, m, v = BEFORE, dict.fromkeys(BEFORE, 0.0), dict.fromkeys(BEFORE, 0.0)
     for number in (1, 2, 3):
-        contributions = [Contribution(n, moved(learners, change), 1.0) for n, change in enumerate(CHANGES)]
+        contributions = [Contribution(n, change, 1.0) for n, change in enumerate(CHANGES)]
         found = through.mean(number, learners, contributions)
         again = halved.mean(number, learners, contributions)
-        mean = weighted_mean([c.learners for c in contributions], [1.0] * len(CHANGES))
+        mean = weighted_mean(learners, CHANGES, [1.0] * len(CHANGES))
         for name in BEFORE:
             step = mean[name].astype(np.float64) - learners[name]
             m[name] = first * m[name] + (1 - first) * step
@@ -82,11 +82,13 @@ def test_fedadam_is_its_definition_and_goes_on_after_a_restart() -> None:
 
 def test_with_noise_every_device_counts_alike_and_the_noise_is_as_large_as_it_says() -> None:
     shape = (200, 200)
-    before = {"w": np.full(shape, 0.5, np.float32)}
-    still = [Contribution(node, {"w": np.full(shape, 0.5)}, examples) for node, examples in enumerate((1.0, 1e6))]
+    before, rest = {"w": np.full(shape, 0.5, np.float32)}, {"w": np.zeros(shape, np.float32)}
+    still = [
+        Contribution(node, {"w": np.zeros(shape, np.float32)}, examples) for node, examples in enumerate((1.0, 1e6))
+    ]
     found = Aggregation(plan(**{"clip-norm": 2.0, "privacy-noise": 0.5})).mean(1, before, still)["w"]
     assert float(found.std()) == pytest.approx(0.5 * 2.0 / 2, rel=0.05)  # multiple x clip / devices
-    far = [Contribution(0, {"w": np.full(shape, 0.5)}, 1e6), Contribution(1, {"w": np.full(shape, 100.0)}, 1.0)]
+    far = [Contribution(0, rest, 1e6), Contribution(1, {"w": np.full(shape, 100.0, np.float32)}, 1.0)]
     tiny = Aggregation(plan(**{"clip-norm": 2.0, "privacy-noise": 1e-6})).mean(1, before, far)["w"]
     assert float(np.linalg.norm(tiny - 0.5)) == pytest.approx(2.0 / 2, rel=1e-2)  # clipped to 2, one of two
 
@@ -146,6 +148,6 @@ def test_a_good_answer_counts_with_its_examples(traffic: str) -> None:
     assert found.examples == 3 and found.node == 7 and tally.bytes_down == 2 * 63 * 4
     assert tally.bytes_up == (63 * 4 if traffic == "float32" else 63 + 4)
     atol = 1e-9 if traffic == "float32" else 3e-4
-    assert all(np.allclose(found.learners[n] - BEFORE[n], CHANGES[0][n], rtol=0, atol=atol) for n in BEFORE)
+    assert all(np.allclose(found.change[n], CHANGES[0][n], rtol=0, atol=atol) for n in BEFORE)
     declined = judged({}, {"outcome": "declined", "reason": "hours"}, {})
     assert declined.nodes["7"] == {"outcome": "declined", "reason": "hours"} and not declined.contributions

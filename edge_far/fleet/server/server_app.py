@@ -18,7 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from edge_far.bundles.bundle import open_bundle
 from edge_far.errors import EdgeFarError
-from edge_far.fleet.exchange import Form, check_norm, moved
+from edge_far.fleet.exchange import Form, check_norm
 from edge_far.fleet.server.central import evaluated
 from edge_far.fleet.server.plan import FleetPlan
 from edge_far.fleet.server.rounds import Rounds, Settings
@@ -165,7 +165,7 @@ class _Fleet:
         change = unpacked(sent, order.traffic, self._form, who)
         norm = check_norm(change, order.most_norm, who)
         examples = answer.figures["examples"]
-        tally.contributions.append(Contribution(node, moved(self._learners, change), examples))
+        tally.contributions.append(Contribution(node, change, examples))
         return {"outcome": "trained", "reason": "", "figures": {**answer.figures, "norm": round(norm, 6)}}
 
     def _measured(self, learners: dict[str, np.ndarray]) -> dict[str, Any] | None:

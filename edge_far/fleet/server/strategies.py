@@ -1,12 +1,12 @@
-"""Flower's strategies by name, with our mean under those that average.
+"""A plan's strategy: our mean, alone or under Flower's FedAdam; Flower's trimmed mean and noise.
 
-A strategy here sees answers that were checked and decoded: learners in float64 by name, and how many examples they
-are worth. Refuses to know what was refused, and the disk.
+A strategy here sees answers that were checked and decoded: changes by name, and how many examples they are worth.
+Refuses to know what was refused, and the disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,13 +16,12 @@ from flwr.serverapp.strategy import (
     DifferentialPrivacyServerSideFixedClipping,
     FedAdam,
     FedAvg,
-    FedProx,
     FedTrimmedAvg,
     Strategy,
 )
 
 from edge_far.fleet.average import weighted_mean
-from edge_far.fleet.exchange import Arrays
+from edge_far.fleet.exchange import Arrays, moved
 from edge_far.fleet.server.plan import FleetPlan
 
 __all__ = ["EXAMPLES", "Aggregation", "Contribution", "array_record"]
@@ -31,35 +30,12 @@ EXAMPLES = "examples"
 ARRAYS, FIGURES = "arrays", "figures"
 
 
-class ExactFedAvg(FedAvg):
-    """FedAvg whose mean is ours: float64 in the order of the answers, rounded once."""
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the mean of the learners, weighed by examples."""
-        contents = [reply.content for reply in replies]
-        if not contents:
-            return None, None
-        learners = [{n: a.numpy() for n, a in cast(ArrayRecord, c[ARRAYS]).items()} for c in contents]
-        weights = [float(cast(float, cast(MetricRecord, c[FIGURES])[EXAMPLES])) for c in contents]
-        return array_record(weighted_mean(learners, weights)), None
-
-
-class ExactFedProx(FedProx, ExactFedAvg):
-    """Flower's FedProx over our mean; the device adds the proximal term (edge-far train --proximal-mu)."""
-
-
-class ExactFedAdam(FedAdam, ExactFedAvg):
-    """Flower's FedAdam over our mean."""
-
-
 @dataclass(frozen=True)
 class Contribution:
-    """One device's checked answer of a round: its learners in float64, and the examples behind them."""
+    """One device's checked answer of a round: its learners' change, float32, and the examples behind it."""
 
     node: int
-    learners: Arrays
+    change: Arrays
     examples: float
 
 
@@ -69,16 +45,14 @@ class Aggregation:
     def __init__(self, plan: FleetPlan) -> None:
         self._plan = plan
         common: dict[str, Any] = {"min_train_nodes": 1, "min_available_nodes": 1, "weighted_by_key": EXAMPLES}
-        inner: FedAvg
-        if plan.strategy == "fedprox":
-            inner = ExactFedProx(**common, proximal_mu=plan.proximal_mu)
-        elif plan.strategy == "fedadam":
-            inner = ExactFedAdam(**common, eta=plan.server_rate)
+        # FedProx differs from FedAvg on the device alone (edge-far train --proximal-mu).
+        self._inner: FedAvg | None = None
+        if plan.strategy == "fedadam":
+            self._inner = FedAdam(**common, eta=plan.server_rate)
         elif plan.strategy == "trimmed":
-            inner = FedTrimmedAvg(**common, beta=plan.trim)
-        else:
-            inner = ExactFedAvg(**common)
-        self._inner = inner
+            self._inner = FedTrimmedAvg(**common, beta=plan.trim)
+        elif plan.privacy_noise:
+            self._inner = FedAvg(**common)
 
     def restore(self, moments: Arrays) -> None:
         """Take up what was kept (`kept`) before a restart."""
@@ -96,17 +70,31 @@ class Aggregation:
     def mean(self, number: int, before: Arrays, contributions: Sequence[Contribution]) -> dict[str, np.ndarray]:
         """Return the learners after a round, float32, of at least one contribution; the order of nodes decides bits."""
         ordered = sorted(contributions, key=lambda found: found.node)
-        strategy: Strategy = self._inner
-        if isinstance(self._inner, FedAdam):
-            self._inner.current_arrays = {name: array.astype(np.float64) for name, array in before.items()}
-        if self._plan.privacy_noise:
-            # Every device counts alike: else one that claims many examples moves the mean by more than the clip.
-            ordered = [Contribution(found.node, _not_at(before, found.learners), 1.0) for found in ordered]
-            strategy = DifferentialPrivacyServerSideFixedClipping(
-                self._inner, self._plan.privacy_noise, self._plan.clip_norm, len(ordered)
-            )
-            strategy.current_arrays = array_record(before)
-        arrays, _ = strategy.aggregate_train(number, [_as_reply(found) for found in ordered])
+        if self._inner is None or isinstance(self._inner, FedAdam):
+            mean = weighted_mean(before, [found.change for found in ordered], [found.examples for found in ordered])
+            return mean if self._inner is None else self._adam(number, before, mean)
+        learners = [moved(before, found.change) for found in ordered]
+        if not self._plan.privacy_noise:
+            return self._of_flower(self._inner, number, learners)
+        noisy = DifferentialPrivacyServerSideFixedClipping(
+            self._inner, self._plan.privacy_noise, self._plan.clip_norm, len(ordered)
+        )
+        noisy.current_arrays = array_record(before)
+        return self._of_flower(noisy, number, [_not_at(before, one) for one in learners])
+
+    def _adam(self, number: int, before: Arrays, mean: Arrays) -> dict[str, np.ndarray]:
+        """Return what Flower's FedAdam makes of the mean."""
+        inner = cast(FedAdam, self._inner)
+        inner.current_arrays = {name: array.astype(np.float64) for name, array in before.items()}
+        return self._of_flower(inner, number, [{name: array.astype(np.float64) for name, array in mean.items()}])
+
+    def _of_flower(self, strategy: Strategy, number: int, learners: Sequence[Arrays]) -> dict[str, np.ndarray]:
+        """Return what a strategy of Flower's makes of learners in float64, each of which counts alike.
+
+        They do in the trimmed mean, and must with noise: else a device that claims many examples moves the mean by
+        more than the clip.
+        """
+        arrays, _ = strategy.aggregate_train(number, [_as_reply(node, one) for node, one in enumerate(learners, 1)])
         if arrays is None:
             raise RuntimeError("the strategy returned no arrays")
         return {name: array.numpy().astype(np.float32) for name, array in arrays.items()}
@@ -124,10 +112,8 @@ def _not_at(before: Arrays, learners: Arrays) -> Arrays:
     return {name: np.nextafter(array, np.inf) if name == min(before) else array for name, array in learners.items()}
 
 
-def _as_reply(found: Contribution) -> Message:
-    """Return a contribution as the message that Flower's strategies read."""
-    asked = Message(RecordDict({"config": ConfigRecord({})}), dst_node_id=found.node, message_type="train")
-    content = RecordDict(
-        {ARRAYS: array_record(found.learners), FIGURES: MetricRecord({EXAMPLES: float(found.examples)})}
-    )
+def _as_reply(node: int, learners: Arrays) -> Message:
+    """Return learners as the message that Flower's strategies read."""
+    asked = Message(RecordDict({"config": ConfigRecord({})}), dst_node_id=node, message_type="train")
+    content = RecordDict({ARRAYS: array_record(learners), FIGURES: MetricRecord({EXAMPLES: 1.0})})
     return Message(content, reply_to=asked)
