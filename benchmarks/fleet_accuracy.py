@@ -32,6 +32,7 @@ from edge_far.process.children import module_command
 from tests.daemon.field import environment
 from tests.fleet.board import Board
 from tests.fleet.flower import Flower, make_keys
+from tests.tiny_cases import REPOSITORY
 
 SHARES = (0.45, 0.10, 0.15, 0.30)  # of the examples
 SKEW = 0.5  # of the Dirichlet distribution of each label over the boards; smaller is more skewed
@@ -286,6 +287,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="print the table of what is there")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    os.environ["PYTHONPATH"] = str(REPOSITORY)  # this checkout, whatever an environment has installed
     results = Results(options.out / "results.jsonl")
     if not options.report:
         for seed in options.seeds:

@@ -227,6 +227,8 @@ class Flower:
                     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                     status = Path(f"/proc/{pid}/status").read_text()
                     program = Path(words[1].decode()).name
+                    if not program.startswith("fl"):
+                        continue
                     kind = f"{'server' if name == 'link' else 'node'} {program}"
                     peak = float(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024
                     self.peaks[kind] = max(self.peaks.get(kind, 0.0), peak)
