@@ -142,3 +142,12 @@ def test_nobody_at_the_desk_is_told_in_a_word(node: Context, monkeypatch: pytest
     reply = replied(node, order(node))
     assert dict(reply.content["said"]) == {"outcome": "declined", "reason": "away"}
     assert not Desk(Path(str(node.node_config["desk"]))).has_order()
+
+
+def test_an_unforeseen_failure_is_told_in_a_word_too(node: Context) -> None:
+    (Path(str(node.node_config["bundle"])) / "learners.safetensors").unlink()
+    broken = Message(RecordDict(), dst_node_id=7, message_type="train")  # has no record that is asked for
+    for message in (order(node), broken):
+        reply = replied(node, message)
+        assert not reply.has_error() and dict(reply.content["said"]) == {"outcome": "declined", "reason": "failed"}
+        assert b"learners" not in message_to_proto(reply).SerializeToString()

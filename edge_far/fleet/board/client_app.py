@@ -19,7 +19,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 
 from edge_far.bundles.arrays import read_learners
-from edge_far.errors import EdgeFarError
 from edge_far.fleet.desk import DEFAULT_DESK, Desk
 from edge_far.fleet.exchange import Arrays, Form, change_between, check_norm, clipped
 from edge_far.fleet.terms import Answer, Order, Refused
@@ -72,8 +71,8 @@ def _said(message: Message, context: Context, kind: str) -> tuple[Answer, Arrays
     except Refused as refusal:
         print(f"declined ({refusal.word}): {refusal}", flush=True)
         return Answer.declined(refusal.word), {}
-    except EdgeFarError as error:
-        print(f"declined (failed): {error}", flush=True)
+    except Exception as error:  # which Flower would send to the server, with its text
+        print(f"declined (failed): {error!r}", flush=True)
         return Answer.declined("failed"), {}
 
 

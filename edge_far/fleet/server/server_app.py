@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, M
 from flwr.serverapp import Grid, ServerApp
 
 from edge_far.bundles.bundle import open_bundle
-from edge_far.errors import EdgeFarError
+from edge_far.errors import EdgeFarError, Unavailable
 from edge_far.fleet.exchange import Form, check_norm
 from edge_far.fleet.server.central import evaluated
 from edge_far.fleet.server.plan import FleetPlan
@@ -169,11 +169,15 @@ class _Fleet:
         return {"outcome": "trained", "reason": "", "figures": {**answer.figures, "norm": round(norm, 6)}}
 
     def _measured(self, learners: dict[str, np.ndarray]) -> dict[str, Any] | None:
-        """Return the figures on the host's own data, where there is some."""
+        """Return the figures on the host's own data, where there is some; a round is not lost for want of them."""
         plan = self._plan
         if not plan.eval:
             return None
-        found = evaluated(self._bundle.root, learners, Path(plan.eval), Path(plan.python))
+        try:
+            found = evaluated(self._bundle.root, learners, Path(plan.eval), Path(plan.python))
+        except Unavailable as error:
+            _say(f"not measured: {error}")
+            return None
         return {"examples": found["examples"], "loss": found["loss"], **figures_of(found)}
 
     # --- the release ----------------------------------------------------------------------------------------------
