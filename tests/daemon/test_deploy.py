@@ -71,6 +71,7 @@ def test_exposure_of_a_fleets_worker_is_that_of_the_service(units: Path) -> None
 def test_all_that_flower_starts_ends_with_it_and_nothing_is_told_to_its_maker(name: str) -> None:
     text = (DEPLOY / name).read_text()
     assert "\nKillMode=control-group\n" in text and "\nEnvironment=FLWR_TELEMETRY_ENABLED=0\n" in text
+    assert "\nEnvironment=PATH=/opt/edge-far-fleet/bin:/usr/bin:/bin\n" in text  # its own helpers, by name
     assert "--insecure" not in text
 
 
