@@ -6,8 +6,8 @@
 
 A seed decides the parts, the bundle's priming and the order of training. Every part lies in a board's store, which
 holds a fifth of it out; what trains is the rest, the same for all: each board alone and all in one place for ten
-epochs, the federation for ten rounds of one epoch. The bundle knows the labels and two examples of each, and begins
-with a random head. Each finished line is kept in OUT/results.jsonl, so that a run that was stopped goes on.
+epochs, the federation for ten rounds of one epoch (with --epochs N for N times that). The bundle knows the labels and
+two examples of each, and begins with a random head. Each finished line is kept in OUT/results.jsonl, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -169,7 +169,18 @@ class Experiment:
         out, began_s = self.root / f"run-{what}", time.monotonic()
         shutil.rmtree(out, ignore_errors=True)
         profile = self.root / "board-0" / "profile.yaml"
-        words = ["train", self.bundle, "--train", data, "--out", out, "--epochs", ROUNDS[-1], "--seed", self.seed]
+        words = [
+            "train",
+            self.bundle,
+            "--train",
+            data,
+            "--out",
+            out,
+            "--epochs",
+            ROUNDS[-1] * self.options.epochs,
+            "--seed",
+            self.seed,
+        ]
         result = self._command(*words, "--profile", profile, "--cache", self.root / "cache", "--no-probe")
         learners = out / "learners.safetensors"
         self.results.add(
@@ -220,7 +231,8 @@ class Experiment:
             for rounds in ROUNDS:
                 plan = {"bundle": str(self.bundle), "state": str(root / "rounds"), "rounds": rounds}
                 plan |= {"min-nodes": len(boards), "round-seconds": ROUND_S, "traffic": traffic, "release": False}
-                flower.finish(flower.begin({**plan, "seed": 100 * self.seed}), ROUND_S * rounds)
+                plan |= {"epochs": self.options.epochs, "seed": 100 * self.seed}
+                flower.finish(flower.begin(plan), ROUND_S * rounds)
                 learners = root / "rounds" / "rounds" / f"{rounds:06d}" / "learners.safetensors"
                 figures[f"accuracy_{rounds}"] = self._accuracy(learners)
             flower.sample()
@@ -281,6 +293,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--method", default="top-1")
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, default=1, help="of a round; its own --out (default: %(default)s)")
     parser.add_argument("--examples", type=int, default=2400, help="of all boards together (default: %(default)s)")
     parser.add_argument("--traffic", nargs="+", default=["float32", "int8"], choices=("float32", "int8"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
