@@ -7,7 +7,8 @@
 A seed decides the parts, the bundle's priming and the order of training. Every part lies in a board's store, which
 holds a fifth of it out; what trains is the rest, the same for all: each board alone and all in one place for ten
 epochs, the federation for ten rounds of one epoch (with --epochs N for N times that). The bundle knows the labels and
-two examples of each, and begins with a random head. Each finished line is kept in OUT/results.jsonl, so that a run that was stopped goes on.
+two examples of each, and begins with a random head. Each finished line is kept in OUT/results.jsonl, so that a run
+that was stopped goes on.
 """
 
 from __future__ import annotations
