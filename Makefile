@@ -62,7 +62,7 @@ test-aarch64: env-host env-device
 # Strict: a page that the navigation lacks, or a link that leads nowhere, fails. Search needs a server; all else a browser.
 site: build/site-env/.complete
 	NO_MKDOCS_2_WARNING=1 build/site-env/bin/python -m mkdocs build
-	build/site-env/bin/python scripts/site/check_built.py build/site
+	build/site-env/bin/python scripts/docs_site/check_built.py build/site
 	@echo "open build/site/index.html, or: python3 -m http.server -d build/site"
 
 build/site-env/.complete: docs/site-requirements.txt

@@ -1,6 +1,6 @@
 """The documents as a site, without building it: every page is in the navigation, links are turned as the hook says.
 
-`make site` builds it strictly and reads what was built (scripts/site/check_built.py).
+`make site` builds it strictly and reads what was built (scripts/docs_site/check_built.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SETTINGS = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / "site" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / "docs_site" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

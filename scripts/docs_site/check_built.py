@@ -1,6 +1,6 @@
 """Read the built site: does a page load anything from elsewhere, does a link or a picture lead nowhere?
 
-    python3 scripts/site/check_built.py build/site
+    python3 scripts/docs_site/check_built.py build/site
 
 Prints what is wrong, a line each, and ends with 1; needs Python alone.
 """
