@@ -1,0 +1,21 @@
+# The service's environment of Python: what the device side imports and no more. install.sh reads this file.
+
+# pip's own resolver would add a client for model downloads and tools for converting models: see device-packages.txt.
+put_environment() {
+    [ -x "$opt/venv/bin/python" ] || "$python" -m venv "$opt/venv"
+    for name in $bridges; do
+        case $name in mqtt) needed='paho-mqtt>=2' ;; wyoming) needed='wyoming>=1.10' ;; esac
+        set -- "$@" "$needed"
+    done
+    "$opt/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+        --requirement "$here/device-packages.txt" "$@" "$package"
+    leave_out
+}
+
+# Tests of NumPy and tools of ONNX Runtime that no program imports: about 26 MB. pip does not mind that they are gone.
+leave_out() {
+    for packages in "$opt"/venv/lib/python3.*/site-packages; do
+        find "$packages/numpy" -type d -name tests -prune -exec rm -rf {} + 2>/dev/null || true
+        for name in transformers quantization tools; do rm -rf "$packages/onnxruntime/$name"; done
+    done
+}
