@@ -8,7 +8,7 @@ usage: install.sh --profile NAME|FILE --bundle DIR [--mqtt] [--wyoming] [--packa
                   [--jetson] [--stage DIR]
        install.sh --uninstall [--purge] [--stage DIR]
 
-  --profile   a built-in device profile (rpi4-2gb) or a file, which is copied to /etc/edge-far/
+  --profile   a built-in device profile (rpi4-2gb), auto for this board's own, or a file, which is copied to /etc/edge-far/
   --bundle    the factory bundle, which is copied to /opt/edge-far/bundle
   --mqtt      add the bridge to MQTT; its settings are /etc/edge-far/mqtt.yaml (docs/howto/home-assistant.md)
   --wyoming   add the intent service for Home Assistant; its settings are /etc/edge-far/wyoming.env
@@ -142,6 +142,14 @@ put_settings() {
     rm -f "$opt/.env.tmp"
 }
 
+# The profile of the board on which this runs, or for which the image is: its name, one word.
+own_profile() {
+    "$opt/venv/bin/python" -m edge_far.cli profiles detect --root "${stage:-/}" >"$opt/.detected.tmp" || {
+        cat "$opt/.detected.tmp" >&2; rm -f "$opt/.detected.tmp"; code=78; fail "name a profile instead of auto"; }
+    cut -d' ' -f1 "$opt/.detected.tmp"
+    rm -f "$opt/.detected.tmp"
+}
+
 # The walls behind the trainer's own budget come from the profile.
 put_limits() {
     "$opt/venv/bin/python" - "$1" >"$opt/.limits.tmp" <<'PYTHON' || { rm -f "$opt/.limits.tmp"; exit 78; }
@@ -168,6 +176,7 @@ setup() {
     put_bundle
     case $profile in
         *.yaml|*.yml|*/*) put "$profile" "$etc/profile.yaml" 644; name=/etc/edge-far/profile.yaml; found=$etc/profile.yaml ;;
+        auto) name=$(own_profile); found=$name ;;
         *) name=$profile; found=$profile ;;
     esac
     put_limits "$found"

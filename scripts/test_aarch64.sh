@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Run edge-far's device side on the processor cores of the Raspberry Pis, emulated by QEMU, and compare with x86.
 #
-#   scripts/test_aarch64.sh [--rebuild] [--operators]
+#   scripts/test_aarch64.sh [--rebuild] [--operators | --doctor]
 #
 #   --rebuild    fetch the Debian root and the wheels again
 #   --operators  only the operator probe, no training
+#   --doctor     only edge-far doctor
 #
 # Needs root (chroot, mounts), .venv and .venv-device (make env-host env-device). Exit codes: 0 all equal, 1 something differs or
 # failed, 64 usage, 77 skipped because this machine cannot run it. docs/lab/aarch64.md says how it works.
@@ -125,6 +126,17 @@ in_root() {
 
 # --- what runs there ---------------------------------------------------------------------------------------------
 
+# Does the doctor know each core, and does it find nothing that keeps edge-far from running there?
+examine_cores() {
+  local core told=()
+  for core in "${CORES[@]}"; do
+    say "doctor on $core (${BOARDS[$core]})"
+    told+=("$core=$WORK/doctor-$core.json")
+    in_root "$core" -m edge_far.cli doctor --json --quiet >"$WORK/doctor-$core.json" || true # its exit code is a finding's
+  done
+  "$DEVICE_PYTHON" "$SCRIPTS/doctor_report.py" "${told[@]}"
+}
+
 # The operators of a training step, one by one: which run on each core, and how far each is from x86.
 probe_operators() {
   local core results=() before status=0
@@ -188,12 +200,13 @@ clean_up() {
 }
 
 main() {
-  local rebuild=false operators_only=false status=0
+  local rebuild=false operators_only=false doctor_only=false status=0
   local option
   for option in "$@"; do
     case $option in
       --rebuild) rebuild=true ;;
       --operators) operators_only=true ;;
+      --doctor) doctor_only=true ;;
       *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 64 ;;
     esac
   done
@@ -222,6 +235,8 @@ main() {
   mount_root
   say "Debian $SUITE, $(awk '$1 ~ /^(python3.11|libc6)$/ { printf "%s %s, ", $1, $2 }' "$ROOT/debian-packages.txt")$(
     "$ROOT/usr/bin/qemu-aarch64-static" --version | head -n 1)"
+  $operators_only || examine_cores || status=1
+  ! $doctor_only || return $status
   probe_operators || status=1
   $operators_only || train_bundles || status=1
   return $status

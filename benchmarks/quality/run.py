@@ -2,7 +2,7 @@
 
     python -m benchmarks.quality.run --model DIR --data DIR [DIR ...] --out FILE [--seeds 0 1 2]
         [--methods full FAR_10 ...] [--rates 1e-4 ...] [--pooling auto] [--length 64] [--most N] [--threads 2]
-    python -m benchmarks.quality.run --out FILE            the table of what is there
+    python -m benchmarks.quality.run --out FILE [--against FAR_10]   the table of what is there, and the differences
 
 A directory holds train and test, and valid where there is one (else a tenth of the training data), in any format of
 docs/reference/data-files.md; the labels say the task. Everything is trained in torch in float32, as `edge-far choose`
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.quality.bench import Bench
 from benchmarks.quality.methods import AUTO, GRID, METHODS, PROBE, Method
-from benchmarks.quality.table import as_table, best_rate, read_runs
+from benchmarks.quality.table import as_table, best_rate, differences, read_runs
 
 Run = dict[str, Any]
 
@@ -44,6 +44,8 @@ def main() -> int:
     parser.add_argument("--length", type=int, default=64, help="tokens of a text (default: %(default)s)")
     parser.add_argument("--most", type=int, help="examples to train on, the same for all methods")
     parser.add_argument("--threads", type=int, default=2)
+    names = [method.name for method in METHODS]
+    parser.add_argument("--against", choices=names, metavar="METHOD", help="also print differences to this method")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.data and not options.model:
@@ -55,6 +57,8 @@ def main() -> int:
             if options.methods is None or method.name in options.methods:
                 _run_method(bench, method, place, options)
     print(as_table(read_runs(options.out)))
+    if options.against:
+        print("\n" + differences(read_runs(options.out), options.against))
     return 0
 
 

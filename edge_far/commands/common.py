@@ -13,10 +13,11 @@ import numpy as np
 from edge_far.bundles.arrays import read_learners
 from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.commands.arguments import Number
+from edge_far.commands.profile_choice import default_profile, profile_word
 from edge_far.console import Console
 from edge_far.errors import BundleError, ConfigError, DataError, InputMissing
 from edge_far.json_file import Damaged, Within, read_document
-from edge_far.profile.document import Profile, built_in, load_profile
+from edge_far.profile.document import Profile, load_profile
 from edge_far.profile.run_sections import Training
 from edge_far.profile.schema import settings_of
 from edge_far.storage import sha256_of, write_json
@@ -51,7 +52,12 @@ __all__ = [
 
 def add_profile_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare --profile and --threads."""
-    parser.add_argument("--profile", help="device profile: a name or a YAML file (default: the bundle's)")
+    parser.add_argument(
+        "--profile",
+        type=profile_word,
+        help="device profile: a name, a YAML file, or auto, this board's where it is known (default: the bundle's; "
+        "auto for a bundle that was exported for no board)",
+    )
     add_threads_argument(parser, "threads instead of the profile's")
 
 
@@ -119,8 +125,8 @@ def open_checked(options: argparse.Namespace) -> Bundle:
 
 
 def profile_for(options: argparse.Namespace, bundle: Bundle) -> Profile:
-    """Return the profile asked for, or the one the bundle was exported for."""
-    return load_profile(options.profile or built_in(bundle.manifest.profile))
+    """Return the profile asked for, or the bundle's, or this board's (profile_choice.py)."""
+    return load_profile(options.profile or default_profile(bundle.manifest.profile))
 
 
 def budget_of(options: argparse.Namespace, profile: Profile) -> float:

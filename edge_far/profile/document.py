@@ -41,6 +41,12 @@ class Board:
     """Facts about the board, for people and for checks; all may be left out."""
 
     description: str = setting("", "What people call it.", example="Raspberry Pi Zero 2 W")
+    models: str = setting(
+        "",
+        "What the board calls itself (/proc/device-tree/model), with * for any letters, several parted by ';'. By this "
+        "and by its RAM `edge-far profiles detect` knows it; left empty, no board is taken for this one.",
+        example="Raspberry Pi Zero 2 *",
+    )
     cores: int | None = setting(
         None, "CPU cores; compute.threads may not exceed them.", minimum=1, maximum=256, example=4
     )

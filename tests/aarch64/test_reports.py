@@ -1,4 +1,4 @@
-"""The two reports of scripts/test_aarch64.sh must fail when a processor differs, crashed or stopped early."""
+"""The reports of scripts/test_aarch64.sh must fail when a processor differs, crashed or stopped early."""
 
 from __future__ import annotations
 
@@ -71,3 +71,29 @@ def test_operator_report_names_crashes_and_differences(tmp_path: Path) -> None:
         "Differs": ["0", "1.0e-01", "TOO", "FAR"],
         "Crashes": ["0", "CRASHED"],
     }
+
+
+def test_doctor_report_judges_core_user_land_and_packages(tmp_path: Path) -> None:
+    findings = {
+        "board": "no name, cortex-a53, 4 cores",
+        "user land": "64-bit (aarch64)",
+        "instructions": "no 8-bit dot product, no 16-bit floats",
+        **dict.fromkeys(("python", "onnxruntime", "packages", "memory limit"), "as it should be"),
+    }
+
+    def told(core: str, *, bad: tuple[str, ...] = (), **changes: str) -> tuple[int, str]:
+        rows = [
+            {"name": name, "read": read, "verdict": "bad" if name in bad else "ok"}
+            for name, read in {**findings, **changes}.items()
+        ]
+        path = tmp_path / "doctor.json"
+        path.write_text(json.dumps({"findings": rows}))
+        return run_script("doctor_report.py", f"{core}={path}")
+
+    missing = ("instructions",)  # a core without a dot product
+    assert told("cortex-a53", bad=missing) == (0, "cortex-a53   as it should be\n")
+    assert told("cortex-a72", bad=missing) == (1, "cortex-a72   board: no name, cortex-a53, 4 cores\n")
+    assert told("cortex-a53")[0] == 1  # a dot product is seen where there is none
+    assert told("cortex-a53", bad=(*missing, "packages")) == (1, "cortex-a53   packages: as it should be\n")
+    assert told("cortex-a76", board="no name, cortex-a76", instructions="8-bit dot product")[0] == 0
+    assert run_script("doctor_report.py", f"cortex-a53={tmp_path / 'none.json'}")[0] == 1

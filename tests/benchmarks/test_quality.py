@@ -35,6 +35,16 @@ def test_the_table_has_test_figures_at_the_rate_of_the_validation_data() -> None
     assert shown[2:] == ["| linear probe | 25.00 |", "| full | 71.00 ± 1.41 (0.0003) |"]
 
 
+def test_differences_have_the_interval_of_a_paired_t_test() -> None:
+    scores = {"full": (0.90, 0.80, 0.85), "FAR_10": (0.91, 0.83, 0.90), "head": (0.5,)}
+    runs = [line(name, seed, 1e-4, 0.5, value) for name, values in scores.items() for seed, value in enumerate(values)]
+    runs.append(line("FAR_10", 0, 1e-3, 0.4, 0.1))  # a worse rate
+    rows = table.differences(runs, "full").splitlines()[2:]
+    # 1, 3 and 5 points: mean 3, deviation 2, and t of two degrees of freedom at 97.5 % is 4.3027.
+    reach = 4.3027 * 2 / 3**0.5
+    assert rows == [f"| d: FAR_10 | +3.00 | {3 - reach:+.2f} to {3 + reach:+.2f} | 3 |"]
+
+
 def test_a_line_that_was_cut_short_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "o").write_text(json.dumps(line("full", 0, 1e-4, 0.5, 0.9)) + '\n{"data": "d", "me')
     assert len(table.read_runs(tmp_path / "o")) == 1 and table.read_runs(tmp_path / "none") == []

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_far.bridges.mqtt_settings import load_settings
+from tests.doctor.boards import BOARDS, plant
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 BRIDGES = ("edge-far-mqtt.service", "edge-far-wyoming.service")
@@ -218,6 +219,13 @@ def test_what_others_have_put_there_stays(stage: Path, tmp_path: Path) -> None:
     assert set(tree(stage)) == {"usr/local/bin/edge-far"}
 
 
+def test_the_profile_of_the_board(stage: Path, tmp_path: Path) -> None:
+    names = ("proc/device-tree/model", "proc/meminfo", "proc/cpuinfo")
+    plant({name: BOARDS["rpi5-8gb"][name] for name in names}, stage)
+    install(stage, "--profile", "auto", *options(tmp_path)[2:])
+    assert (stage / "etc/edge-far/edge-far.env").read_text().startswith("EDGE_FAR_PROFILE=rpi5-8gb\n")
+
+
 def options(folder: Path) -> tuple[str, ...]:
     return ("--profile", "rpi4-2gb", "--bundle", str(folder / "bundle"), "--python", sys.executable)
 
@@ -306,6 +314,7 @@ def test_systemd_accepts_the_trial_of_the_service(units: Path) -> None:
         (("--profile", "x", "--bundle", "/nowhere"), 66, "/nowhere: is not a bundle"),
         (("--profile", "x", "--bundle", "BUNDLE", "--python", "/no/python"), 69, "/no/python: not found"),
         (("--profile", "rpi", "--bundle", "BUNDLE"), 78, "is not a built-in profile"),
+        (("--profile", "auto", "--bundle", "BUNDLE"), 78, "name a profile instead of auto"),
     ],
 )
 def test_bad_arguments(stage: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str) -> None:

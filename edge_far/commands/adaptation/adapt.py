@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_far.commands.adaptation.status import last_settings, looked
 from edge_far.commands.arguments import Number
+from edge_far.commands.profile_choice import profile_word
 from edge_far.console import Console
 from edge_far.daemon.intake.requests import LookAnswer, ask, read_answer, take_back
 from edge_far.daemon.intake.spool import DEFAULT_SPOOL
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="the daemon's (default: %(default)s)"
     )
     parser.add_argument("--spool", type=Path, metavar="DIR", help="the daemon's (default: what it last said)")
-    parser.add_argument("--profile", help="device profile (default: the daemon's last)")
+    parser.add_argument("--profile", type=profile_word, help="device profile (default: the daemon's last)")
     parser.add_argument(
         "--wait-seconds",
         action=Number,

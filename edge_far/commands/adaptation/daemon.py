@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.commands.arguments import Number
+from edge_far.commands.profile_choice import default_profile, profile_word
 from edge_far.console import Console
 from edge_far.daemon.state import DEFAULT_STATE
 from edge_far.errors import Deferred, UsageError
@@ -40,8 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--profile",
+        type=profile_word,
         default=os.environ.get("EDGE_FAR_PROFILE"),
-        help="device profile: a name or a YAML file (default: EDGE_FAR_PROFILE, or the bundle's)",
+        help="device profile: a name, a YAML file, or auto, this board's where it is known (default: EDGE_FAR_PROFILE, "
+        "or the bundle's; auto for a bundle that was exported for no board)",
     )
     parser.add_argument(
         "--replay",
@@ -128,6 +131,5 @@ def render(document: dict[str, Any]) -> str:
 
 def _profile_of(bundle: Path) -> str:
     from edge_far.bundles.bundle import open_bundle
-    from edge_far.profile.document import built_in
 
-    return built_in(open_bundle(bundle, signers=None).manifest.profile)
+    return default_profile(open_bundle(bundle, signers=None).manifest.profile)

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
+from edge_far.commands.profile_choice import profile_word
 from edge_far.console import Console
 from edge_far.daemon.report import status, status_text
 from edge_far.daemon.state import DEFAULT_STATE, StateDirectory
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="the daemon's (default: %(default)s)"
     )
-    parser.add_argument("--profile", help="device profile (default: the daemon's last)")
+    parser.add_argument("--profile", type=profile_word, help="device profile (default: the daemon's last)")
     parser.add_argument("--check", action="store_true", help="exit 69 where the device is broken; else, and without, 0")
     parser.add_argument("--sensors-root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
 

@@ -29,6 +29,7 @@ from edge_far.commands.common import (
     step_times,
     threads_of,
 )
+from edge_far.commands.profile_choice import of_this_board
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable, UsageError
 from edge_far.profile.document import list_profiles, load_profile
@@ -235,13 +236,13 @@ def _plan_ladder(options: argparse.Namespace, console: Console) -> dict[str, Any
 
 def _profile_here() -> str | None:
     """Return the built-in profile of this machine; None where it is none that is recognised."""
-    return "workstation" if platform.machine() == "x86_64" else None
+    return of_this_board() or ("workstation" if platform.machine() == "x86_64" else None)
 
 
 def render(document: dict[str, Any]) -> str:
     """Return the plan as a table for people."""
     if "rows" in document and "left_out" in document:
-        from edge_far.device.planning.matrix_text import bundle_matrix, ladder_matrix
+        from edge_far.report.matrix_text import bundle_matrix, ladder_matrix
 
         return ladder_matrix(document) if document["bundle"] is None else bundle_matrix(document)
     lines = [

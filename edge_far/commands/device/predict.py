@@ -18,6 +18,7 @@ from edge_far.commands.common import (
     run_task,
     threads_of,
 )
+from edge_far.commands.profile_choice import of_this_board
 from edge_far.console import Console
 from edge_far.errors import BundleUntrusted, StorageError, UsageError
 from edge_far.profile.document import load_profile
@@ -170,7 +171,8 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | Re
     if is_released_model(directory):
         if options.run:
             raise UsageError("a released model has its run inside", where="--run", hint="leave it out")
-        profile = load_profile(options.profile) if options.profile else None
+        asked = options.profile or of_this_board()
+        profile = load_profile(asked) if asked else None
         if profile is not None and profile.security.allowed_signers is not None:
             hint = "name the bundle and --run, or leave out --profile"
             raise BundleUntrusted("a released model carries no signature", where=str(directory), hint=hint)

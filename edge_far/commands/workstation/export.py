@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edge_far.bundles.manifest import TASK_NAMES
 from edge_far.bundles.rungs import RUNGS, is_rung
 from edge_far.commands.arguments import Number, add_columns_argument, add_setting
+from edge_far.commands.profile_choice import profile_word
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable
 from edge_far.json_file import Within
@@ -22,6 +23,8 @@ from edge_far.process.privacy import keep_caches_together
 from edge_far.profile.run_sections import Compute
 from edge_far.profile.schema import settings_of
 from edge_far.quoting import shell_word
+
+FOR_NO_BOARD = "workstation"  # the built-in profile that has no board's limits
 
 if TYPE_CHECKING:
     from edge_far.compile.export_settings import ExportSettings
@@ -118,8 +121,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--profile",
-        default="workstation",
-        help="device profile: a name or a YAML file (default: %(default)s)",
+        type=lambda word: profile_word(word) or FOR_NO_BOARD,
+        default=FOR_NO_BOARD,
+        help="device profile: a name, a YAML file, or auto, the board's on which this runs (default: %(default)s)",
     )
     parser.add_argument(
         "--pooling",

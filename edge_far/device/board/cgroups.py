@@ -53,5 +53,6 @@ def _upwards(base: Path, name: str) -> list[Path]:
     parts = re.sub(r" \(deleted\)$", "", name).strip("/").split("/")
     if ".." in parts:  # the group lies outside this process's namespace: only what is mounted can be read
         parts = []
-    parts = [part for part in parts if part]
-    return [base.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+    parts = [part for part in parts if part not in ("", ".")]
+    own = base.joinpath(*parts)
+    return [own, *own.parents[: len(parts)]]

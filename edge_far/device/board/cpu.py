@@ -16,7 +16,7 @@ from pathlib import Path
 from edge_far.device.board.cgroups import Group, groups_of
 from edge_far.device.board.kernel_files import read_text
 
-__all__ = ["CpuShare", "cpu_name", "cpu_share"]
+__all__ = ["CpuShare", "cpu_name", "cpu_quota", "cpu_share"]
 
 _QUOTA_V2 = re.compile(r"([0-9]{1,18}) ([0-9]{1,18})")
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -71,10 +71,15 @@ class CpuShare:
 def cpu_share(root: Path = Path("/")) -> CpuShare:
     """Return this process's share; the quota is that of the tightest control group it is in, None without a limit."""
     cores = tuple(sorted(os.sched_getaffinity(0)))
-    quotas = [quota for group in groups_of("cpu", root) if (quota := _quota(group)) is not None]
-    quota = min(quotas, default=None)
+    quota = cpu_quota(root)
     machine_cores = max(len(cores), os.cpu_count() or 1)
     return CpuShare(cores, machine_cores, quota if quota is not None and quota < len(cores) else None)
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return the quota in cores of the tightest control group that this process is in, None without one."""
+    quotas = [quota for group in groups_of("cpu", root) if (quota := _quota(group)) is not None]
+    return min(quotas, default=None)
 
 
 def cpu_name(root: Path = Path("/")) -> str:

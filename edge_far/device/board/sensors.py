@@ -26,6 +26,8 @@ PLAUSIBLE_CELSIUS = (-40.0, 150.0)
 # On the Jetson Nano this zone always reads 100 degrees.
 CONSTANT_ZONES = frozenset({"PMIC-Die"})
 THROTTLED_FILE = "sys/devices/platform/soc/soc:firmware/get_throttled"
+# On a Raspberry Pi 5 the firmware's directory may bear an address: soc@107c000000.
+PLATFORM = "sys/devices/platform"
 HIGHEST_COOLING = 1000  # steps; where a device does not name its own highest
 PROCESSOR_COOLING = re.compile(r"(thermal-)?(cpufreq|devfreq|idle)-.*|processor", re.IGNORECASE)
 
@@ -40,7 +42,7 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Throttling:
-    """What slows the processor right now; `heat` includes the firmware's soft limit."""
+    """What slows the processor, or slowed it; `heat` includes the firmware's soft limit."""
 
     under_voltage: bool
     heat: bool
@@ -112,6 +114,14 @@ class Sensors:
         capped_by_heat = bool(bits & 0b0110) and not under_voltage
         return Throttling(under_voltage, bool(bits & 0b1000) or capped_by_heat or bool(cooling))
 
+    def throttling_before(self) -> Throttling | None:
+        """Return what slowed the processor at any moment since the start; only a Pi's firmware remembers."""
+        flags = self._firmware_flags()
+        if flags is None:
+            return None
+        under_voltage = bool(flags & 0x10000)
+        return Throttling(under_voltage, bool(flags & 0x80000) or (bool(flags & 0x60000) and not under_voltage))
+
     def power(self) -> Power:
         """Return mains and battery, and why that is believed."""
         return read_power(self.root)
@@ -142,6 +152,9 @@ class Sensors:
 
     def _firmware_flags(self) -> int | None:
         text = read_text(self.root / THROTTLED_FILE)
+        for soc in self._entries(PLATFORM, "soc@*") if text is None else []:
+            for firmware in self._entries(f"{PLATFORM}/{soc.name}", "*firmware*"):
+                text = text or read_text(firmware / "get_throttled")
         if text is None and self.root == Path("/"):
             text = _ask_vcgencmd()
         return int(text, 16) if text and re.fullmatch(r"(0[xX])?[0-9a-fA-F]{1,8}", text) else None

@@ -27,7 +27,7 @@ from edge_far.process.children import child_environment, module_command
 from edge_far.process.privacy import cache_directory
 from edge_far.storage import write_json
 
-__all__ = ["Calibration", "calibrate", "machine_name"]
+__all__ = ["Calibration", "calibrate", "machine_name", "measure_apart"]
 
 FORMAT = 2
 # The probe stops after 10 s; a slow board also needs time to start Python and to verify the bundle.
@@ -102,18 +102,24 @@ def _fingerprint(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(operators, sort_keys=True).encode()).hexdigest()
 
 
-def _measure(bundle: Bundle, threads: int, room_mib: float) -> tuple[dict[str, Any] | None, str]:
-    """Run the probe in a process of its own; return what it wrote, or why there is nothing."""
+def measure_apart(module: str, *words: object) -> tuple[dict[str, Any] | None, str]:
+    """Run a module of ours in a process of its own, and return the document it wrote, or why there is none.
+
+    `words` are its arguments; the last one, which is added here, names the file for its answer.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="edge-far-probe-") as folder:
-            return _run_probe(bundle, threads, room_mib, Path(folder, "measured.json"))
+            answer = Path(folder, "measured.json")
+            return _answer_of([*module_command(module), *map(str, words), str(answer)], answer)
     except OSError as error:
         return None, f"the probe does not start: {error.strerror or error}"
 
 
-def _run_probe(bundle: Bundle, threads: int, room_mib: float, answer: Path) -> tuple[dict[str, Any] | None, str]:
-    command = [*module_command("edge_far.device.planning.probe"), str(bundle.root), str(threads), str(room_mib)]
-    command.append(str(answer))
+def _measure(bundle: Bundle, threads: int, room_mib: float) -> tuple[dict[str, Any] | None, str]:
+    return measure_apart("edge_far.device.planning.probe", bundle.root, threads, room_mib)
+
+
+def _answer_of(command: list[str], answer: Path) -> tuple[dict[str, Any] | None, str]:
     try:
         done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False, env=child_environment())
     except subprocess.TimeoutExpired:

@@ -59,7 +59,7 @@ def test_the_table_says_what_the_document_says(root: str, capsys: pytest.Capture
 
 
 @pytest.mark.device
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="no board is recognised yet")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="this machine may be a board")
 def test_times_stand_in_the_row_of_this_machine_alone(root: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", root, "--profile", "all", "--threads", "1", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

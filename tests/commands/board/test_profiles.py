@@ -10,6 +10,7 @@ import yaml
 
 from edge_far.cli import main
 from edge_far.profile.document import load_profile, reference_yaml
+from tests.doctor.boards import BOARDS, plant
 
 
 def test_list_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,3 +77,25 @@ def test_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 def test_wrong_use(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str) -> None:
     assert main(["profiles", *arguments]) == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in BOARDS if name != "workstation"])
+def test_detect(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = str(plant(BOARDS[name], tmp_path))
+    assert main(["profiles", "detect", "--root", root]) == 0
+    assert capsys.readouterr().out.split()[0] == name
+    assert main(["profiles", "detect", "--root", root, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["profile"], document["exact"]) == (name, True)
+    assert document["sold_mib"] == load_profile(name).board.ram_mib
+
+
+def test_detect_on_no_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profiles", "detect", "--root", str(plant(BOARDS["workstation"], tmp_path / "one"))]) == 69
+    assert capsys.readouterr().out == (
+        "none  no built-in profile is for this machine: it calls itself 'ProLiant DL380 Gen10'\n"
+    )
+    tree = {**BOARDS["rpi5-4gb"], "proc/device-tree/model": "Radxa ROCK 5B\0"}
+    assert main(["profiles", "detect", "--root", str(plant(tree, tmp_path / "two"))]) == 69
+    assert capsys.readouterr().out.endswith("from: edge-far profiles show rpi5-4gb\n")
+    assert main(["profiles", "detect", "--root", str(tmp_path / "none")]) == 66

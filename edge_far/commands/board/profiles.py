@@ -1,4 +1,4 @@
-"""List, show or check device profiles.
+"""List, show or check device profiles, or say which one fits this board.
 
 A profile says what a board can spare for training, and when: memory, threads, heat, power, hours. Built-in
 ones are named (edge-far profiles list); your own is a YAML file, and `sample` prints one with every field
@@ -8,12 +8,15 @@ explained.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from edge_far.console import Console
-from edge_far.errors import UsageError
+from edge_far.device.board.identity import identify
+from edge_far.device.board.known_boards import nearest_profile, recognise
+from edge_far.errors import InputMissing, Unavailable, UsageError
 from edge_far.profile.document import Profile, list_profiles, load_profile, reference_yaml
 
 EXAMPLES = """examples:
@@ -21,6 +24,7 @@ EXAMPLES = """examples:
   edge-far profiles show rpi4-2gb                one profile as YAML, with every default filled in
   edge-far profiles sample > my-board.yaml       a file to start from, with every field explained
   edge-far profiles check my-board.yaml          OK, or every error of the file at once
+  edge-far profiles detect                       the one for this board, and why; 69 where the board is not known
 """
 
 
@@ -29,23 +33,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action",
         nargs="?",
-        choices=["list", "show", "check", "sample"],
+        choices=["list", "show", "check", "sample", "detect"],
         default="list",
         help="what to do (default: list)",
     )
     parser.add_argument("profile", nargs="?", metavar="NAME|FILE", help="show, check: a built-in name, or a .yaml file")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("/"),
+        metavar="DIR",
+        help="detect: read the files of a system below DIR",
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run the action; return its document. Raises ConfigError for a profile with errors."""
     action, wanted = options.action, options.profile
-    if action in ("list", "sample"):
+    if action in ("list", "sample", "detect"):
         if wanted is not None:
             raise UsageError(
                 f"'{action}' takes no profile",
                 where="edge-far profiles",
                 hint=f"edge-far profiles show {wanted}",
             )
+        if action == "detect":
+            return {"action": action, **_detected(options.root)}
         if action == "sample":
             return {"action": action, "yaml": reference_yaml()}
         return {"action": action, "profiles": [_document(profile) for profile in list_profiles()]}
@@ -61,8 +74,15 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     return {"action": action, "profile": _document(profile)}
 
 
+def exit_code(document: dict[str, Any]) -> int:
+    """Return 69 where a board was asked for, and is not known."""
+    return Unavailable.exit_code if document["action"] == "detect" and document["profile"] is None else 0
+
+
 def render(document: dict[str, Any]) -> str:
-    """Return the document as a table, as YAML or as one line."""
+    """Return the document as a table, as YAML, or as one line; of a board that is known the profile first."""
+    if document["action"] == "detect":
+        return f"{document['profile'] or 'none'}  {document['why']}"
     if document["action"] == "list":
         return _table(document["profiles"])
     if document["action"] == "sample":
@@ -72,6 +92,26 @@ def render(document: dict[str, Any]) -> str:
     sections = dict(document["profile"])
     name = sections.pop("name")
     return f"# {name}\n" + yaml.safe_dump(sections, sort_keys=False, allow_unicode=True).rstrip("\n")
+
+
+def _detected(root: Path) -> dict[str, Any]:
+    """Return which profile fits the machine whose files lie below `root`; RAM in MiB."""
+    if not root.is_dir():
+        raise InputMissing("no such directory", where=str(root), hint="name the root of a system's files")
+    board = identify(root)
+    match, near = recognise(board), nearest_profile(board)
+    name = f"'{board.model}'" if board.model else f"no name ({board.processor})"
+    why = f"no built-in profile is for this machine: it calls itself {name}"
+    if match is None and board.is_arm and near is not None:
+        why += f"; to start a profile of your own from: edge-far profiles show {near.name}"
+    return {
+        "profile": None if match is None else match.profile.name,
+        "exact": match is not None and match.exact,
+        "why": why if match is None else match.why,
+        "model": board.model,
+        "ram_mib": None if board.ram_mib is None else round(board.ram_mib),
+        "sold_mib": board.sold_mib,
+    }
 
 
 def _document(profile: Profile) -> dict[str, Any]:
