@@ -9,13 +9,11 @@ put_environment() {
     done
     "$opt/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
         --requirement "$here/device-packages.txt" "$@" "$package"
-    leave_out
+    for packages in "$opt"/venv/lib/python3.*/site-packages; do leave_out "$packages"; done
 }
 
-# Tests of NumPy and tools of ONNX Runtime that no program imports: about 26 MB. pip does not mind that they are gone.
+# Tests of NumPy and tools of ONNX Runtime that no program imports, about 26 MB. pip does not mind that they are gone.
 leave_out() {
-    for packages in "$opt"/venv/lib/python3.*/site-packages; do
-        find "$packages/numpy" -type d -name tests -prune -exec rm -rf {} + 2>/dev/null || true
-        for name in transformers quantization tools; do rm -rf "$packages/onnxruntime/$name"; done
-    done
+    find "$1/numpy" -type d -name tests -prune -exec rm -rf {} + 2>/dev/null || true
+    for name in transformers quantization tools; do rm -rf "$1/onnxruntime/$name"; done
 }
