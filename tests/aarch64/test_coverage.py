@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx")
+import onnx
 
 from tests.aarch64.operator_cases import all_cases
 from tests.tiny_cases import CASES
