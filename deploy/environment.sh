@@ -7,9 +7,19 @@ put_environment() {
         case $name in mqtt) needed='paho-mqtt>=2' ;; wyoming) needed='wyoming>=1.10' ;; esac
         set -- "$@" "$needed"
     done
+    if [ -d "$package" ]; then copy_sources; fi
     "$opt/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
         --requirement "$here/device-packages.txt" "$@" "$package"
+    rm -rf "$opt/.sources.tmp"
     for packages in "$opt"/venv/lib/python3.*/site-packages; do leave_out "$packages"; done
+}
+
+# A build leaves files beside its sources, here root's in the user's checkout, and takes in what an earlier one left.
+copy_sources() {
+    rm -rf "$opt/.sources.tmp"
+    mkdir "$opt/.sources.tmp"
+    for name in pyproject.toml README.md LICENSE edge_far; do cp -RL "$package/$name" "$opt/.sources.tmp/"; done
+    package=$opt/.sources.tmp
 }
 
 # Tests of NumPy and tools of ONNX Runtime that no program imports, about 26 MB. pip does not mind that they are gone.

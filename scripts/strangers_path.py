@@ -28,19 +28,24 @@ from tests.daemon.field import PROFILE, Field
 from tests.systemd.container import Container, missing, wait_for
 from tests.tiny_cases import BUNDLES, REPOSITORY
 
-# The application: it answers, is corrected, and is asked again after the night.
-APPLICATION = """import json, sys
+# The application: one process that answers and is corrected in the morning, and answers again after the night.
+APPLICATION = """import json, time
+from pathlib import Path
 from edge_far import Model
 
 model = Model("/run/edgefar/model/current")
-for line in open(sys.argv[1]):
-    record = json.loads(line)
-    answer = model.predict(record["text"])
-    model.feedback(answer.id, record["label"])
-    print(json.dumps({"label": answer.label, "right": answer.label == record["label"], "release": answer.release}))
+for turn in ("morning", "evening"):
+    while not Path(turn).exists():
+        time.sleep(0.1)
+    rows = []
+    for line in Path("day.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        answer = model.predict(record["text"])
+        model.feedback(answer.id, record["label"])
+        rows.append((answer.label == record["label"], answer.release))
+    Path(f"{turn}.tmp").write_text(json.dumps(rows))
+    Path(f"{turn}.tmp").rename(f"{turn}.json")
 """
-
-
 USER, HOME = "ada", "/home/ada"
 DAY = 1000  # sentences that the application is asked
 
@@ -74,7 +79,8 @@ class Steps:
     def type(self, line: str, *, root: bool = False) -> str:
         """Type a line in the user's home directory; return what it prints."""
         who = () if root else ("runuser", "-u", USER, "--")
-        script = f"cd {HOME}; export HOME={HOME} PIP_NO_INDEX=1 PIP_FIND_LINKS=/media/wheels; {line}"
+        settings = f"PATH=/usr/local/bin:/usr/sbin:/usr/bin HOME={HOME} PIP_NO_INDEX=1 PIP_FIND_LINKS=/media/wheels"
+        script = f"cd {HOME}; export {settings}; {line}"
         return self.container.run(*who, "sh", "-euc", script)
 
 
@@ -92,17 +98,20 @@ def sentences(folder: Path) -> str:
     return found.read_text()
 
 
-def answers(steps: Steps) -> tuple[float, str]:
-    """Let the application of now answer and be corrected; return the share it had right, and its release."""
-    rows = [json.loads(line) for line in steps.type("venv/bin/python application.py day.jsonl").splitlines()]
-    (release,) = {row["release"] for row in rows}
-    return sum(row["right"] for row in rows) / len(rows), release
+def answers(container: Container, steps: Steps, turn: str) -> tuple[float, str]:
+    """Let the application answer and be corrected; return the share it had right, and the release that answered."""
+    steps.type(f"touch {turn}")
+    told = container.root / HOME.lstrip("/") / f"{turn}.json"
+    wait_for(told.exists, 300)
+    rows = json.loads(told.read_text())
+    (release,) = {release for _, release in rows}
+    return sum(right for right, _ in rows) / len(rows), release
 
 
 def walk(container: Container, steps: Steps) -> bool:
     """Type all of it; return whether the application uses the release of its own corrections at the end."""
     with steps.timed("install.md: venv, pip install of the wheel with [device]"):
-        steps.type("python3 -m venv venv && venv/bin/pip install --quiet edge_far-*.whl[device]")
+        steps.type("python3 -m venv venv; venv/bin/pip install --quiet $(echo edge_far-*.whl)[device]")
     with steps.timed("install.md: edge-far --version, doctor"):
         print(steps.type("venv/bin/edge-far --version; venv/bin/edge-far doctor | head -n 3 || true"))
     with steps.timed("first run: train, predict"):
@@ -112,17 +121,18 @@ def walk(container: Container, steps: Steps) -> bool:
         steps.type("tar -xf edge_far-*.tar.gz && mv edge_far-*/ edge-far")
         command = "edge-far/deploy/install.sh --profile board.yaml --bundle bundle --package ./edge_far-*.whl"
         print(steps.type(f"sh {command} 2>&1 | tail -n 1; usermod --append --groups edge-far-spool {USER}", root=True))
-    with steps.timed("service.md: edge-far adapt, for the first release"):
-        told = json.loads(steps.type("edge-far adapt --json --wait-seconds 120 || true", root=True))
-        print(f"deferred: {told['deferred']}")
+    with steps.timed("service.md: systemctl start edge-far, the first look"):
+        steps.type("systemctl start edge-far", root=True)
+        wait_for(lambda: container.show("ActiveState") == "inactive", 120)
     with steps.timed(f"use-the-model.md: the application asks {DAY} times and corrects each answer"):
-        before, factory = answers(steps)
+        steps.type("venv/bin/python application.py >application.log 2>&1 &")
+        before, factory = answers(container, steps, "morning")
     with steps.timed("the night: edge-far adapt, and the cycle to its end"):
-        steps.type("edge-far adapt --json --wait-seconds 120 || true", root=True)
+        print(steps.type("edge-far adapt --wait-seconds 120 2>&1 || true", root=True))
         wait_for(lambda: container.show("ActiveState") in ("inactive", "failed"), 600)
         print(steps.type("edge-far status | head -n 3", root=True))
-    with steps.timed("the application again"):
-        after, release = answers(steps)
+    with steps.timed("the same process answers again"):
+        after, release = answers(container, steps, "evening")
     print(f"right {before:.3f} with {factory}, {after:.3f} with {release}")
     return release != factory and after > before
 
