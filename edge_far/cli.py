@@ -48,6 +48,7 @@ COMMANDS = {
     "store": ("adaptation.store", "look at quarantined lines and unlabelled predictions; bring examples back"),
     "serve": ("bridges.serve", "serve the model as an intent service that Home Assistant takes (Wyoming)"),
     "bridge": ("bridges.bridge", "connect the service with MQTT and Home Assistant"),
+    "fleet": ("fleet.command", "rounds of learners over many devices (Flower): work, status, doctor"),
     "bench": ("workstation.bench", "time and memory of training, against PyTorch and onnxruntime-training"),
     "report": ("workstation.report", "a run as a picture; runs, a bundle and a device's nights as one page"),
     "demo": ("workstation.demo", "generate the demo's smart-home intent data"),

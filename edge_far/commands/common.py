@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_far.bundles.arrays import read_learners
+from edge_far.bundles.arrays import read_arrays_into, read_learners, refuse_non_numbers
 from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.commands.arguments import Number
 from edge_far.commands.profile_choice import default_profile, profile_word
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_budget_argument",
+    "add_learners_argument",
     "add_optimizer_argument",
     "add_probe_argument",
     "add_profile_arguments",
@@ -155,10 +156,27 @@ def threads_of(options: argparse.Namespace, profile: Profile | None, console: Co
     return threads
 
 
-def load_learners(bundle: Bundle, run: Path | None) -> dict[str, np.ndarray]:
-    """Return the trained parameters: a finished run's, or the bundle's own where `run` is None."""
+def add_learners_argument(parser: argparse.ArgumentParser, run_help: str) -> None:
+    """Declare --run and --learners, of which one may be named."""
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--run", type=Path, metavar="RUN", help=run_help)
+    chosen.add_argument(
+        "--learners", type=Path, metavar="FILE", help="instead of a run: learners.safetensors of a release or a fleet"
+    )
+
+
+def load_learners(bundle: Bundle, run: Path | None, file: Path | None = None) -> dict[str, np.ndarray]:
+    """Return the trained parameters: a finished run's, those of a file, or the bundle's own where both are None."""
+    own = bundle.path("learners.safetensors")
+    if file is not None:
+        learners = {name: np.empty_like(array) for name, array in read_learners(own).items()}
+        if not file.is_file():
+            raise InputMissing("file does not exist", where=str(file))
+        read_arrays_into(file, learners)
+        refuse_non_numbers(file, learners)
+        return learners
     if run is None:
-        return read_learners(bundle.path("learners.safetensors"))
+        return read_learners(own)
     result = read_result(run)
     try:
         record = read_document(run / "run.json", dict[str, Any])

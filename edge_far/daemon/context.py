@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.bundle import Bundle, open_bundle
+from edge_far.console import Console
 from edge_far.daemon.new_labels import NewLabels
 from edge_far.daemon.notes import Notes
 from edge_far.daemon.notify import Notifier
 from edge_far.daemon.releases import Releases
-from edge_far.daemon.state import StateDirectory
+from edge_far.daemon.state import LOCK_WAIT_S, StateDirectory
+from edge_far.daemon.store.backup import open_or_replace
 from edge_far.daemon.store.examples import Store
 from edge_far.daemon.store.journal import Journal
 from edge_far.device.board.sensors import Sensors
-from edge_far.profile.document import Profile
+from edge_far.errors import EdgeFarError
+from edge_far.profile.document import Profile, load_profile
 from edge_far.texts.labels import LabelForm, label_form
 from edge_far.texts.places import OpenNames, is_place
 
-__all__ = ["Context"]
+__all__ = ["Context", "Places", "opened_context"]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a device's daemon finds what it works with; without `spool` it is the state directory's own."""
+
+    state: Path
+    bundle: Path
+    profile: str
+    spool: Path | None = None
+    sensors_root: Path = Path("/")
 
 
 @dataclass
@@ -65,3 +81,47 @@ class Context:
         """Return how the labels that have an output are read."""
         names = [name for name in self.new_labels.names() if not is_place(name)]
         return label_form(self.bundle.manifest.task.form, names)
+
+
+@contextmanager
+def opened_context(
+    places: Places, console: Console, *, lock_wait_s: float = LOCK_WAIT_S
+) -> Iterator[tuple[Context, int]]:
+    """Open state, store and bundle under the daemon's lock; yield them with the lock's descriptor, for children.
+
+    Raises Deferred (75) when a daemon is at work for longer than `lock_wait_s`, and EdgeFarError, noted for `status`.
+    """
+    os.umask(0o077)
+    state = StateDirectory(places.state)
+    state.prepare()
+    with ExitStack() as stack:
+        lock = stack.enter_context(state.lock(lock_wait_s))
+        stack.callback(state.give_to_owner)
+        state.clear_leftovers()
+        notes = Notes(state.notes)
+        try:
+            profile: Profile = load_profile(places.profile)
+            bundle = open_bundle(places.bundle, profile.security)
+            spool, share = places.spool or state.spool, profile.adaptation.held_out_percent / 100
+            store, recovered = open_or_replace(state.store, spool, held_out_share=share)
+        except EdgeFarError as error:
+            notes.tell_error(error)
+            raise
+        stack.callback(store.close)
+        if recovered:
+            console.warn(recovered)
+            notes.tell("store", recovered, "look for a failing card; the damaged file may be deleted")
+        context = Context(
+            state=state,
+            spool=spool,
+            store=store,
+            journal=Journal(store),
+            releases=Releases(state.model),
+            notes=notes,
+            bundle=bundle,
+            profile=profile,
+            profile_source=places.profile,
+            notifier=Notifier(),
+            sensors=Sensors(places.sensors_root, disk=state.root),
+        )
+        yield context, lock

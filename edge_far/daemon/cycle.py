@@ -14,12 +14,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from edge_far import __version__
 from edge_far.daemon.children.supervisor import Supervisor
 from edge_far.daemon.context import Context
 from edge_far.daemon.gate.questions import ask_application, comparison_arguments
+from edge_far.daemon.intake.offers import Offer, copy_learners, withdraw_offer
 from edge_far.daemon.intake.unreadable import quarantine_unreadable
 from edge_far.daemon.new_labels import places_in
 from edge_far.daemon.release_files import Release
@@ -29,7 +31,7 @@ from edge_far.daemon.training.candidate import LEARNERS, ChildFailed, ensure_fac
 from edge_far.daemon.training.material import write_material
 from edge_far.daemon.training.phase import TrainingPhase
 from edge_far.disk.directory_moves import fsync_directory
-from edge_far.errors import DataError
+from edge_far.errors import DataError, Deferred
 from edge_far.storage import storage_error
 
 __all__ = ["AdaptationCycle"]
@@ -59,18 +61,23 @@ class AdaptationCycle:
             "discarded": self._finish,
         }
 
-    def collect(self, base: Release) -> CycleRow:
+    def collect(self, base: Release, offer: Offer | None = None) -> CycleRow:
         """Write down what this cycle trains and measures on, and start it; Deferred when that is nothing.
 
-        Labels that have enough examples take their places before.
+        Labels that have enough examples take their places before. With an `offer` of a fleet nothing trains: the gate
+        judges it, and the examples that are new stay so.
         """
         context = self._context
-        if context.new_labels.allowed:
+        if context.new_labels.allowed and offer is None:
             with context.store.transaction():
                 needed = context.profile.adaptation.new_label_examples
                 context.new_labels.take(needed, places_in(base.path, context.bundle.manifest.labels))
         change = self._context.store.highest_change()
         counts = write_material(self._context, change)
+        if offer is not None:
+            if not copy_learners(context.state.offer, offer, self._files.offered):
+                raise Deferred("another offer of the fleet has just come")
+            change = self._journal.consumed_change()
         asked, defaults = self._context.profile.adaptation, self._context.bundle.manifest.defaults
         details = {
             "version": __version__,
@@ -78,6 +85,7 @@ class AdaptationCycle:
             "epochs": asked.epochs or defaults.epochs,  # a profile loaded anew must not change a run under way
             "learning_rate": defaults.learning_rate * asked.learning_rate_percent / 100,
             "examples": counts,
+            **({} if offer is None else {"offer": asdict(offer)}),
         }
         return self._journal.start("collected", change=change, base=base.id, details=details)
 
@@ -177,6 +185,8 @@ class AdaptationCycle:
     def _finish(self, row: CycleRow) -> CycleRow:
         context, outcome = self._context, row.state
         context.releases.prune(keep=[ensure_factory(context, self._supervisor).id])
+        if (offer := row.details.get("offer")) and outcome != "discarded":
+            withdraw_offer(context.state.offer, offer["sha256"])
         row = self._journal.update(row, state=FINISHED, outcome=outcome)
         self.tidy()
         return row
@@ -184,9 +194,10 @@ class AdaptationCycle:
 
 def _facts(row: CycleRow) -> dict[str, Any]:
     """Return what the manifest of a cycle's release says of its origin."""
-    decision = row.details["decision"]
+    decision, offer = row.details["decision"], row.details.get("offer")
     return {
-        "kind": "adapted",
+        "kind": "fleet" if offer else "adapted",
+        **({"rounds": offer["rounds"]} if offer else {}),
         "bundle": row.details["bundle"],
         "cycle": row.id,
         "examples": row.details["examples"],

@@ -18,8 +18,8 @@ __all__ = ["Note", "Notes", "Topic"]
 
 # error: the last run failed. profile: a wrong one was not taken over. release: went back to an earlier one.
 # store: was damaged. data: examples were set aside. spool: files that cannot be read. labels: unknown to the model.
-# waiting: why the last look did not end a cycle, where it is none of the conditions.
-Topic = Literal["error", "profile", "release", "store", "data", "spool", "labels", "waiting"]
+# offer: of a fleet, was not used. waiting: why the last look did not end a cycle, where it is none of the conditions.
+Topic = Literal["error", "profile", "release", "store", "data", "spool", "labels", "offer", "waiting"]
 
 
 @dataclass(frozen=True)

@@ -11,37 +11,33 @@ import select
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from edge_far.bundles.bundle import open_bundle
 from edge_far.console import Console
 from edge_far.daemon.children.supervisor import Supervisor
-from edge_far.daemon.context import Context
+from edge_far.daemon.context import Context, Places, opened_context
 from edge_far.daemon.cycle import AdaptationCycle
 from edge_far.daemon.intake.host_samples import HostSamples
 from edge_far.daemon.intake.ingest import Ingestion, IngestReport
+from edge_far.daemon.intake.offers import waiting_offer
 from edge_far.daemon.intake.requests import Requests
-from edge_far.daemon.notes import Notes
-from edge_far.daemon.notify import Notifier
 from edge_far.daemon.release_files import Release
-from edge_far.daemon.releases import Releases
 from edge_far.daemon.report import status
 from edge_far.daemon.report.measures import metrics_of
 from edge_far.daemon.report.metrics import write_metrics
-from edge_far.daemon.state import StateDirectory
-from edge_far.daemon.store.backup import back_up, is_due, open_or_replace
-from edge_far.daemon.store.journal import CycleRow, Journal
+from edge_far.daemon.store.backup import back_up, is_due
+from edge_far.daemon.store.journal import CycleRow
 from edge_far.daemon.store.retention import Retention
 from edge_far.daemon.training.candidate import ensure_factory
 from edge_far.daemon.training.conditions import Condition
-from edge_far.device.board.sensors import Readings, Sensors
+from edge_far.device.board.sensors import Readings
 from edge_far.errors import Deferred, EdgeFarError, StorageError
 from edge_far.process.failures import as_error
-from edge_far.profile.document import Profile, load_profile
+from edge_far.profile.document import load_profile
 from edge_far.storage import write_json
 
 __all__ = ["Outcome", "Service", "ServiceSettings", "Signals", "running_service"]
@@ -141,7 +137,8 @@ class Service:
         self._host_samples.load(context)
         current = self._checked_release()
         row = context.journal.under_way()
-        waits = [c.text for c in self._conditions() if not c.ok]
+        offer = waiting_offer(context)  # needs no new examples, for nothing trains
+        waits = [c.text for c in self._conditions() if not c.ok and not (offer and c.name == "new examples")]
         if row is None or row.state in ("collected", "training"):
             if waits:
                 return self._deferred(ingested, "; ".join(waits))
@@ -149,7 +146,7 @@ class Service:
                 reason = f"release {current.id} does not belong to the installed bundle"
                 return self._deferred(ingested, reason, told=True)
         try:
-            row = row or self._cycle.collect(current)
+            row = row or self._cycle.collect(current, offer)
             self._requests.answer(cycle=row.id)
             row = self._cycle.advance(row)
         except Deferred as error:
@@ -297,40 +294,9 @@ class Service:
 @contextmanager
 def running_service(settings: ServiceSettings, signals: Signals, console: Console) -> Iterator[Service]:
     """Open state, store and bundle under the lock, and say READY; raises EdgeFarError, noted for `status`."""
-    os.umask(0o077)
-    notifier = Notifier()
-    state = StateDirectory(settings.state)
-    state.prepare()
-    with ExitStack() as stack:
-        lock = stack.enter_context(state.lock())
-        stack.callback(state.give_to_owner)
-        state.clear_leftovers()
-        notes = Notes(state.notes)
-        try:
-            profile: Profile = load_profile(settings.profile)
-            bundle = open_bundle(settings.bundle, profile.security)
-            spool, share = settings.spool or state.spool, profile.adaptation.held_out_percent / 100
-            store, recovered = open_or_replace(state.store, spool, held_out_share=share)
-        except EdgeFarError as error:
-            notes.tell_error(error)
-            raise
-        stack.callback(store.close)
-        if recovered:
-            console.warn(recovered)
-            notes.tell("store", recovered, "look for a failing card; the damaged file may be deleted")
-        context = Context(
-            state=state,
-            spool=spool,
-            store=store,
-            journal=Journal(store),
-            releases=Releases(state.model),
-            notes=notes,
-            bundle=bundle,
-            profile=profile,
-            profile_source=settings.profile,
-            notifier=notifier,
-            sensors=Sensors(settings.sensors_root, disk=state.root),
-        )
+    places = Places(settings.state, settings.bundle, settings.profile, settings.spool, settings.sensors_root)
+    with opened_context(places, console) as (context, lock):
+        notifier = context.notifier
         supervisor = Supervisor(notifier, descriptors=[lock], stall_s=settings.stall_s)
         service = Service(context, supervisor, settings, signals, console)
         notifier.ready("ready")

@@ -64,6 +64,11 @@ class CycleDirectory:
         return self.root / "labels.json"
 
     @property
+    def offered(self) -> Path:
+        """Return the learners that a fleet offered, where the cycle is about them."""
+        return self.root / "offered.safetensors"
+
+    @property
     def candidate(self) -> Path:
         """Return the directory that becomes a release."""
         return self.root / "candidate"
@@ -107,6 +112,16 @@ class StateDirectory:
     def cycle(self) -> CycleDirectory:
         """Return the directory of the cycle under way."""
         return CycleDirectory(self.root / "cycle")
+
+    @property
+    def round(self) -> Path:
+        """Return the directory of a fleet's round under way (fleet/worker.py)."""
+        return self.root / "round"
+
+    @property
+    def offer(self) -> Path:
+        """Return the directory of the learners that a fleet offers, until a cycle has judged them."""
+        return self.root / "offer"
 
     @property
     def factory(self) -> Path:
@@ -155,7 +170,16 @@ class StateDirectory:
 
     def clear_leftovers(self) -> None:
         """Remove what a killed daemon left; under the lock only, for another's file is no leftover; StorageError."""
-        for path in (self.cycle.root, self.factory, self.status, self.answer, self.notes, self.metrics):
+        for path in (
+            self.cycle.root,
+            self.round,
+            self.offer,
+            self.factory,
+            self.status,
+            self.answer,
+            self.notes,
+            self.metrics,
+        ):
             remove_leftovers(path)
 
     def must_exist(self) -> None:

@@ -86,7 +86,6 @@ class FileModel:
 def _load(directory: Path, threads: int) -> ort.InferenceSession:
     options = bare_options(threads)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.disable_prepacking", "1")  # weights stay mapped
     path = directory / MODEL_FILE
     try:
         with utf8_path(path) as name:

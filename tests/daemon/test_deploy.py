@@ -16,7 +16,9 @@ from tests.doctor.boards import BOARDS, plant
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 BRIDGES = ("edge-far-mqtt.service", "edge-far-wyoming.service")
-UNITS = ("edge-far.service", "edge-far.timer", "edge-far.path", "run-edgefar.mount", *BRIDGES)
+FLOWER = ("edge-far-fleet-node.service", "edge-far-fleet-server.service")
+FLEET = (*FLOWER, "edge-far-fleet-work.service", "edge-far-fleet-work.path")
+UNITS = ("edge-far.service", "edge-far.timer", "edge-far.path", "run-edgefar.mount", *BRIDGES, *FLEET)
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not there")
 
 
@@ -27,7 +29,7 @@ def units(tmp_path: Path) -> Path:
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     for name in UNITS:
-        text = (DEPLOY / name).read_text().replace("/opt/edge-far/venv/bin/edge-far", str(program))
+        text = re.sub(r"/opt/edge-far(/venv|-fleet)/bin/[a-z-]+", str(program), (DEPLOY / name).read_text())
         (tmp_path / name).write_text(text)
     return tmp_path
 
@@ -56,9 +58,22 @@ def test_exposure(units: Path, drop_in: str | None) -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize("bridge", BRIDGES)
+@pytest.mark.parametrize("bridge", [*BRIDGES, *FLOWER])
 def test_exposure_of_a_bridge_which_needs_a_network(units: Path, bridge: str) -> None:
     assert exposure(bridge, units) <= 1.2
+
+
+@needs_systemd
+def test_exposure_of_a_fleets_worker_is_that_of_the_service(units: Path) -> None:
+    assert exposure("edge-far-fleet-work.service", units) <= 1.0
+
+
+@pytest.mark.parametrize("name", FLOWER)
+def test_all_that_flower_starts_ends_with_it_and_nothing_is_told_to_its_maker(name: str) -> None:
+    text = (DEPLOY / name).read_text()
+    assert "\nKillMode=control-group\n" in text and "\nEnvironment=FLWR_TELEMETRY_ENABLED=0\n" in text
+    assert "\nEnvironment=PATH=/opt/edge-far-fleet/bin:/usr/bin:/bin\n" in text  # its own helpers, by name
+    assert "--insecure" not in text
 
 
 def exposure(service: str, units: Path) -> float:
@@ -69,7 +84,7 @@ def exposure(service: str, units: Path) -> float:
     return float(found[1])
 
 
-@pytest.mark.parametrize("service", ["edge-far.service", *BRIDGES])
+@pytest.mark.parametrize("service", ["edge-far.service", *BRIDGES, *FLOWER, "edge-far-fleet-work.service"])
 def test_every_setting_of_a_service_is_explained(service: str) -> None:
     """No run of settings without a comment above it that says why."""
     explained = False

@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_far.commands.arguments import add_columns_argument
 from edge_far.commands.common import (
+    add_learners_argument,
     add_profile_arguments,
     encode_file,
     load_learners,
@@ -29,7 +30,7 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far eval`."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
-    parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of `edge-far train`")
+    add_learners_argument(parser, "a finished run of `edge-far train`")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="labelled data: .jsonl, .csv or .tsv")
     add_columns_argument(parser)
     add_profile_arguments(parser)
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     use_one_heap()
     bundle = open_checked(options)
-    learners = load_learners(bundle, options.run)
+    learners = load_learners(bundle, options.run, options.learners)
     labels = run_labels(bundle, options.run)
     encoded = encode_file(bundle, options.data, console, columns=options.columns, labels=labels)
     model = ReleasedModel(bundle, learners, threads_of(options, profile_for(options, bundle), console))

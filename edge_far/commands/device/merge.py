@@ -24,6 +24,7 @@ import numpy as np
 
 from edge_far.commands.arguments import add_columns_argument
 from edge_far.commands.common import (
+    add_learners_argument,
     add_threads_argument,
     encode_file,
     load_learners,
@@ -54,7 +55,7 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edge-far merge`."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory made by 'edge-far export'")
-    parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run; without it, the model as exported")
+    add_learners_argument(parser, "a finished run; without it, the model as exported")
     parser.add_argument("--out", required=True, type=Path, metavar="MODEL", help="directory to create")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="who loads it (default: %(default)s)")
     parser.add_argument(
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     bundle = open_checked(options)
     if options.format != "onnx":
         refuse_unfit_format(bundle, options.format)
-    learners = load_learners(bundle, options.run)
+    learners = load_learners(bundle, options.run, options.learners)
     manifest = bundle.manifest
     task = run_task(bundle, options.run)
     measured = None

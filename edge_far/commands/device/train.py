@@ -92,6 +92,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-steps", action=Number, type=int, within=STEPS, metavar="N", help="stop after N optimiser steps"
     )
     settings.add_argument("--no-dropout", action="store_true")
+    settings.add_argument(
+        "--proximal-mu",
+        action=Number,
+        type=float,
+        within=Within(0, 1000),
+        default=0.0,
+        metavar="MU",
+        help="stay near the learners to begin with: FedProx's term, for a fleet's round (default: %(default)s)",
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "--backend",
@@ -226,6 +235,7 @@ def _wishes(options: argparse.Namespace, profile: Profile) -> dict[str, Any]:
         "max_steps": options.max_steps,
         "dropout": False if options.no_dropout else None,
         "optimizer": options.optimizer or profile.training.optimizer,
+        "proximal_mu": options.proximal_mu,
     }
 
 

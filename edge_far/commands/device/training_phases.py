@@ -23,6 +23,7 @@ from edge_far.device.board.memory import cgroup_limit_mib, release_free_memory, 
 from edge_far.device.board.pressure import MemoryWatch
 from edge_far.device.engine.backends import BackendFactory, choose_backend
 from edge_far.device.new_rows import fit_new_rows
+from edge_far.device.optimizers.proximal import Proximal
 from edge_far.device.planning.plan import Plan, make_plan, shapes_of
 from edge_far.device.planning.step_times import StepTimes
 from edge_far.device.run.checkpoint import RunDirectory
@@ -58,6 +59,7 @@ class _Engine:
 
     make: BackendFactory
     learners: dict[str, np.ndarray]
+    proximal: Proximal | None  # made before the plan, which counts what is resident
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ def _choose_engine(job: Job) -> _Engine:
     if job.options.learners:
         read_arrays_into(job.options.learners, learners)
         refuse_non_numbers(job.options.learners, learners)
-    return _Engine(make, learners)
+    mu = wanted.settings.proximal_mu
+    return _Engine(make, learners, Proximal(mu, learners) if mu else None)
 
 
 def _budget(job: Job) -> float:
@@ -233,6 +236,7 @@ def _make_trainer(job: Job, data: TrainData, engine: _Engine, outlook: _Outlook)
         checkpoint_steps=job.options.checkpoint_steps,
         control=Control(job.options.control),
         prediction=outlook.prediction,
+        proximal=engine.proximal,
     )
 
 

@@ -1,7 +1,7 @@
 """Asks the released files themselves: both models answer the held-out examples, the gate decides (in a child).
 
 Refuses to know the store and the releases; it reads and writes files. Models are loaded one after the other,
-with their weights mapped, so that the smallest board can do it.
+so that the smallest board can do it.
 """
 
 from __future__ import annotations

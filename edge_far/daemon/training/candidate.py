@@ -24,8 +24,12 @@ class ChildFailed(EdgeFarError):
     """A child whose work is simple failed again and again."""
 
 
-def build_candidate(context: Context, supervisor: Supervisor, run: Path | None, out: Path) -> None:
+def build_candidate(
+    context: Context, supervisor: Supervisor, run: Path | None, out: Path, *, offered: Path | None = None
+) -> None:
     """Merge a finished run (None: the bundle as it is) into the directory `out`; does nothing where that is done.
+
+    `offered` is a file of learners that takes the place of a run.
 
     Raises Deferred (75) when asked to stop, StorageError (74), BundleUntrusted (65), and ChildFailed for a child that
     fails twice.
@@ -33,6 +37,8 @@ def build_candidate(context: Context, supervisor: Supervisor, run: Path | None, 
     if not (out / "model.onnx").is_file():
         remove_leftovers(out)
         source: list[str | Path] = ["--run", run] if run is not None else []
+        if offered is not None:
+            source = ["--learners", offered]
         run_to_end(
             context,
             supervisor,
@@ -42,7 +48,7 @@ def build_candidate(context: Context, supervisor: Supervisor, run: Path | None, 
     learners = out / LEARNERS
     remove_leftovers(learners)
     if not learners.is_file():
-        origin = run / LEARNERS if run is not None else context.bundle.path(LEARNERS)
+        origin = offered or (run / LEARNERS if run is not None else context.bundle.path(LEARNERS))
         try:
             write_atomically(learners, origin.read_bytes())
         except OSError as error:

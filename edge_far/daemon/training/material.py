@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import BinaryIO
 
 from edge_far.daemon.context import Context
@@ -17,8 +18,10 @@ from edge_far.texts.reading.problems import RecordProblem
 __all__ = ["write_material"]
 
 
-def write_material(context: Context, change: int) -> dict[str, int]:
+def write_material(context: Context, change: int, root: Path | None = None) -> dict[str, int]:
     """Write the examples up to `change` and the host's samples into the cycle's directory; return how many by file.
+
+    With `root` into that directory instead, which is replaced as well.
 
     Examples with labels that the model does not know are left out, which a note tells. Raises Deferred (75) where
     nothing is left to train on.
@@ -26,7 +29,7 @@ def write_material(context: Context, change: int) -> dict[str, int]:
     store, labels, names = context.store, context.learnable, context.new_labels.names()
     counts: dict[str, int] = {}
     unknown = 0
-    with staged_directory(context.state.cycle.root, replace=True) as staging:
+    with staged_directory(root or context.state.cycle.root, replace=True) as staging:
         files = CycleDirectory(staging)
         for path, held_out in ((files.train, False), (files.held_out, True)):
             examples = (stored.example for stored in store.examples(held_out=held_out, up_to_change=change))

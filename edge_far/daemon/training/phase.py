@@ -38,7 +38,7 @@ KEPT_FIGURES = ("steps", "seconds", "peak_rss_mib", "budget_mib", "final_loss")
 
 
 class TrainingPhase:
-    """Trains on a cycle's material and builds its candidate."""
+    """Trains on a cycle's material and builds its candidate; what a fleet offered is one without training."""
 
     def __init__(self, context: Context, supervisor: Supervisor) -> None:
         self._context = context
@@ -51,6 +51,9 @@ class TrainingPhase:
 
         Raises Deferred (75) when training has to wait, StorageError (74), BudgetError (78), Unavailable (69).
         """
+        if "offer" in row.details:
+            build_candidate(self._context, self._supervisor, None, self._files.candidate, offered=self._files.offered)
+            return self._journal.update(row, state="trained")
         run = self._files.run(row.attempt)
         if not (run / "result.json").is_file():
             row = self._note_start(row, run)

@@ -43,6 +43,7 @@ class TrainSettings:
     dropout: bool
     max_steps: int | None
     optimizer: str = DEFAULT_OPTIMIZER
+    proximal_mu: float = 0.0  # of a fleet's round (optimizers/proximal.py)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the optimiser steps of the whole run."""
@@ -115,6 +116,7 @@ def resolve_settings(bundle: Bundle, wishes: dict[str, Any]) -> TrainSettings:
         "dropout": defaults.dropout,
         "max_steps": None,
         "optimizer": DEFAULT_OPTIMIZER,
+        "proximal_mu": 0.0,
     }
     values |= {name: value for name, value in wishes.items() if value is not None}
     for name, bounds in _BOUNDS.items():

@@ -25,6 +25,7 @@ from edge_far.device.cache.hidden import HiddenStates
 from edge_far.device.engine.backend import Backend, DropoutKey
 from edge_far.device.evaluation import evaluate
 from edge_far.device.optimizers.base import clipped_step, global_norm
+from edge_far.device.optimizers.proximal import Proximal
 from edge_far.device.optimizers.registry import make_optimizer
 from edge_far.device.planning.plan import Plan
 from edge_far.device.run.checkpoint import Checkpoint, RunDirectory
@@ -77,6 +78,7 @@ class Trainer:
         checkpoint_steps: int | None = None,
         control: Control | None = None,
         prediction: Prediction | None = None,
+        proximal: Proximal | None = None,
     ) -> None:
         self.settings, self.data, self.plan, self.run = settings, data, plan, run
         self.make_backend = make_backend
@@ -86,6 +88,7 @@ class Trainer:
         self.checkpoint_steps = checkpoint_steps
         self.control = control or Control(None)
         self.prediction = prediction
+        self.proximal = proximal
         self.chance = data.task.chance(data.train.labels)
         self.backend = make_backend()
         self.optimizer = make_optimizer(
@@ -164,6 +167,8 @@ class Trainer:
             loss += self.backend.accumulate(batch, 1.0 / len(indices), key, variant)
             tokens += batch.input_ids.size
         gradients = self.backend.gradients
+        if self.proximal is not None:
+            self.proximal.add_to(gradients, self.backend.parameters)
         norm = global_norm(gradients)
         if not math.isfinite(norm) or not math.isfinite(loss):
             raise self._diverged(f"at step {step + 1}: loss {loss:g}, gradient norm {norm:g}")

@@ -38,8 +38,9 @@ def record(bundle: Bundle) -> RunRecord:
 
 def test_defaults_travel_with_the_bundle_and_wishes_win(bundle: Bundle) -> None:
     defaults = asdict(bundle.manifest.defaults)
-    assert asdict(resolve_settings(bundle, {})) == {**defaults, "max_steps": None, "optimizer": "adamw"}
-    wishes = {"epochs": 7, "dropout": False, "seed": None, "max_steps": 3, "optimizer": "lion"}
+    asked_for = {"max_steps": None, "optimizer": "adamw", "proximal_mu": 0.0}
+    assert asdict(resolve_settings(bundle, {})) == {**defaults, **asked_for}
+    wishes = {"epochs": 7, "dropout": False, "seed": None, "max_steps": 3, "optimizer": "lion", "proximal_mu": 0.5}
     changed = {name: value for name, value in wishes.items() if value is not None}
     assert asdict(resolve_settings(bundle, wishes)) == {**defaults, **changed}
 

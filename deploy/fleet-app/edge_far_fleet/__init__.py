@@ -1,0 +1,1 @@
+"""The Flower app of a fleet; the code is edge_far.fleet."""

@@ -1,0 +1,135 @@
+"""`edge-far fleet status | doctor`: what they see, in words and as a document; the page's certificates and key."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_far.bundles.arrays import write_arrays
+from edge_far.cli import main
+from edge_far.fleet.desk import Desk
+from edge_far.fleet.server.rounds import Rounds, Settings
+from edge_far.fleet.terms import Answer
+from tests.fleet.flower import make_keys
+
+needs_programs = pytest.mark.skipif(
+    not (shutil.which("openssl") and shutil.which("ssh-keygen")), reason="openssl or ssh-keygen is not there"
+)
+
+
+def asked(capsys: pytest.CaptureFixture[str], *words: str | Path, code: int = 0) -> dict[str, Any]:
+    assert main(["fleet", *map(str, words), "--json"]) == code
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def test_status_of_a_device_tells_order_answer_and_offer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    desk, state = tmp_path / "desk", tmp_path / "state"
+    asked(capsys, "status", "--desk", desk, "--state", state, code=66)
+    (state / "offer").mkdir(parents=True)
+    desk.mkdir()
+    Desk(desk).lay_answer("a", Answer.declined("temperature"), {})
+    found = asked(capsys, "status", "--desk", desk, "--state", state)
+    assert found["last_answer"]["reason"] == "temperature" and found["offer_waits"] and not found["order_waits"]
+    assert main(["fleet", "status", "--desk", str(desk), "--state", str(state)]) == 0
+    told = capsys.readouterr().out
+    assert "declined: it is too hot" in told and "whose gate decides" in told
+
+
+def test_status_of_a_server_tells_every_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    learners = {"w": np.zeros(3, np.float32)}
+    write_arrays(tmp_path / "first.safetensors", learners)
+    rounds = Rounds(tmp_path / "fleet")
+    rounds.open(Settings("0" * 64, "fedavg", "float32"), tmp_path / "first.safetensors")
+    nodes = {"1": {"outcome": "trained", "reason": ""}, "2": {"outcome": "declined", "reason": "hours"}}
+    central = {"accuracy": 0.8125, "loss": 1.0, "examples": 16}
+    record = {"round": 1, "seconds": 2.5, "bytes_down": 24, "bytes_up": 12, "nodes": nodes, "central": central}
+    rounds.finish(1, learners, {}, record)
+    found = asked(capsys, "status", "--rounds", tmp_path / "fleet")
+    assert found["rounds"] == [record] and found["released"] is None
+    assert main(["fleet", "status", "--rounds", str(tmp_path / "fleet")]) == 0
+    assert "1/2" in (told := capsys.readouterr().out) and "accuracy 81.25%" in told
+    asked(capsys, "status", "--rounds", tmp_path / "nothing", code=66)
+
+
+def test_work_needs_a_bundle_and_a_desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(capsys, "work", "--once", "--desk", tmp_path, code=64)
+    words = ("--profile", "rpi4-2gb", "--bundle", tmp_path)
+    asked(capsys, "work", "--once", "--desk", tmp_path / "nowhere", *words, code=66)
+    found = asked(capsys, "work", "--once", "--desk", tmp_path, "--state", tmp_path / "state", *words)
+    assert found["answers"] == []
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with what the commands of docs/howto/fleet.md make."""
+    directory = tmp_path_factory.mktemp("fleet") / "keys"
+    make_keys(directory, 1)
+    return directory
+
+
+@pytest.fixture
+def server(keys: Path) -> Iterator[int]:
+    """Return the port of a server that shakes hands by TLS with the page's certificate, twice."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(keys / "server.crt", keys / "server.key")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(20)
+
+        def serve() -> None:
+            for _ in range(2):
+                try:
+                    plain, _ = listening.accept()
+                    with plain, context.wrap_socket(plain, server_side=True):
+                        pass
+                except OSError:
+                    continue
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join()
+
+
+def checks(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in document["checks"]}
+
+
+@needs_programs
+def test_the_doctor_finds_what_is_good_and_what_is_missing(
+    tmp_path: Path, keys: Path, server: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    desk.chmod(0o770)
+    address = f"localhost:{server}"
+    words = ("doctor", "--desk", desk, "--key", keys / "node-0", "--server", address)
+    assert main(["fleet", *map(str, (*words, "--root-certificates", keys / "ca.crt")), "--json"]) in (0, 69)
+    good = checks(json.loads(capsys.readouterr().out))
+    assert all(good[name]["ok"] for name in ("desk", "key", "server")), good
+    # Nobody whom this machine trusts has signed for it; the key is shown around; the desk is open.
+    desk.chmod(0o777)
+    (tmp_path / "key").write_bytes((keys / "node-0").read_bytes())
+    (tmp_path / "key").chmod(0o644)
+    bad = checks(asked(capsys, "doctor", "--desk", desk, "--key", tmp_path / "key", "--server", address, code=69))
+    assert not any(bad[name]["ok"] for name in ("desk", "key", "server"))
+    assert "certificate" in bad["server"]["text"] or "issuer" in bad["server"]["text"], bad["server"]
+    assert "chmod" in bad["key"]["text"] and "chmod" in bad["desk"]["text"]
+
+
+def test_a_server_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    found = checks(asked(capsys, "doctor", "--desk", tmp_path, "--server", f"localhost:{port}", code=69))
+    assert "refused" in found["server"]["text"].lower()
+    found = checks(asked(capsys, "doctor", "--desk", tmp_path / "no", "--server", "localhost", code=69))
+    assert "HOST:PORT" in found["server"]["text"] and not found["desk"]["ok"]
