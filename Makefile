@@ -3,6 +3,8 @@
 #   make demo           set up, export, train inside a budget, evaluate, draw
 #   make test           set up, lint, then every test in both environments
 #   make fuzz           an hour of hostile inputs for every reader of files; MINUTES=5 make fuzz for less
+#   make wheel          the wheel and the sdist, into dist/
+#   make packages       the same, installed and used in clean environments of each Python that is here (minutes)
 #   make test-aarch64   the device side under emulated board cores (root; cached; minutes to hours)
 #   make site           the documents as a site, in build/site
 #   make lint           ruff, mypy, and who may import whom
@@ -33,7 +35,7 @@ endef
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz test-aarch64 site lint clean distclean env-host env-device env-oldest
+.PHONY: help demo test fuzz wheel packages test-aarch64 site lint clean distclean env-host env-device env-oldest
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -55,6 +57,14 @@ fuzz: env-host env-device
 	$(HOST) scripts/make_tiny_bundles.py
 	$(DEVICE) scripts/fuzz.py --minutes $(MINUTES) --share 0.75; device=$$?; \
 	  $(HOST) scripts/fuzz.py --minutes $(MINUTES) --share 0.25 && exit $$device
+
+wheel:
+	$(CHECK_PYTHON)
+	$(PYTHON) scripts/packages.py --build dist
+
+packages: env-host
+	$(HOST) scripts/make_tiny_bundles.py
+	$(HOST) scripts/packages.py
 
 test-aarch64: env-host env-device
 	bash scripts/test_aarch64.sh

@@ -12,7 +12,8 @@ usage: install.sh --profile NAME|FILE --bundle DIR [--mqtt] [--wyoming] [--packa
   --bundle    the factory bundle, which is copied to /opt/edge-far/bundle
   --mqtt      add the bridge to MQTT; its settings are /etc/edge-far/mqtt.yaml (docs/howto/home-assistant.md)
   --wyoming   add the intent service for Home Assistant; its settings are /etc/edge-far/wyoming.env
-  --package   what pip installs: a wheel, a checkout, or a requirement (default: edge-far[device], with the bridges')
+  --package   what pip installs: a wheel, a checkout, or a requirement (default: the checkout or sdist
+              that this file lies in; else edge-far from pip's index)
   --python    Python 3.11 or newer (default: python3)
   --jetson    add the drop-in that lets the application's health command use a Jetson's GPU
   --stage     put the files below DIR and leave the running system alone (for images and for tests)
@@ -37,9 +38,11 @@ while [ $# -gt 0 ]; do
         *) usage >&2; fail "unknown option '$1'" ;;
     esac
 done
-: "${package:=edge-far[device$(for name in $bridges; do printf ',%s' "$name"; done)]}"
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+if [ -z "$package" ]; then
+    if [ -f "$here/../pyproject.toml" ]; then package=$here/..; else package=edge-far; fi
+fi
 opt=$stage/opt/edge-far
 etc=$stage/etc/edge-far
 units=$stage/etc/systemd/system
@@ -48,6 +51,7 @@ program=/opt/edge-far/venv/bin/edge-far
 live() { [ -z "$stage" ]; }
 . "$here/directories.sh"
 . "$here/trial.sh"
+. "$here/environment.sh"
 
 # Install file $1 as $2 with mode $3, unless it is there with the same content.
 put() {
@@ -108,11 +112,6 @@ put_bundle() {
     rm -rf "$opt/bundle"
     mv "$opt/.bundle.tmp" "$opt/bundle"
     say "installed $opt/bundle"
-}
-
-put_environment() {
-    [ -x "$opt/venv/bin/python" ] || "$python" -m venv "$opt/venv"
-    "$opt/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$package"
 }
 
 # The command for people, unless there is another one of that name.

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Run edge-far's device side on the processor cores of the Raspberry Pis, emulated by QEMU, and compare with x86.
 #
-#   scripts/test_aarch64.sh [--rebuild] [--operators | --doctor]
+#   scripts/test_aarch64.sh [--rebuild] [--operators | --doctor | --packages]
 #
-#   --rebuild    fetch the Debian root and the wheels again
+#   --rebuild    fetch the Debian roots and the wheels again
 #   --operators  only the operator probe, no training
 #   --doctor     only edge-far doctor
+#   --packages   only edge-far's wheel with pip's packages for aarch64, on the user lands of Debian 12 and 13
 #
 # Needs root (chroot, mounts), .venv and .venv-device (make env-host env-device). Exit codes: 0 all equal, 1 something differs or
 # failed, 64 usage, 77 skipped because this machine cannot run it. docs/lab/aarch64.md says how it works.
@@ -14,7 +15,9 @@
 # own, which ends with it, and every emulated program is started through the QEMU binary by name (no binfmt_misc).
 set -euo pipefail
 
-readonly SUITE=bookworm PYTHON_VERSION=3.11 # Debian bookworm is what Raspberry Pi OS 12 is made from
+# Raspberry Pi OS is made from these; cores are compared on the first.
+readonly SUITES=(bookworm trixie)
+declare -rA PYTHON_VERSIONS=([bookworm]=3.11 [trixie]=3.13)
 readonly CORES=(cortex-a53 cortex-a72 cortex-a76)
 declare -rA BOARDS=([cortex-a53]="Zero 2 W, 3B+" [cortex-a72]="4B" [cortex-a76]="5")
 # What the boards' own /proc/cpuinfo says; ONNX Runtime chooses kernels by it.
@@ -28,7 +31,7 @@ declare -rA FEATURES=(
 REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly REPOSITORY
 readonly CACHE=$REPOSITORY/.cache/aarch64 WORK=$REPOSITORY/build/aarch64 BUNDLES=$REPOSITORY/build/test-bundles
-readonly ROOT=$CACHE/$SUITE-arm64 SCRIPTS=$REPOSITORY/tests/aarch64
+readonly SCRIPTS=$REPOSITORY/tests/aarch64
 readonly HOST_PYTHON=$REPOSITORY/.venv/bin/python DEVICE_PYTHON=$REPOSITORY/.venv-device/bin/python
 
 say() { printf 'test-aarch64: %s\n' "$*" >&2; }
@@ -47,6 +50,11 @@ install_tools() {
   say "installing ${packages[*]}"
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" \
     >"$CACHE/apt.log" 2>&1 || fail "apt-get install failed, see $CACHE/apt.log (apt-get update may help)"
+}
+
+# take SUITE: the functions below work on this one.
+take() {
+  SUITE=$1 PYTHON_VERSION=${PYTHON_VERSIONS[$1]} ROOT=$CACHE/$1-arm64
 }
 
 # Debootstrap's first stage downloads and verifies the packages; here they are all merely unpacked. No package
@@ -74,19 +82,24 @@ build_root() {
   mv "$partial" "$ROOT"
 }
 
+# pip's options for wheels that run in the root.
+pip_platform() {
+  local minor
+  echo --only-binary=:all: --implementation cp --python-version "$PYTHON_VERSION" --platform manylinux2014_aarch64
+  for minor in $(seq 17 36); do echo --platform "manylinux_2_${minor}_aarch64"; done # 36: bookworm's glibc
+}
+
 # The device environment's own versions, as aarch64 wheels; unpacked, because an emulated pip is slow.
 build_site() {
-  local pins key wheel platforms=() minor
+  local pins key wheel
   pins=$("$DEVICE_PYTHON" "$SCRIPTS/device_wheels.py")
   key=$(printf '%s\n' "$SUITE" "$PYTHON_VERSION" "$pins" | sha256sum | cut -c 1-12)
   SITE=$CACHE/site-$key
-  readonly SITE
   [[ -d $SITE ]] && return
   say "downloading the device extra's aarch64 wheels (once for these versions)"
-  for minor in $(seq 17 36); do platforms+=(--platform "manylinux_2_${minor}_aarch64"); done # 36: bookworm's glibc
   rm -rf "$CACHE"/site-* "$CACHE/wheels"
-  "$DEVICE_PYTHON" -m pip download --quiet --no-deps --only-binary=:all: --implementation cp \
-    --python-version "$PYTHON_VERSION" "${platforms[@]}" --platform manylinux2014_aarch64 \
+  # shellcheck disable=SC2046
+  "$DEVICE_PYTHON" -m pip download --quiet --no-deps $(pip_platform) \
     --dest "$CACHE/wheels" --requirement <(printf '%s\n' "$pins") >"$CACHE/pip.log" 2>&1 ||
     { tail -n 3 "$CACHE/pip.log" >&2; fail "no aarch64 wheels for $DEVICE_PYTHON's versions, see $CACHE/pip.log"; }
   for wheel in "$CACHE"/wheels/*.whl; do "$DEVICE_PYTHON" -m zipfile -e "$wheel" "$SITE.partial"; done
@@ -96,7 +109,33 @@ build_site() {
   mv "$SITE.partial" "$SITE"
 }
 
+# What a user of this Debian gets: our wheel, installed by pip for aarch64 in two ways. `full` holds what pip finds for
+# edge-far[device]: it fails where one package has no wheel. `small` is what deploy/install.sh leaves, and what is run.
+build_installation() {
+  local wheels=$CACHE/installed-$SUITE-wheels wheel pip
+  INSTALLED=$WORK/installed-$SUITE
+  rm -rf "$INSTALLED" "$wheels"
+  mkdir -p "$INSTALLED"
+  wheel=$(echo "$WORK"/dist/edge_far-*.whl)
+  pip="$DEVICE_PYTHON -m pip --quiet --disable-pip-version-check"
+  say "pip for Debian $SUITE, Python $PYTHON_VERSION, aarch64"
+  # What was chosen for another Python is refused by this one's version unless it is told not to look.
+  local from="install --no-compile --ignore-requires-python --no-index --find-links $wheels $(pip_platform)"
+  # shellcheck disable=SC2046,SC2086
+  {
+    $pip download $(pip_platform) --dest "$wheels" "${wheel}[device]" &&
+      $pip $from --target "$INSTALLED/full" "${wheel}[device]" &&
+      $pip $from --target "$INSTALLED/small" --no-deps --requirement "$REPOSITORY/deploy/device-packages.txt" "$wheel"
+  } >"$CACHE/pip.log" 2>&1 || { tail -n 3 "$CACHE/pip.log" >&2; return 1; }
+  (. "$REPOSITORY/deploy/environment.sh" && leave_out "$INSTALLED/small")
+  say "$(find "$wheels" -name '*.whl' | wc -l) wheels, $(du -sm "$wheels" | cut -f 1) MiB;" \
+    "installed $(du -sm "$INSTALLED/full" | cut -f 1) MiB, as install.sh does it" \
+    "$(du -sm "$INSTALLED/small" | cut -f 1) MiB (without byte code)"
+  rm -rf "$wheels" "$INSTALLED/full"
+}
+
 mount_root() {
+  mkdir -p "$ROOT/opt/edge-far" "$ROOT/opt/site"
   cp --update "$(command -v qemu-aarch64-static)" "$ROOT/usr/bin/qemu-aarch64-static"
   mount -t proc proc "$ROOT/proc"
   mount --bind /sys "$ROOT/sys"
@@ -108,7 +147,8 @@ mount_root() {
   mount --bind "$WORK" "$ROOT/work"
 }
 
-# in_root CORE ARGUMENT...: the root's python3 on that core. The checkout is /opt/edge-far, build/aarch64 is /work.
+# in_root CORE ARGUMENT...: the root's python3 on that core. The checkout is /opt/edge-far, build/aarch64 is /work, the
+# modules are those of MODULES.
 in_root() {
   local core=$1 cpuinfo=$WORK/cpuinfo processor
   shift
@@ -120,7 +160,7 @@ in_root() {
   ! mountpoint -q "$ROOT/proc/cpuinfo" || umount "$ROOT/proc/cpuinfo"
   mount --bind "$cpuinfo" "$ROOT/proc/cpuinfo" # the host's own makes ONNX Runtime's start fail
   env -i HOME=/tmp LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONPATH=/opt/edge-far:/opt/site QEMU_CPU="$core" \
+    PYTHONPATH="${MODULES-/opt/edge-far:/opt/site}" QEMU_CPU="$core" \
     chroot "$ROOT" /usr/bin/qemu-aarch64-static /usr/bin/python3 "$@"
 }
 
@@ -192,6 +232,38 @@ train_bundles() {
   "$DEVICE_PYTHON" "$SCRIPTS/loss_report.py" "${results[@]}"
 }
 
+# The installed command, on each Debian: nothing of the checkout but a bundle and its data.
+try_packages() {
+  local suite status=0
+  [[ -d $BUNDLES/tiny-fp32 ]] || make_tiny_bundles || return 1
+  "$HOST_PYTHON" "$REPOSITORY/scripts/packages.py" --build "$WORK/dist" >&2 || return 1
+  for suite in "${SUITES[@]}"; do
+    take "$suite"
+    build_root
+    build_installation || { say "error: pip for Debian $suite failed, see $CACHE/pip.log"; status=1; continue; }
+    SITE=$INSTALLED/small
+    mount_root
+    say "$(versions)"
+    use_command || { say "error: the command failed on Debian $suite"; status=1; }
+  done
+  return $status
+}
+
+use_command() {
+  local MODULES=/opt/site core=cortex-a53 program=/opt/site/bin/edge-far bundles=/opt/edge-far/build/test-bundles
+  rm -rf "$WORK/run-$SUITE"
+  in_root $core $program --version &&
+    in_root $core $program verify $bundles/tiny-fp32 &&
+    in_root $core $program train $bundles/tiny-fp32 --train $bundles/tiny.jsonl --out "/work/run-$SUITE" \
+      --profile workstation --epochs 1 --quiet &&
+    in_root $core $program predict $bundles/tiny-fp32 --run "/work/run-$SUITE" "turn the lights on"
+}
+
+versions() {
+  echo "Debian $SUITE, $(awk '$1 ~ /^(python3\.[0-9]+|libc6)$/ { printf "%s %s, ", $1, $2 }' "$ROOT/debian-packages.txt")$(
+    "$ROOT/usr/bin/qemu-aarch64-static" --version | head -n 1)"
+}
+
 # Mounts need no undoing here: they are gone with the namespace. Under sudo, the user keeps his own folders.
 clean_up() {
   rm -rf "$CACHE"/*.partial "$CACHE"/*.partial.txt
@@ -200,13 +272,14 @@ clean_up() {
 }
 
 main() {
-  local rebuild=false operators_only=false doctor_only=false status=0
+  local rebuild=false operators_only=false doctor_only=false packages_only=false status=0
   local option
   for option in "$@"; do
     case $option in
       --rebuild) rebuild=true ;;
       --operators) operators_only=true ;;
       --doctor) doctor_only=true ;;
+      --packages) packages_only=true ;;
       *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 64 ;;
     esac
   done
@@ -229,16 +302,20 @@ main() {
   trap 'exit 130' INT
   trap 'exit 143' TERM
   install_tools
-  ! $rebuild || rm -rf "$ROOT" "$CACHE"/site-*
-  build_root
-  build_site
-  mount_root
-  say "Debian $SUITE, $(awk '$1 ~ /^(python3.11|libc6)$/ { printf "%s %s, ", $1, $2 }' "$ROOT/debian-packages.txt")$(
-    "$ROOT/usr/bin/qemu-aarch64-static" --version | head -n 1)"
-  $operators_only || examine_cores || status=1
-  ! $doctor_only || return $status
-  probe_operators || status=1
-  $operators_only || train_bundles || status=1
+  ! $rebuild || rm -rf "$CACHE"/*-arm64 "$CACHE"/site-*
+  if ! $packages_only; then
+    take "${SUITES[0]}"
+    build_root
+    build_site
+    mount_root
+    say "$(versions)"
+    $operators_only || examine_cores || status=1
+    ! $doctor_only || return $status
+    probe_operators || status=1
+    ! $operators_only || return $status
+    train_bundles || status=1
+  fi
+  try_packages || status=1
   return $status
 }
 

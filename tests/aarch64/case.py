@@ -8,6 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 FLOAT, UINT8, INT32, FLOAT16 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT32, TensorProto.FLOAT16
+BOOL, INT64 = TensorProto.BOOL, TensorProto.INT64
 MICROSOFT = "com.microsoft"
 # Tolerances, as parts of the largest value of the output; BYTE is one step of 255, for bytes that may end between two.
 EXACT, FP32, INT8, BYTE = 0.0, 1e-5, 1e-2, 1 / 254

@@ -1,4 +1,4 @@
-"""The operators of a training step as tiny ONNX models, for comparing processors (workstation: onnx, numpy).
+"""The operators of training steps and releases as tiny ONNX models, for comparing processors (workstation).
 
     python -m tests.aarch64.operator_cases DIRECTORY
 
@@ -19,6 +19,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from tests.aarch64.case import COLUMNS, EXACT, FLOAT, FLOAT16, FP32, INNER, INT32, MICROSOFT, ROWS, UINT8, Case
+from tests.aarch64.plain_cases import arithmetic, integer_products, rotations, shapes
 from tests.aarch64.quantized_cases import quantized_products, quantizers
 
 
@@ -272,11 +273,8 @@ def _step_operators(rng: np.random.Generator) -> list[Case]:
 def all_cases() -> list[Case]:
     """Every case, with the same random values each time."""
     rng = np.random.default_rng(7)
-    return [
-        case
-        for part in (_matrix_products, quantized_products, quantizers, _elementwise, _indexing, _step_operators)
-        for case in part(rng)
-    ]
+    earlier = (_matrix_products, quantized_products, quantizers, _elementwise, _indexing, _step_operators)
+    return [case for part in (*earlier, arithmetic, shapes, rotations, integer_products) for case in part(rng)]
 
 
 def build_model(case: Case) -> onnx.ModelProto:
@@ -303,7 +301,7 @@ def main() -> None:
     directory.mkdir(parents=True, exist_ok=True)
     entries = []
     for number, case in enumerate(all_cases()):
-        stem = f"{number:02d}"
+        stem = f"{number:03d}"
         (directory / f"{stem}.onnx").write_bytes(build_model(case).SerializeToString())
         inputs = {name: value for name, value in case.arguments.items() if name not in case.constants}
         np.savez(directory / f"{stem}.npz", expected=case.expected, **inputs)

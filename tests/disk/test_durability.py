@@ -61,4 +61,4 @@ def test_a_failed_fsync_keeps_the_old_directory(monkeypatch: pytest.MonkeyPatch,
 
 def test_everything_that_is_made_durable_goes_this_way() -> None:
     calling = [p.name for p in (REPOSITORY / "edge_far").rglob("*.py") if "os.fsync(" in p.read_text(encoding="utf-8")]
-    assert calling == ["durability.py"]
+    assert sorted(calling) == ["disks.py", "durability.py"]  # the doctor tries whether a disk refuses it

@@ -65,7 +65,6 @@ class Container:
         self.prepare_python()
         shutil.copytree(bundle, self.root / "bundle")
         self.log = (folder / "console.log").open("wb")
-        packages = sysconfig.get_paths()["purelib"]
         self._groups = make_control_groups()
         enter = "".join(f"echo $$ > {group}/cgroup.procs; " for group in self._groups)
         users = ("--private-users=pick", "--private-users-ownership=chown") if unprivileged else ()
@@ -73,7 +72,7 @@ class Container:
             [
                 *("sh", "-c", f'{enter}exec "$@"', "sh"),
                 *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"),
-                *(f"--directory={self.root}", f"--bind-ro={CHECKOUT}:/checkout", f"--bind-ro={packages}:/packages"),
+                *(f"--directory={self.root}", *(f"--bind-ro={pair}" for pair in self.shown())),
                 *("--machine=edge-far-test", *users),
             ],
             **{"stdin": subprocess.DEVNULL, "stdout": self.log, "stderr": self.log},
@@ -82,6 +81,10 @@ class Container:
         wait_for(lambda: self.run("systemctl", "is-system-running", check=False) in ("running", "degraded"), 120)
         if self._groups and not unprivileged:
             self._hand_over_memory_controller()
+
+    def shown(self) -> list[str]:
+        """Return what of this machine is seen inside, read-only: OUTSIDE:INSIDE."""
+        return [f"{CHECKOUT}:/checkout", f"{sysconfig.get_paths()['purelib']}:/packages"]
 
     def close(self) -> None:
         """End the container."""
