@@ -51,7 +51,9 @@ def verify_signature(root: Path, manifest: bytes, signers: Signers) -> str | Non
     if signers.allowed_signers is None:
         return None
     allowed = _readable(signers.allowed_signers, "security.allowed_signers")
-    revoked = ["-r", _readable(signers.revoked_keys, "security.revoked_keys")] if signers.revoked_keys else []
+    revoked = []
+    if signers.revoked_keys is not None:
+        revoked = ["-r", _readable(signers.revoked_keys, "security.revoked_keys")]
     signature = _signature_of(root)
     key = _check_bytes(signature, manifest)
     words = ""

@@ -18,8 +18,9 @@ import pytest
 from edge_far import Model, cli
 from edge_far.bundles.bundle import Bundle
 from edge_far.daemon.intake.ingest import Ingestion
+from edge_far.daemon.intake.spool import add
 from edge_far.daemon.store.examples import Store
-from edge_far.errors import DataError, InputMissing
+from edge_far.errors import DataError, InputMissing, UsageError
 from tests.application.releases import Service
 
 TEXT = "w1 w2 w3"
@@ -232,3 +233,11 @@ def test_the_package_is_imported_without_numpy() -> None:
     code = "import sys, edge_far; print(sorted({'numpy', 'onnxruntime', 'tokenizers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_an_empty_path_is_not_the_working_directory(service: Service) -> None:
+    for directory, spool, named in ((service.link, "", "spool"), ("", service.spool, "directory")):
+        with pytest.raises(UsageError, match=f"{named}: is empty"):
+            Model(directory, spool=spool)
+    with pytest.raises(UsageError, match="spool: is empty"):
+        add(TEXT, "label", spool="")  # type: ignore[arg-type]  # an application may give a string

@@ -49,11 +49,11 @@ def _signers(options: argparse.Namespace) -> Any:
     from edge_far.profile.document import load_profile
     from edge_far.profile.run_sections import Security
 
-    if options.revoked_keys and not options.allowed_signers:
+    if options.revoked_keys is not None and options.allowed_signers is None:
         raise UsageError("who may sign is not named", where="--revoked-keys", hint="give --allowed-signers too")
-    if options.profile and options.allowed_signers:
+    if options.profile is not None and options.allowed_signers is not None:
         raise UsageError("the profile names them already", where="--allowed-signers", hint="give one of the two")
-    if options.profile:
+    if options.profile is not None:
         return load_profile(options.profile).security
     return Security(allowed_signers=options.allowed_signers, revoked_keys=options.revoked_keys)
 
