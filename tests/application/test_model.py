@@ -241,3 +241,18 @@ def test_an_empty_path_is_not_the_working_directory(service: Service) -> None:
             Model(directory, spool=spool)
     with pytest.raises(UsageError, match="spool: is empty"):
         add(TEXT, "label", spool="")  # type: ignore[arg-type]  # an application may give a string
+
+
+@pytest.mark.parametrize("name", ["labels.json", "weights.bin"])
+def test_predict_refuses_a_damaged_release_as_the_model_does(
+    name: str, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predicted(service.link, TEXT, capsys)
+    path = service.link.resolve() / name
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"0", b"1", 1) if name == "labels.json" else bytes([content[0] ^ 1]) + content[1:])
+    assert path.read_bytes() != content
+    with pytest.raises(DataError, match=f"{name}: content has changed"):
+        Model(service.link, threads=1)
+    assert cli.main(["predict", str(service.link), TEXT]) == 65
+    assert f"{name}: content has changed since the release was made" in capsys.readouterr().err
