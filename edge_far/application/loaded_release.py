@@ -30,8 +30,8 @@ class LoadedRelease:
     def __init__(self, directory: Path, threads: int) -> None:
         """Verify and load it; `directory` is no link. Raises InputMissing (66), DataError (65), StorageError (74).
 
-        A release of the service is checked against the SHA-256 of its manifest. What `edge-far merge` writes has none,
-        and is checked by loading it.
+        A release of the service is checked against the SHA-256 of its manifest, what `edge-far merge` writes against
+        those of its release.json.
         """
         self.name = verified_name(directory)
         self._model = FileModel(directory, threads)
