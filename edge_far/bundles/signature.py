@@ -18,7 +18,7 @@ from typing import Protocol
 
 from edge_far.errors import BundleUntrusted, ConfigError, InputMissing, Unavailable
 
-__all__ = ["NAMESPACE", "SIGNATURE", "Signers", "make_signature", "verify_signature"]
+__all__ = ["NAMESPACE", "SIGNATURE", "Signers", "has_signature", "make_signature", "verify_signature"]
 
 NAMESPACE = "edge-far@bundle"  # a signature made for git or for mail is none for a bundle
 SIGNATURE = "manifest.json.sig"
@@ -96,14 +96,21 @@ def _readable(path: str, key: str) -> str:
     return path
 
 
-def _signature_of(root: Path) -> str:
+def has_signature(root: Path) -> bool:
+    """Return whether a bundle has a signature, whoever made it; BundleUntrusted where it is no small plain file."""
     path = root.resolve() / SIGNATURE
     if not path.exists() and not path.is_symlink():
-        hint = "sign it where it was made: edge-far sign BUNDLE --key KEY"
-        raise BundleUntrusted(f"the bundle is not signed: {SIGNATURE} is missing", where=str(root), hint=hint)
+        return False
     if path.is_symlink() or not path.is_file() or path.stat().st_size > SIGNATURE_BYTES:
         raise BundleUntrusted(f"{SIGNATURE} is no signature: not a small plain file", where=str(root), hint=_DO_NOT_USE)
-    return str(path)
+    return True
+
+
+def _signature_of(root: Path) -> str:
+    if not has_signature(root):
+        hint = "sign it where it was made: edge-far sign BUNDLE --key KEY"
+        raise BundleUntrusted(f"the bundle is not signed: {SIGNATURE} is missing", where=str(root), hint=hint)
+    return str(root.resolve() / SIGNATURE)
 
 
 def _check_bytes(signature: str, manifest: bytes) -> str:

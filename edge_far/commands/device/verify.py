@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Check; the document says what was found."""
     from edge_far.bundles.bundle import open_bundle
-    from edge_far.bundles.signature import SIGNATURE
+    from edge_far.bundles.signature import has_signature
 
     bundle = open_bundle(options.bundle, _signers(options))
     files = bundle.manifest.files
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "fingerprint": bundle.fingerprint,
         "files": len(files),
         "mib": round(sum(info.bytes for info in files.values()) / 2**20, 1),
-        "signed": (bundle.root / SIGNATURE).is_file(),
+        "signed": has_signature(bundle.root),
         "signer": bundle.signer,
     }
 
@@ -60,7 +60,7 @@ def _signers(options: argparse.Namespace) -> Any:
 
 def render(document: dict[str, Any]) -> str:
     """Return what was checked, in one line."""
-    checked = f"{document['bundle']}: {document['files']} files, {document['mib']} MiB, as exported"
+    checked = f"{document['bundle']}: {document['files']} files, {document['mib']} MiB, files match the manifest"
     if document["signer"] is not None:
         return f"{checked}; signed by {document['signer']}"
     return f"{checked}; {'its signature was not asked for' if document['signed'] else 'not signed'}"
