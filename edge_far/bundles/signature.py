@@ -133,8 +133,23 @@ def _principals(signature: str, allowed: str, key: str) -> list[str]:
     search = _ssh_keygen(["find-principals", "-s", signature, "-f", allowed], b"")
     names = search.stdout.decode("utf-8", "replace").splitlines()
     if search.returncode or not names:
+        _refuse_unreadable(allowed, _words(search))
         raise _refusal(_words(search), signature, allowed, key)
     return names
+
+
+def _refuse_unreadable(allowed: str, words: str) -> None:
+    """Raise ConfigError where ssh-keygen tells of every line of the allowed_signers file that it is none."""
+    lines = {number for number, line in enumerate(Path(allowed).read_bytes().split(b"\n"), 1) if _says_something(line)}
+    complaint = rf"^{re.escape(allowed)}:(\d+): (?:missing|invalid|bad) "  # of a key that has expired it says "key has"
+    told = {int(number) for number in re.findall(complaint, words, re.MULTILINE)}
+    if lines and lines <= told:
+        hint = "a line is NAME KEY, as in maker@example.org ssh-ed25519 AAAA...: a name before what the .pub file holds"
+        raise ConfigError(f"no line of {allowed} is readable", where="security.allowed_signers", hint=hint)
+
+
+def _says_something(line: bytes) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith(b"#")
 
 
 def _refusal(words: str, signature: str, allowed: str, key: str) -> BundleUntrusted | ConfigError:
@@ -178,7 +193,7 @@ def _ssh_keygen(arguments: Sequence[str], message: bytes | None) -> subprocess.C
     if "No user exists for uid" in words:
         hint = "a service's own user needs libnss-systemd (Debian: apt install libnss-systemd)"
         raise Unavailable(_last(words), where=program, hint=hint)
-    if re.search(r"(unknown|illegal|invalid|unrecognized) option", words):
+    if re.search(r"^\S*ssh-keygen: (unknown|illegal|invalid|unrecognized) option", words, re.MULTILINE):
         raise Unavailable("knows no signatures", where=program, hint="OpenSSH 8.2 or newer is needed")
     return done
 

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.console import Console
+from edge_far.errors import ConfigError
 
 EXAMPLES = """examples:
   edge-far verify bundle                                            nothing is damaged; no signature is asked for
   edge-far verify bundle --profile /etc/edge-far/profile.yaml       as this device would
   edge-far verify bundle --allowed-signers allowed_signers --revoked-keys revoked
 """
+# The settings of a profile that options give here.
+OPTIONS = {"security.allowed_signers": "--allowed-signers", "security.revoked_keys": "--revoked-keys"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +35,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.bundles.bundle import open_bundle
     from edge_far.bundles.signature import has_signature
 
-    bundle = open_bundle(options.bundle, _signers(options))
+    try:
+        bundle = open_bundle(options.bundle, _signers(options))
+    except ConfigError as error:
+        if options.allowed_signers is None or error.where not in OPTIONS:
+            raise
+        raise ConfigError(error.message, where=OPTIONS[error.where], hint=error.hint) from error
     files = bundle.manifest.files
     return {
         "bundle": str(options.bundle),
