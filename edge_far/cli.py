@@ -84,6 +84,18 @@ class _Parser(argparse.ArgumentParser):
         except OSError as error:
             raise StorageError(f"cannot write: {error.strerror}", where="standard output") from error
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Refuse an empty word, also a default from the environment: as a path it would be '.', as a name none.
+
+        Texts may be blank, and a command's own words are its parser's to read.
+        """
+        if not arg_string and action.nargs != argparse.PARSER and not _takes_blank(action):
+            named = action.option_strings[0] if action.option_strings else str(action.metavar or action.dest)
+            if arg_string is action.default:  # it was not given: the variable of the same name is empty
+                named = f"EDGE_FAR_{action.dest.upper()}"
+            raise UsageError("is empty", where=named, hint="give it a value, or leave it out")
+        return super()._get_value(action, arg_string)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Let a command's options stand between its positionals: `predict BUNDLE --run RUN TEXT`."""
         takes_many = any(action.nargs == "*" and not action.option_strings for action in self._actions)
@@ -94,6 +106,12 @@ class _Parser(argparse.ArgumentParser):
             return self.parse_known_intermixed_args(args, namespace)  # calls this method for each of its passes
         finally:
             self._intermixing = False
+
+
+def _takes_blank(action: argparse.Action) -> bool:
+    from edge_far.commands.arguments import text_argument
+
+    return action.type is text_argument
 
 
 def _build_parser(command: str | None) -> argparse.ArgumentParser:

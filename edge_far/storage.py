@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,12 +27,13 @@ from edge_far.disk.directory_moves import (
     temporary_sibling,
 )
 from edge_far.disk.durability import fsync
-from edge_far.errors import InputMissing, OutputExists, StorageError
+from edge_far.errors import InputMissing, OutputExists, StorageError, UsageError
 
 __all__ = [
     "TRIAL",
     "check_output",
     "hint_of",
+    "named_path",
     "publish_directory",
     "remove_leftovers",
     "replace_directory",
@@ -196,6 +198,13 @@ def try_directory(directory: Path) -> None:
     finally:
         discard(trial)
         discard(renamed)
+
+
+def named_path(word: str | os.PathLike[str], where: str) -> Path:
+    """Return the path that a caller named; UsageError (64) for an empty word, which Path takes for the folder '.'."""
+    if not os.fspath(word):
+        raise UsageError("is empty", where=where, hint="name a directory, or leave it out")
+    return Path(word)
 
 
 def sha256_of(path: Path) -> str:

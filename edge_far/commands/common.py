@@ -121,7 +121,7 @@ def step_times(
 
 def open_checked(options: argparse.Namespace) -> Bundle:
     """Open the bundle of a command; the profile asked for may say who must have signed it."""
-    signers = load_profile(options.profile).security if options.profile else None
+    signers = load_profile(options.profile).security if options.profile is not None else None
     return open_bundle(options.bundle, signers)
 
 

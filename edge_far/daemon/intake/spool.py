@@ -24,7 +24,7 @@ from edge_far.disk.directory_moves import fsync_directory
 from edge_far.disk.durability import fsync
 from edge_far.errors import DataError, InputMissing, StorageError
 from edge_far.quoting import quoted
-from edge_far.storage import storage_error
+from edge_far.storage import named_path, storage_error
 from edge_far.texts.reading.lines import MAX_LINE_BYTES
 
 __all__ = ["DEFAULT_SPOOL", "MAX_ID_CHARACTERS", "SUFFIX", "add", "is_ready", "number_of"]
@@ -54,7 +54,8 @@ def add(
     With a `label` this is an example; without one it needs the application's own `id`, under which a label,
     or the `feedback` 'correct' or 'wrong', may follow later without the text. A label, and a prediction, is a name; or
     a number or a list of names, where the model answers so.
-    Raises DataError (65), InputMissing (66) for a missing spool, StorageError (74).
+    Raises DataError (65), InputMissing (66) for a missing spool, UsageError (64) for an empty name of it, StorageError
+    (74).
     """
     fields = {
         "id": id,
@@ -73,7 +74,7 @@ def add(
     if len(line) > MAX_LINE_BYTES:
         hint = f"a line of the spool has at most {MAX_LINE_BYTES} bytes: cut the text"
         raise DataError(f"the example has {len(line)} bytes", hint=hint)
-    return _drop(line + b"\n", Path(spool))
+    return _drop(line + b"\n", named_path(spool, "spool"))
 
 
 def _text_of(name: str, value: Label) -> str:
