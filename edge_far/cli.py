@@ -12,7 +12,7 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ from edge_far.console import Console, say
 from edge_far.errors import Deferred, EdgeFarError, StorageError, UsageError
 from edge_far.process.children import hear_of_children
 from edge_far.process.streams import make_streams_safe
+from edge_far.process.termination import unwinding
 from edge_far.quoting import harmless
 
 __all__ = ["main"]
@@ -56,6 +57,9 @@ COMMANDS = {
 
 # What the daemon asks of a child of its own; no help speaks of them.
 INTERNAL = {"decide": "adaptation.decide"}
+
+# What makes a directory of output, and hears no signal itself.
+UNWINDING = frozenset({"export", "choose", "merge", "bench", "demo"})
 
 CHILD_OF = "--child-of"
 NOBODY_READS = 141  # as of a program that the shell lets die of SIGPIPE
@@ -189,7 +193,8 @@ def _run(arguments: list[str]) -> int:
         return UsageError.exit_code
     module = _module(options.command)
     console = Console(quiet=options.quiet, verbose=options.verbose)
-    document = module.run(options, console)
+    with unwinding() if options.command in UNWINDING else nullcontext():
+        document = module.run(options, console)
     try:
         print(json.dumps(document, indent=2) if options.json else harmless(module.render(document)), flush=True)
     except BrokenPipeError:

@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         refusal=UsageError,
         default=1,
         metavar="N",
-        help="the N likeliest labels, where a text has one (default: %(default)s)",
+        help="the N likeliest labels or answers, below each text (default: %(default)s)",
     )
     add_setting(
         parser,
@@ -190,8 +190,17 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | Re
 
 
 def render(document: dict[str, Any]) -> str:
-    """Return one line a text, whatever is in it; a blank text has no answer."""
+    """Return one line a text, whatever is in it, and below it the others of its likeliest; a blank has no answer."""
     from edge_far.tasks.registry import TASKS
 
-    kind = TASKS[document["task"]]
-    return "\n".join(f"{kind.answer_text(told)}  {shown(told['text'])}" for told in document["predictions"])
+    kind, lines = TASKS[document["task"]], []
+    for told in document["predictions"]:
+        lines.append(f"{kind.answer_text(told)}  {shown(told['text'])}")
+        lines += [f"  {_candidate(each)}" for each in told.get("top", ())]
+    return "\n".join(lines)
+
+
+def _candidate(told: dict[str, Any]) -> str:
+    """Return one of the likeliest: a label, or the text of an answer, and its probability."""
+    name = told.get("label", told.get("answer"))
+    return f"{'-' if name is None else shown(name):<22} {told['probability']:.3f}"
