@@ -144,6 +144,8 @@ class _Builder:
             self.offset_s = self.last_s - (_optional(record, "time_s", where) or 0.0)
         elif event == "step":
             self._step(record, where)
+        elif event == "end":  # evaluation and the last checkpoint may take more than any step
+            self._peak(_optional(record, "peak_rss_mib", where))
         elif event == "eval" and (figure := headline_of(record)) is not None:
             value = _number(record, figure, where)
             step = _whole(record, "step", where)
@@ -170,8 +172,11 @@ class _Builder:
         resident = _optional(record, "rss_mib", where)
         if resident is not None:
             self.log.memory.append((time_s, resident))
-        sizes = (self.log.peak_rss_mib, resident, _optional(record, "peak_rss_mib", where))
-        self.log.peak_rss_mib = max((size for size in sizes if size is not None), default=None)
+        self._peak(resident, _optional(record, "peak_rss_mib", where))
+
+    def _peak(self, *sizes: float | None) -> None:
+        known = [size for size in (self.log.peak_rss_mib, *sizes) if size is not None]
+        self.log.peak_rss_mib = max(known, default=None)
 
     def _forget_after(self, step: int) -> None:
         """Drop what a resume repeats: the steps and evaluations after `step`."""

@@ -26,6 +26,8 @@ PACKAGE = Path(__file__).parents[2] / "edge_far"
 # They open what they have just written, or what their parent process has just checked.
 UNASKED = {"compile/pipeline.py", "bench/pipeline.py", "bench/work/bundle_steps.py", "device/planning/probe.py"}
 UNASKED |= {"doctor/bench.py"}  # times a bundle that its user names; no profile is asked for there
+# The server's own bundle, which trains nothing there: whoever runs the server made it, and every device asks for itself.
+UNASKED |= {"commands/fleet/doctor.py", "fleet/server/server_app.py"}
 
 
 class Device:

@@ -40,7 +40,7 @@ def test_reads_a_plain_run_from_its_directory(tmp_path: Path) -> None:
         step(2, 2.0, 2.0, rss_mib=205, peak_rss_mib=211),
         {"event": "eval", "step": 2, "time_s": 2.5, "accuracy": 0.5, "loss": 1.0, "macro_f1": 0.4},
         {"event": "checkpoint", "step": 2, "time_s": 2.6},
-        {"event": "end", "time_s": 2.7},
+        {"event": "end", "time_s": 2.7, "peak_rss_mib": 212.5},
     )
     log = read_run_log(tmp_path)
     assert log.steps == [StepPoint(1, 1.0, 2.5), StepPoint(2, 2.0, 2.0)]
@@ -50,7 +50,7 @@ def test_reads_a_plain_run_from_its_directory(tmp_path: Path) -> None:
         "rpi-zero2w-512",
         300,
         6,
-        211,
+        212.5,
     )
     assert log.resumes == [] and log.torn_lines == 0
 

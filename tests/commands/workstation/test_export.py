@@ -36,7 +36,7 @@ def test_a_disk_that_fails(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["tpo-2", "top-0", "top-1.5", "TOP-2", ""])
+@pytest.mark.parametrize("name", ["tpo-2", "top-0", "top-1.5", "TOP-2"])
 def test_a_rung_that_is_none_is_said_before_anything_is_read(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model", "no such model", "--train", "none.jsonl", "--out", "bundle", "--method", name]
     assert main(["export", *words]) == 78
