@@ -26,7 +26,7 @@ PACKAGE = Path(__file__).parents[2] / "edge_far"
 # They open what they have just written, or what their parent process has just checked.
 UNASKED = {"compile/pipeline.py", "bench/pipeline.py", "bench/work/bundle_steps.py", "device/planning/probe.py"}
 UNASKED |= {"doctor/bench.py"}  # times a bundle that its user names; no profile is asked for there
-# The server's own bundle, which trains nothing there: whoever runs the server made it, and every device asks for itself.
+# The server trains nothing with its own bundle, and every device of a fleet asks for itself.
 UNASKED |= {"commands/fleet/doctor.py", "fleet/server/server_app.py"}
 
 
@@ -285,4 +285,4 @@ def test_whoever_opens_a_bundle_says_whose_signatures_it_asks_for() -> None:
                 asks = len(node.args) == 2 or any(word.arg == "signers" for word in node.keywords)
                 found[str(path.relative_to(PACKAGE))] = asks
     assert {name for name, asks in found.items() if not asks} == UNASKED
-    assert "daemon/service.py" in found and "commands/common.py" in found
+    assert "daemon/context.py" in found and "commands/common.py" in found
