@@ -6,6 +6,7 @@
 #   make wheel          the wheel and the sdist, into dist/
 #   make packages       the same, installed and used in clean environments of each Python that is here (minutes)
 #   make test-aarch64   the device side under emulated board cores (root; cached; minutes to hours)
+#   make site           the documents as a site, in build/site
 #   make lint           ruff, mypy, and who may import whom
 #   make env-host       .venv: the workstation's environment (torch, transformers, onnx)
 #   make env-device     .venv-device: the device's environment (stock onnxruntime; no torch)
@@ -34,7 +35,7 @@ endef
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz wheel packages test-aarch64 lint clean distclean env-host env-device env-oldest
+.PHONY: help demo test fuzz wheel packages test-aarch64 site lint clean distclean env-host env-device env-oldest
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -67,6 +68,19 @@ packages: env-host
 
 test-aarch64: env-host env-device
 	bash scripts/test_aarch64.sh
+
+# Strict: a page that the navigation lacks, or a link that leads nowhere, fails. Search needs a server; all else a browser.
+site: build/site-env/.complete
+	NO_MKDOCS_2_WARNING=1 build/site-env/bin/python -m mkdocs build
+	build/site-env/bin/python scripts/docs_site/check_built.py build/site
+	@echo "open build/site/index.html, or: python3 -m http.server -d build/site"
+
+build/site-env/.complete: docs/site-requirements.txt
+	$(CHECK_PYTHON)
+	@rm -rf build/site-env
+	@$(PYTHON) -m venv build/site-env
+	@build/site-env/bin/python -m pip install --disable-pip-version-check --progress-bar off --quiet -r $<
+	@touch $@
 
 lint: env-host
 	$(HOST) -m ruff check $(PYTHON_PATHS)

@@ -12,7 +12,7 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ from edge_far.console import Console, say
 from edge_far.errors import Deferred, EdgeFarError, StorageError, UsageError
 from edge_far.process.children import hear_of_children
 from edge_far.process.streams import make_streams_safe
+from edge_far.process.termination import unwinding
 from edge_far.quoting import harmless
 
 __all__ = ["main"]
@@ -57,6 +58,9 @@ COMMANDS = {
 # What the daemon asks of a child of its own; no help speaks of them.
 INTERNAL = {"decide": "adaptation.decide"}
 
+# What makes a directory of output, and hears no signal itself.
+UNWINDING = frozenset({"export", "choose", "merge", "bench", "demo"})
+
 CHILD_OF = "--child-of"
 NOBODY_READS = 141  # as of a program that the shell lets die of SIGPIPE
 
@@ -84,6 +88,18 @@ class _Parser(argparse.ArgumentParser):
         except OSError as error:
             raise StorageError(f"cannot write: {error.strerror}", where="standard output") from error
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Refuse an empty word, also a default from the environment: as a path it would be '.', as a name none.
+
+        Texts may be blank, and a command's own words are its parser's to read.
+        """
+        if not arg_string and action.nargs != argparse.PARSER and not _takes_blank(action):
+            named = action.option_strings[0] if action.option_strings else str(action.metavar or action.dest)
+            if arg_string is action.default:  # it was not given: the variable of the same name is empty
+                named = f"EDGE_FAR_{action.dest.upper()}"
+            raise UsageError("is empty", where=named, hint="give it a value, or leave it out")
+        return super()._get_value(action, arg_string)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Let a command's options stand between its positionals: `predict BUNDLE --run RUN TEXT`."""
         takes_many = any(action.nargs == "*" and not action.option_strings for action in self._actions)
@@ -94,6 +110,12 @@ class _Parser(argparse.ArgumentParser):
             return self.parse_known_intermixed_args(args, namespace)  # calls this method for each of its passes
         finally:
             self._intermixing = False
+
+
+def _takes_blank(action: argparse.Action) -> bool:
+    from edge_far.commands.arguments import text_argument
+
+    return action.type is text_argument
 
 
 def _build_parser(command: str | None) -> argparse.ArgumentParser:
@@ -171,7 +193,8 @@ def _run(arguments: list[str]) -> int:
         return UsageError.exit_code
     module = _module(options.command)
     console = Console(quiet=options.quiet, verbose=options.verbose)
-    document = module.run(options, console)
+    with unwinding() if options.command in UNWINDING else nullcontext():
+        document = module.run(options, console)
     try:
         print(json.dumps(document, indent=2) if options.json else harmless(module.render(document)), flush=True)
     except BrokenPipeError:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,12 +28,13 @@ from edge_far.disk.directory_moves import (
     temporary_sibling,
 )
 from edge_far.disk.durability import fsync
-from edge_far.errors import InputMissing, OutputExists, StorageError
+from edge_far.errors import InputMissing, OutputExists, StorageError, UsageError
 
 __all__ = [
     "TRIAL",
     "check_output",
     "hint_of",
+    "named_path",
     "publish_directory",
     "remove_leftovers",
     "replace_directory",
@@ -146,9 +149,11 @@ def staged_directory(final: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a new empty directory beside `final` that takes its place when the block ends without an error.
 
     With `replace` an existing `final` is replaced; without, it is an OutputExists (73), raised before the
-    block runs. A failure inside the block removes the directory; an OSError becomes a StorageError (74).
+    block runs. A failure inside the block removes the directory; an OSError becomes a StorageError (74). What a process
+    that is no more left half done for the same `final` goes first.
     """
     final = Path(final)
+    _discard_of_the_dead(final)
     if not replace:
         _refuse_existing(final)
     temporary = temporary_sibling(final)
@@ -198,6 +203,13 @@ def try_directory(directory: Path) -> None:
         discard(renamed)
 
 
+def named_path(word: str | os.PathLike[str], where: str) -> Path:
+    """Return the path that a caller named; UsageError (64) for an empty word, which Path takes for the folder '.'."""
+    if not os.fspath(word):
+        raise UsageError("is empty", where=where, hint="name a directory, or leave it out")
+    return Path(word)
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal, read in pieces; InputMissing (66), StorageError (74)."""
     digest = hashlib.sha256()
@@ -210,6 +222,17 @@ def sha256_of(path: Path) -> str:
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=str(path)) from error
     return digest.hexdigest()
+
+
+def _discard_of_the_dead(final: Path) -> None:
+    for leftover in final.parent.glob(f".{_glob_escape(final.name)}.*.tmp"):
+        found = re.fullmatch(r"([1-9][0-9]{0,9})-[0-9a-f]{8}\.tmp", leftover.name[len(final.name) + 2 :])
+        if found:
+            with suppress(PermissionError, OverflowError):  # another user's, and at work
+                try:
+                    os.kill(int(found[1]), 0)
+                except ProcessLookupError:
+                    discard(leftover)
 
 
 def _refuse_existing(final: Path) -> None:

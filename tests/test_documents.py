@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -100,6 +101,17 @@ def test_the_map_has_every_wing() -> None:
     named = set(re.findall(r"`([\w/]+/)`", rows))
     wings = {f"{path.parent.relative_to(ROOT / 'edge_far')}/" for path in (ROOT / "edge_far").rglob("*/__init__.py")}
     assert named == wings
+
+
+def test_the_picture_of_the_house_has_the_floors_of_the_contract() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    floors = [re.findall(r"\w+", layer) for layer in settings["layers"]]
+    picture = (DOCS / "explain" / "pictures" / "house.svg").read_text()
+    rooms = re.findall(r'<text class="room" x="[\d.]+" y="(\d+)"[^>]*>(\w+)<', picture)
+    drawn: dict[int, list[str]] = {}
+    for height, room in rooms:
+        drawn.setdefault(int(height), []).append(room)
+    assert [sorted(drawn[height]) for height in sorted(drawn)] == [sorted(floor) for floor in floors]
 
 
 def test_tests_that_the_tables_of_faults_name_exist() -> None:

@@ -196,6 +196,17 @@ def test_staged_directory(tmp_path: Path) -> None:
     assert names(tmp_path) == ["final"]
 
 
+def test_what_a_dead_process_left_goes_with_the_next_of_its_name(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    kept = [f".best.{os.getpid()}-0123abcd.tmp", ".best.0-0123abcd.tmp", ".best.notes.tmp"]
+    for name in (*kept, f".best2.{dead.pid}-0123abcd.tmp", f".best.{dead.pid}-0123abcd.tmp"):
+        (tmp_path / name).mkdir()
+    with staged_directory(tmp_path / "best") as staging:
+        (staging / "file").write_text("new")
+    assert names(tmp_path) == sorted([*kept, f".best2.{dead.pid}-0123abcd.tmp", "best"])
+
+
 def test_remove_leftovers(tmp_path: Path) -> None:
     final = tmp_path / "best[1]"
     make(tmp_path / ".best[1].123-0123abcd.tmp", "half")

@@ -21,7 +21,7 @@ from edge_far.process.rust import leaving_streams_alone
 from edge_far.texts.data import Example
 from edge_far.texts.encode import Encoder
 
-__all__ = ["LoadedRelease"]
+__all__ = ["LoadedRelease", "verified_name"]
 
 
 class LoadedRelease:
@@ -30,10 +30,10 @@ class LoadedRelease:
     def __init__(self, directory: Path, threads: int) -> None:
         """Verify and load it; `directory` is no link. Raises InputMissing (66), DataError (65), StorageError (74).
 
-        A release of the service is checked against the SHA-256 of its manifest. What `edge-far merge` writes has none,
-        and is checked by loading it.
+        A release of the service is checked against the SHA-256 of its manifest, what `edge-far merge` writes against
+        those of its release.json.
         """
-        self.name = _verified(directory)
+        self.name = verified_name(directory)
         self._model = FileModel(directory, threads)
         self.task = self._model.task
         with leaving_streams_alone():
@@ -52,8 +52,11 @@ class LoadedRelease:
         return self.task.answers(logits, 1, encoded, [text])[0]
 
 
-def _verified(directory: Path) -> str:
-    """Return the release's name after checking every file that its manifest lists."""
+def verified_name(directory: Path) -> str:
+    """Return the release's name after checking every file that its manifest lists; `directory` is no link.
+
+    Raises InputMissing (66) where there is no released model, DataError (65) for one that is damaged.
+    """
     if not is_released_model(directory):
         hint = "a bundle becomes one by 'edge-far merge'"
         raise InputMissing("is no released model", where=str(directory), hint=hint)

@@ -27,6 +27,7 @@ from edge_far.application.loaded_release import LoadedRelease
 from edge_far.daemon.intake import spool as spool_files
 from edge_far.device.board.cpu import cpu_share
 from edge_far.errors import DataError, InputMissing
+from edge_far.storage import named_path
 from edge_far.tasks.interface import Task
 from edge_far.texts.reading.problems import RecordProblem
 
@@ -65,10 +66,10 @@ class Model:
 
         `threads` of ONNX Runtime: as many as this process may use, at most 4, where none are named. `remembered` is
         the number of answers that `feedback` can correct. Raises InputMissing (66) for a missing directory, DataError
-        (65) for a damaged one, StorageError (74).
+        (65) for a damaged one, StorageError (74), UsageError (64) for an empty path.
         """
-        self._path = Path(directory)
-        self._spool = Path(spool)
+        self._path = named_path(directory, "directory")
+        self._spool = named_path(spool, "spool")
         self._threads = threads or min(MOST_THREADS, cpu_share().most_threads)
         self._memory = Memory(remembered)
         self._loading = threading.Lock()

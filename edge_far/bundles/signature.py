@@ -18,7 +18,7 @@ from typing import Protocol
 
 from edge_far.errors import BundleUntrusted, ConfigError, InputMissing, Unavailable
 
-__all__ = ["NAMESPACE", "SIGNATURE", "Signers", "make_signature", "verify_signature"]
+__all__ = ["NAMESPACE", "SIGNATURE", "Signers", "has_signature", "make_signature", "verify_signature"]
 
 NAMESPACE = "edge-far@bundle"  # a signature made for git or for mail is none for a bundle
 SIGNATURE = "manifest.json.sig"
@@ -51,7 +51,9 @@ def verify_signature(root: Path, manifest: bytes, signers: Signers) -> str | Non
     if signers.allowed_signers is None:
         return None
     allowed = _readable(signers.allowed_signers, "security.allowed_signers")
-    revoked = ["-r", _readable(signers.revoked_keys, "security.revoked_keys")] if signers.revoked_keys else []
+    revoked = []
+    if signers.revoked_keys is not None:
+        revoked = ["-r", _readable(signers.revoked_keys, "security.revoked_keys")]
     signature = _signature_of(root)
     key = _check_bytes(signature, manifest)
     words = ""
@@ -94,14 +96,21 @@ def _readable(path: str, key: str) -> str:
     return path
 
 
-def _signature_of(root: Path) -> str:
+def has_signature(root: Path) -> bool:
+    """Return whether a bundle has a signature, whoever made it; BundleUntrusted where it is no small plain file."""
     path = root.resolve() / SIGNATURE
     if not path.exists() and not path.is_symlink():
-        hint = "sign it where it was made: edge-far sign BUNDLE --key KEY"
-        raise BundleUntrusted(f"the bundle is not signed: {SIGNATURE} is missing", where=str(root), hint=hint)
+        return False
     if path.is_symlink() or not path.is_file() or path.stat().st_size > SIGNATURE_BYTES:
         raise BundleUntrusted(f"{SIGNATURE} is no signature: not a small plain file", where=str(root), hint=_DO_NOT_USE)
-    return str(path)
+    return True
+
+
+def _signature_of(root: Path) -> str:
+    if not has_signature(root):
+        hint = "sign it where it was made: edge-far sign BUNDLE --key KEY"
+        raise BundleUntrusted(f"the bundle is not signed: {SIGNATURE} is missing", where=str(root), hint=hint)
+    return str(root.resolve() / SIGNATURE)
 
 
 def _check_bytes(signature: str, manifest: bytes) -> str:
@@ -124,8 +133,23 @@ def _principals(signature: str, allowed: str, key: str) -> list[str]:
     search = _ssh_keygen(["find-principals", "-s", signature, "-f", allowed], b"")
     names = search.stdout.decode("utf-8", "replace").splitlines()
     if search.returncode or not names:
+        _refuse_unreadable(allowed, _words(search))
         raise _refusal(_words(search), signature, allowed, key)
     return names
+
+
+def _refuse_unreadable(allowed: str, words: str) -> None:
+    """Raise ConfigError where ssh-keygen tells of every line of the allowed_signers file that it is none."""
+    lines = {number for number, line in enumerate(Path(allowed).read_bytes().split(b"\n"), 1) if _says_something(line)}
+    complaint = rf"^{re.escape(allowed)}:(\d+): (?:missing|invalid|bad) "  # of a key that has expired it says "key has"
+    told = {int(number) for number in re.findall(complaint, words, re.MULTILINE)}
+    if lines and lines <= told:
+        hint = "a line is NAME KEY, as in maker@example.org ssh-ed25519 AAAA...: a name before what the .pub file holds"
+        raise ConfigError(f"no line of {allowed} is readable", where="security.allowed_signers", hint=hint)
+
+
+def _says_something(line: bytes) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith(b"#")
 
 
 def _refusal(words: str, signature: str, allowed: str, key: str) -> BundleUntrusted | ConfigError:
@@ -169,7 +193,7 @@ def _ssh_keygen(arguments: Sequence[str], message: bytes | None) -> subprocess.C
     if "No user exists for uid" in words:
         hint = "a service's own user needs libnss-systemd (Debian: apt install libnss-systemd)"
         raise Unavailable(_last(words), where=program, hint=hint)
-    if re.search(r"(unknown|illegal|invalid|unrecognized) option", words):
+    if re.search(r"^\S*ssh-keygen: (unknown|illegal|invalid|unrecognized) option", words, re.MULTILINE):
         raise Unavailable("knows no signatures", where=program, hint="OpenSSH 8.2 or newer is needed")
     return done
 

@@ -45,6 +45,7 @@ __all__ = [
     "open_checked",
     "profile_for",
     "read_result",
+    "refuse_another_bundle",
     "run_task",
     "step_times",
     "threads_of",
@@ -121,7 +122,7 @@ def step_times(
 
 def open_checked(options: argparse.Namespace) -> Bundle:
     """Open the bundle of a command; the profile asked for may say who must have signed it."""
-    signers = load_profile(options.profile).security if options.profile else None
+    signers = load_profile(options.profile).security if options.profile is not None else None
     return open_bundle(options.bundle, signers)
 
 
@@ -178,6 +179,15 @@ def load_learners(bundle: Bundle, run: Path | None, file: Path | None = None) ->
     if run is None:
         return read_learners(own)
     result = read_result(run)
+    refuse_another_bundle(bundle, run)
+    path = run / "learners.safetensors"
+    if sha256_of(path) != result.get("learners_sha256"):
+        raise BundleError("the content does not match result.json", where=str(path), hint="train again")
+    return read_learners(path)
+
+
+def refuse_another_bundle(bundle: Bundle, run: Path) -> None:
+    """Raise ConfigError where a run was trained from another bundle, BundleError where its record is damaged."""
     try:
         record = read_document(run / "run.json", dict[str, Any])
     except (OSError, Damaged) as error:
@@ -188,10 +198,6 @@ def load_learners(bundle: Bundle, run: Path | None, file: Path | None = None) ->
             where=str(run),
             hint="name the bundle it was started with",
         )
-    path = run / "learners.safetensors"
-    if sha256_of(path) != result.get("learners_sha256"):
-        raise BundleError("the content does not match result.json", where=str(path), hint="train again")
-    return read_learners(path)
 
 
 def read_result(run: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from edge_far.errors import ConfigError, DataError
 from edge_far.json_file import Damaged
 from edge_far.quoting import quoted
 from edge_far.texts.data import Example
-from edge_far.texts.places import LABELS_FILE, free_places, is_place, read_labels
+from edge_far.texts.places import LABELS_FILE, UNFIT_LABEL, fits_a_label, free_places, is_place, read_labels
 
 __all__ = ["NewLabels", "Tally", "places_in"]
 
@@ -101,6 +101,8 @@ class NewLabels:
         self._must_be_ours(old)
         if is_place(new):
             raise ConfigError(f"{quoted(new)} is the name of a place", hint="choose another name")
+        if not fits_a_label(new):
+            raise ConfigError(f"the label {quoted(new)} {UNFIT_LABEL}", hint="choose another name")
         if new in self.names() or self._waits(new) or not new.strip():
             raise ConfigError(f"the label {quoted(new)} is there already", hint="edge-far labels merge OLD NEW")
         self._database.run("UPDATE new_labels SET name = ? WHERE name = ?", (new, old))

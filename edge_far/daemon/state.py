@@ -192,6 +192,8 @@ class StateDirectory:
         if not allowed:
             hint = "run it with sudo; everybody may read /run/edgefar/status.json"
             raise InputMissing("not allowed to look into the state directory", where=str(self.root), hint=hint)
+        if found and not self.store.exists() and (self.root / "run.json").exists():  # of edge-far train
+            found = False
         if not found:
             hint = "run 'edge-far daemon --once' first, or name another directory with --state"
             raise InputMissing("no state directory here", where=str(self.root), hint=hint)

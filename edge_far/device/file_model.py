@@ -11,12 +11,20 @@ from typing import Annotated, Any
 import numpy as np
 import onnxruntime as ort
 
-from edge_far.bundles.manifest import Scale
+from edge_far.bundles.manifest import FileInfo, Scale
 from edge_far.device.engine.options import bare_options
-from edge_far.device.release_files import FACTS_FILE, FACTS_FORMAT, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from edge_far.device.release_files import (
+    CHECKED_FILES,
+    FACTS_FILE,
+    FACTS_FORMAT,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+)
 from edge_far.errors import DataError, InputMissing
 from edge_far.json_file import Damaged, Within, decode, read_document
 from edge_far.process.library_paths import utf8_path
+from edge_far.storage import sha256_of
 from edge_far.tasks.interface import Task
 from edge_far.tasks.registry import TASKS, task_of
 from edge_far.texts.batches import Batch
@@ -43,10 +51,15 @@ class FileModel:
     """
 
     def __init__(self, directory: Path, threads: int) -> None:
-        """Load it; raises InputMissing (66) for a missing file, DataError (65) for one that is damaged."""
+        """Load it; raises InputMissing (66) for a missing file, DataError (65) for one that is damaged or changed.
+
+        release.json holds the hashes of the files; a release of before that is checked by loading it.
+        """
         for name in (MODEL_FILE, TOKENIZER_FILE, LABELS_FILE):
             if not (directory / name).is_file():
                 raise InputMissing("file does not exist", where=str(directory / name), hint=COPY_AGAIN)
+        facts = _facts(directory / FACTS_FILE)
+        _check_files(facts, directory)
         self._path = directory / MODEL_FILE
         self._session = _load(directory, threads)
         inputs = {value.name: value.type for value in self._session.get_inputs()}
@@ -58,7 +71,6 @@ class FileModel:
             raise DataError(f"has no output 'logits' but {', '.join(outputs)}", where=str(self._path))
         self.token_types = "token_type_ids" in inputs
         self.tokenizer = directory / TOKENIZER_FILE
-        facts = _facts(directory / FACTS_FILE)
         self.labels = _labels(directory / LABELS_FILE)
         self.max_seq_len = _max_seq_len(facts, directory / FACTS_FILE)
         self.task = _task(facts, self.labels, directory / FACTS_FILE)
@@ -118,6 +130,25 @@ def _facts(path: Path) -> dict[str, Any]:
             f"format {version} is newer than this edge-far reads ({FACTS_FORMAT})", where=str(path), hint=hint
         )
     return facts
+
+
+def _check_files(facts: dict[str, Any], directory: Path) -> None:
+    """Compare the files with the hashes that release.json holds, where it holds some."""
+    if "files" not in facts:
+        return
+    try:
+        files: dict[str, FileInfo] = decode(dict[str, FileInfo], facts["files"], "files")
+    except Damaged as error:
+        raise DataError(str(error), where=str(directory / FACTS_FILE), hint=COPY_AGAIN) from error
+    if set(files) != set(CHECKED_FILES):
+        message = f"'files' does not name {', '.join(CHECKED_FILES)}"
+        raise DataError(message, where=str(directory / FACTS_FILE), hint=COPY_AGAIN)
+    for name, info in files.items():
+        path = directory / name
+        if not path.is_file():
+            raise InputMissing("file does not exist", where=str(path), hint=COPY_AGAIN)
+        if path.stat().st_size != info.bytes or sha256_of(path) != info.sha256:
+            raise DataError("content has changed since it was written", where=str(path), hint=COPY_AGAIN)
 
 
 def _max_seq_len(facts: dict[str, Any], path: Path) -> int | None:

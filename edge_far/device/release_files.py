@@ -3,7 +3,7 @@
     model.onnx, weights.bin   the original architecture with the trained parameters, in the precision asked for
     tokenizer.json            and tokenizer_config.json, config.json: as transformers and optimum read them
     labels.json               the labels in the order of the logits
-    release.json              what an application must know, `release_facts`; it is another file than the bundle's
+    release.json              `release_facts` for an application, and hashes; it is another file than the bundle's
 
 The bundle brings a graph for each precision and says what its weights file holds (release.py, `Part`). The numbers are
 made here, a parameter at a time: a board has room for no more.
@@ -20,13 +20,15 @@ from typing import Any, BinaryIO, Literal, get_args
 import numpy as np
 
 from edge_far.bundles.bundle import Bundle
+from edge_far.bundles.manifest import FileInfo
 from edge_far.device.release import original_parameters, parts_of
 from edge_far.device.transformers_files import CONFIG, TOKENIZER_FILE, TOKENIZER_SETTINGS, model_config
-from edge_far.storage import staged_directory, storage_error, write_json
+from edge_far.storage import sha256_of, staged_directory, storage_error, write_json
 from edge_far.texts.encode import Encoder
 from edge_far.texts.places import LABELS_FILE
 
 __all__ = [
+    "CHECKED_FILES",
     "FACTS_FILE",
     "FACTS_FORMAT",
     "MODEL_FILE",
@@ -46,6 +48,7 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 MODEL_FILE, WEIGHTS_FILE, FACTS_FILE = "model.onnx", "weights.bin", "release.json"
 FACTS_FORMAT = 2
+CHECKED_FILES = (MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE)  # by release.json; names in labels.json may be changed
 POOLINGS = {"cls": "first token", "mean": "mean", "none": "none"}
 OLDEST_ONNXRUNTIME = "1.15.0"  # `make test` runs releases with it: tests/device/test_oldest_runtime.py
 
@@ -118,12 +121,18 @@ def write_release(
             raise storage_error(error, out) from error
         write_json(staging / CONFIG, model_config(bundle, threshold, labels))
         write_json(staging / LABELS_FILE, list(labels or bundle.manifest.labels))
+        facts["files"] = {name: _described(staging / name) for name in CHECKED_FILES}
         write_json(staging / FACTS_FILE, facts)
         if measure is not None:
             facts["measured"] = measure(staging)
             write_json(staging / FACTS_FILE, facts)
     measured: Mapping[str, Any] | None = facts["measured"]
     return measured
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """Return the hash and the size of a file that was just written."""
+    return asdict(FileInfo(sha256_of(path), path.stat().st_size))
 
 
 def _write_form(target: BinaryIO, array: np.ndarray, form: str) -> None:

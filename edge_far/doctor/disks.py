@@ -50,6 +50,9 @@ def examine_disks(subject: Subject) -> list[Finding]:
 
 def _kind(subject: Subject, name: str, directory: Path) -> Finding:
     place = _inside(subject.root, directory)
+    if directory.exists() and not directory.is_dir():
+        why = "a file stands where the directory should be: the service cannot start"
+        return Finding(name, "bad", f"{place} is no directory", why, "name another with --state, or move the file away")
     mount = _mount_of(subject.root, place)
     if mount is None:
         return Finding(name, "note", UNKNOWN, "/proc/self/mountinfo cannot be read")

@@ -23,6 +23,7 @@ from edge_far.errors import Deferred, EdgeFarError, Interrupted, StorageError
 from edge_far.process.limits import little_memory, no_threads, out_of_files, out_of_memory, threads_that_start
 from edge_far.process.packages import explain_import
 from edge_far.process.privacy import cache_directory
+from edge_far.process.termination import Terminated
 
 __all__ = ["as_error"]
 
@@ -36,6 +37,8 @@ def as_error(error: BaseException, words: Sequence[str] = (), extra: str = "devi
     """Return the error to tell of; `words` are the command's, `extra` is the one of edge-far's extras it needs."""
     if isinstance(error, EdgeFarError):
         return error
+    if isinstance(error, Terminated):
+        return Deferred("stopped by SIGTERM", hint="nothing half done is left; run the command again")
     if isinstance(error, KeyboardInterrupt):
         if not threads_that_start(1):  # then NumPy's OpenBLAS interrupts this process by itself
             return no_threads("this process may have one thread only")

@@ -8,10 +8,12 @@ time axis counts the seconds the run was at work, each session put behind the on
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edge_far.errors import DataError, InputMissing, StorageError
 from edge_far.tasks.figures import headline_of
@@ -19,6 +21,8 @@ from edge_far.tasks.figures import headline_of
 __all__ = ["EvalPoint", "RunLog", "StepPoint", "read_run_log"]
 
 LOG_NAME = "log.jsonl"
+MOST_LINE_BYTES = 1 << 20
+MOST_BYTES = 256 << 20  # a million steps
 LARGEST = 1e15  # no count, size or time of a run is beyond it
 
 
@@ -60,7 +64,8 @@ class RunLog:
 def read_run_log(run: Path) -> RunLog:
     """Read the log of a run directory, or a log file itself.
 
-    Raises InputMissing (66) where there is none, StorageError (74), DataError (65) for a log without a step.
+    Raises InputMissing (66) where there is none, StorageError (74), DataError (65) for a log without a step, and for
+    what is no file or has no end.
     """
     path = Path(run)
     if path.is_dir():
@@ -82,14 +87,32 @@ def read_run_log(run: Path) -> RunLog:
 
 def _records(path: Path, log: RunLog) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        data = path.read_bytes()
+        with _opened(path) as file:
+            yield from _lines(file, path, log)
     except FileNotFoundError as error:
         raise InputMissing(
             "no such run log", where=str(path), hint="give the directory that edge-far train --out wrote"
         ) from error
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=str(path)) from error
-    for number, line in enumerate(data.splitlines(), start=1):
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a regular file, without waiting where it is something else; raises DataError for what is none, OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DataError("is no file", where=str(path), hint="name a run's directory, or a copy of its log.jsonl")
+    return os.fdopen(descriptor, "rb")
+
+
+def _lines(file: BinaryIO, path: Path, log: RunLog) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = size = 0
+    while line := file.readline(MOST_LINE_BYTES + 1):
+        number, size = number + 1, size + len(line)
+        if len(line) > MOST_LINE_BYTES or size > MOST_BYTES:
+            what = f"the line is longer than {MOST_LINE_BYTES}" if size <= MOST_BYTES else f"longer than {MOST_BYTES}"
+            raise DataError(f"{what} bytes", where=f"{path}:{number}", hint="no training writes such a log")
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):

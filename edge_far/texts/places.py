@@ -11,12 +11,26 @@ from pathlib import Path
 
 from edge_far.errors import ConfigError
 from edge_far.json_file import read_document
+from edge_far.quoting import one_line, quoted
 from edge_far.texts.labels import Names
 from edge_far.texts.reading.problems import RecordProblem
 
-__all__ = ["LABELS_FILE", "OpenNames", "free_places", "is_place", "named_places", "places", "read_labels"]
+__all__ = [
+    "LABELS_FILE",
+    "UNFIT_LABEL",
+    "OpenNames",
+    "fits_a_label",
+    "free_places",
+    "is_place",
+    "named_places",
+    "places",
+    "read_labels",
+]
 
 LABELS_FILE = "labels.json"  # of a release
+MAX_LABEL_CHARACTERS = 200
+UNFIT_LABEL = f"is not a printable text of 1 to {MAX_LABEL_CHARACTERS} characters"
+MOST_TOLD = 10
 _PLACE = re.compile(r"reserved-[0-9]+")
 
 
@@ -40,19 +54,32 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(read_document(path, tuple[str, ...]))
 
 
+def fits_a_label(name: str) -> bool:
+    """Say whether a text may name a label that nobody knew: of at most 200 characters, none of which steers a terminal.
+
+    The joiners that writing systems need are not printable to Python, and allowed.
+    """
+    return 0 < len(name) <= MAX_LABEL_CHARACTERS and one_line(name) == name
+
+
 def named_places(labels: Sequence[str], new: Iterable[str]) -> tuple[str, ...]:
     """Return the labels with new ones in the first free places; raises ConfigError where there are too few."""
     named, free = list(labels), free_places(labels)
     wanted = [name for name in dict.fromkeys(new) if name not in named]
     if len(wanted) > len(free):
         raise ConfigError(
-            f"{len(wanted)} new labels, and the bundle has {len(free)} free places",
+            f"{len(wanted)} new labels, and the bundle has {len(free)} free places: {_told(wanted)}",
             where="--new-labels",
             hint="export a bundle with more of them (edge-far export --reserve-labels)",
         )
     for place, name in zip(free, wanted, strict=False):
         named[place] = name
     return tuple(named)
+
+
+def _told(names: Sequence[str]) -> str:
+    more = "" if len(names) <= MOST_TOLD else f" and {len(names) - MOST_TOLD} more"
+    return ", ".join(map(quoted, names[:MOST_TOLD])) + more
 
 
 class OpenNames(Names):
@@ -62,5 +89,9 @@ class OpenNames(Names):
         super().__init__([name for name in names or () if not is_place(name)])
 
     def unknown(self, label: str) -> RecordProblem | None:
-        """Return the problem of a label that is called like a place."""
-        return RecordProblem(f"the label '{label}' is the name of a free place", "name it") if is_place(label) else None
+        """Return the problem of a label that is called like a place, or that no new label may be called."""
+        if is_place(label):
+            return RecordProblem(f"the label '{label}' is the name of a free place", "name it")
+        if label not in self.known and not fits_a_label(label):
+            return RecordProblem(f"the label {quoted(label)} {UNFIT_LABEL}", "give it a shorter, plain name")
+        return None

@@ -18,8 +18,9 @@ import pytest
 from edge_far import Model, cli
 from edge_far.bundles.bundle import Bundle
 from edge_far.daemon.intake.ingest import Ingestion
+from edge_far.daemon.intake.spool import add
 from edge_far.daemon.store.examples import Store
-from edge_far.errors import DataError, InputMissing
+from edge_far.errors import DataError, InputMissing, UsageError
 from tests.application.releases import Service
 
 TEXT = "w1 w2 w3"
@@ -232,3 +233,26 @@ def test_the_package_is_imported_without_numpy() -> None:
     code = "import sys, edge_far; print(sorted({'numpy', 'onnxruntime', 'tokenizers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_an_empty_path_is_not_the_working_directory(service: Service) -> None:
+    for directory, spool, named in ((service.link, "", "spool"), ("", service.spool, "directory")):
+        with pytest.raises(UsageError, match=f"{named}: is empty"):
+            Model(directory, spool=spool)
+    with pytest.raises(UsageError, match="spool: is empty"):
+        add(TEXT, "label", spool="")  # type: ignore[arg-type]  # an application may give a string
+
+
+@pytest.mark.parametrize("name", ["labels.json", "weights.bin"])
+def test_predict_refuses_a_damaged_release_as_the_model_does(
+    name: str, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predicted(service.link, TEXT, capsys)
+    path = service.link.resolve() / name
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"0", b"1", 1) if name == "labels.json" else bytes([content[0] ^ 1]) + content[1:])
+    assert path.read_bytes() != content
+    with pytest.raises(DataError, match=f"{name}: content has changed"):
+        Model(service.link, threads=1)
+    assert cli.main(["predict", str(service.link), TEXT]) == 65
+    assert f"{name}: content has changed since the release was made" in capsys.readouterr().err

@@ -17,6 +17,7 @@ import pytest
 
 from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.bundles.signature import SIGNATURE, make_signature
+from edge_far.cli import main
 from edge_far.errors import BundleError, BundleUntrusted, ConfigError, EdgeFarError, InputMissing, Unavailable
 from edge_far.profile.run_sections import Security
 from tests.ssh_keys import NAMESPACE, Key, make_key, needs_ssh_keygen
@@ -164,6 +165,25 @@ def test_settings_that_cannot_be_read_open_nothing(device: Device) -> None:
     assert "security.revoked_keys: cannot read" in device.refusal(ConfigError)
     device.allowed.unlink()
     assert "security.allowed_signers: cannot read" in device.refusal(ConfigError)
+
+
+@needs_ssh_keygen
+@pytest.mark.parametrize("kind", ["a bare .pub", "garbage", "bytes", "a comment and a word"])
+def test_signers_of_which_no_line_is_readable(device: Device, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    contents = {
+        "a bare .pub": make_key("maker").path.with_suffix(".pub").read_bytes(),
+        "garbage": b"x y z invalid option\n",
+        "bytes": b'\xff" \x81=\xfe "\n\xfe\n',
+        "a comment and a word": b"# signers\n\nmaker\n",
+    }
+    device.allowed.write_bytes(contents[kind])
+    says = f"no line of {device.allowed} is readable"
+    assert f"security.allowed_signers: {says}" in device.refusal(ConfigError)
+    assert main(["verify", str(device.bundle), "--allowed-signers", str(device.allowed)]) == 78
+    assert f"--allowed-signers: {says}" in capsys.readouterr().err
+    if kind == "a bare .pub":
+        device.allowed.write_bytes(contents[kind] + make_key("maker").line().encode())
+        assert open_bundle(device.bundle, device.security).signer == "maker@example.org"
 
 
 @needs_ssh_keygen

@@ -1,4 +1,4 @@
-"""Every number on the command line has bounds, and is refused before a file is opened; a new one is held to it."""
+"""A number out of its bounds, and an empty word, is refused before a file is opened; a new option is held to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from edge_far import cli
-from edge_far.commands.arguments import AtLeast, Number
+from edge_far.commands.arguments import AtLeast, Number, text_argument
 from edge_far.errors import ConfigError, UsageError
 from edge_far.json_file import Within
 
@@ -43,6 +43,36 @@ WRONG = [
     for command, option, kind in NUMBERS
     for value in ("-1", HUGE if kind is int else "inf", *(("nan",) if kind is float else ()))
 ]
+
+
+WORDS = [
+    (command, action.option_strings[0])
+    for command in cli.COMMANDS
+    for action in actions(command)
+    if action.option_strings and action.nargs is None and action.type is not text_argument
+]
+
+
+@pytest.mark.parametrize(("command", "option"), WORDS)
+def test_an_empty_word_is_refused_first(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a path it would be the folder '.', and as a profile none, which asks for no signature."""
+    for words in ([option, ""], [f"{option}="]):
+        assert cli.main([command, *needed(command), *words, "--json"]) == 64
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert (error["message"], error["where"]) == ("is empty", option)
+
+
+def test_an_empty_path_among_the_positionals(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("verify", "train", "predict", "plan"):
+        assert cli.main([command, "", "--json"]) == 64
+        assert json.loads(capsys.readouterr().out)["error"]["where"] == "BUNDLE"
+
+
+@pytest.mark.parametrize("variable", ["PROFILE", "BUNDLE", "REPLAY", "BASE"])
+def test_an_empty_variable(variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv(f"EDGE_FAR_{variable}", "")
+    assert cli.main(["daemon", "--once", "--state", NOWHERE]) == 64
+    assert f"EDGE_FAR_{variable}: is empty" in capsys.readouterr().err
 
 
 def test_all_are_found() -> None:

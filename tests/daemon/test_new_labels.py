@@ -90,6 +90,7 @@ def test_labels_renamed_merged_and_forgotten(store: Store) -> None:
         (lambda: labels.rename("label-0", "x"), ConfigError, "the bundle's own label"),
         (lambda: labels.rename("raise", "label-0"), ConfigError, "is there already"),
         (lambda: labels.rename("raise", "reserved-1"), ConfigError, "name of a place"),
+        (lambda: labels.rename("raise", "a\nb"), ConfigError, "not a printable text"),
         (lambda: labels.rename("raise", " "), ConfigError, "is there already"),
         (lambda: labels.merge("raise", "nobody"), DataError, "unknown label 'nobody'"),
         (lambda: labels.merge("raise", "raise"), ConfigError, "is no other label"),

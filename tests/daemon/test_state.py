@@ -66,6 +66,11 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
 def test_missing_is_said_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match="daemon --once"):
         StateDirectory(tmp_path / "nothing").must_exist()
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    with pytest.raises(InputMissing, match="no state directory here"):
+        StateDirectory(run).must_exist()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -13,7 +13,7 @@ import pytest
 from edge_far.bundles.arrays import read_arrays
 from edge_far.bundles.bundle import Bundle
 from edge_far.device.file_model import FileModel, is_released_model
-from edge_far.device.release_files import write_release
+from edge_far.device.release_files import CHECKED_FILES, write_release
 from edge_far.errors import DataError, EdgeFarError, InputMissing
 from edge_far.texts.batches import Batch
 from tests.tiny_cases import Oracle
@@ -89,13 +89,44 @@ DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
 }
 
 
+def forget_hashes(model: Path) -> None:
+    """Make it a release of before release.json had `files`."""
+    facts = json.loads((model / "release.json").read_text())
+    del facts["files"]
+    (model / "release.json").write_text(json.dumps(facts))
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage(damage: str, model: Path) -> None:
     name, change, says = DAMAGES[damage]
+    if name in CHECKED_FILES:
+        forget_hashes(model)
     (model / name).write_bytes(change((model / name).read_bytes()))
     with pytest.raises(DataError) as caught:
         FileModel(model, 1)
     assert says in one_line(caught.value) and caught.value.exit_code == 65
+
+
+@pytest.mark.parametrize("name", CHECKED_FILES)
+def test_a_changed_byte_is_told_by_its_hash(name: str, model: Path) -> None:
+    content = bytearray((model / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (model / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: content has changed since it was written") as caught:
+        FileModel(model, 1)
+    assert one_line(caught.value) and caught.value.exit_code == 65
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [({}, "'files' does not name model.onnx"), ({"model.onnx": 1}, "is 1, not an object"), (None, "'files'")],
+)
+def test_hashes_that_are_none(files: object, says: str, model: Path) -> None:
+    facts = json.loads((model / "release.json").read_text())
+    (model / "release.json").write_text(json.dumps(facts | {"files": files}))
+    with pytest.raises(DataError, match=says) as caught:
+        FileModel(model, 1)
+    one_line(caught.value)
 
 
 def test_names_may_be_changed_and_an_older_release_says_no_length(model: Path) -> None:

@@ -440,3 +440,11 @@ def test_nothing_at_all_is_unknown_and_no_crash(tmp_path: Path) -> None:
 def test_garbage_is_unknown_and_no_crash(tmp_path: Path) -> None:
     tree: Tree = {name: b"\xff\x00-1 4 : , / 99999999999999999999999\n" for name, text in RPI.items() if text}
     assert list(findings_of({**tree, "usr/bin/python3": elf(64, 0xB7)}, tmp_path)) != []
+
+
+def test_a_file_in_the_place_of_the_state(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.write_text("")
+    found = {each.name: each for each in examine(subject_below(tmp_path, state=Path("/state")))}
+    assert found["state disk"].verdict == "bad" and "is no directory" in found["state disk"].read
+    assert state.read_text() == ""

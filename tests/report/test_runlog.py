@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ def test_reads_a_plain_run_from_its_directory(tmp_path: Path) -> None:
         211,
     )
     assert log.resumes == [] and log.torn_lines == 0
+
+
+def test_what_is_no_file_or_has_no_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="is no file"):
+        read_run_log(Path("/dev/zero"))
+    os.mkfifo(tmp_path / "log.jsonl")
+    with pytest.raises(DataError, match="is no file"):
+        read_run_log(tmp_path)
+    path = tmp_path / "copy.jsonl"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # takes no place on the disk
+    with pytest.raises(DataError, match=r"copy.jsonl:1: the line is longer than 1048576 bytes"):
+        read_run_log(path)
+    monkeypatch.setattr("edge_far.report.runlog.MOST_BYTES", 500)
+    with pytest.raises(DataError, match=r"longer than 500 bytes"):
+        read_run_log(write(path, START, *(step(n, float(n), 1.0) for n in range(1, 9))))
 
 
 @pytest.mark.parametrize("torn", ['{"event":"step","st', "\0\0\0\0", '{"event":"step","step":3,"loss":1.0,"time_s":3'])

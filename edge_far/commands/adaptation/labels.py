@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   edge-far labels forget test                    with its examples; its place is free again
 """
 
+SHOWN_CHARACTERS = 60
 WORDS = {"list": 0, "rename": 2, "merge": 2, "forget": 1}
 
 
@@ -75,9 +76,13 @@ def render(document: dict[str, Any]) -> str:
     lines.append(
         f"{len(document['bundle'])} labels of the bundle, {document['free']} of {document['places']} places free"
     )
-    lines += [f"learnt   {shown(each['label'])} ({each['examples']} examples)" for each in document["taken"]]
-    lines += [f"waits    {shown(each['label'])} ({each['examples']} examples)" for each in document["waiting"]]
+    lines += [f"learnt   {_short(each['label'])} ({each['examples']} examples)" for each in document["taken"]]
+    lines += [f"waits    {_short(each['label'])} ({each['examples']} examples)" for each in document["waiting"]]
     return "\n".join(lines)
+
+
+def _short(label: str) -> str:
+    return shown(label if len(label) <= SHOWN_CHARACTERS else label[: SHOWN_CHARACTERS - 1] + "…")
 
 
 def _bundle_of(state: StateDirectory) -> str:

@@ -67,12 +67,13 @@ def open_hidden(
 def fill(data: TrainData, hidden: HiddenStates, exclusive: bool, console: Console, stop: Callable[[], None]) -> bool:
     """Compute what the cache lacks; return whether all is there now. With `exclusive` nothing else stays in it.
 
-    The prefix's memory is given back. `stop` may raise between two texts; what was computed before stays.
+    Without, rows of other data go where there is no room. The prefix's memory is given back. `stop` may raise between
+    two texts; what was computed before stays.
     """
     sets = [data.train] if data.evaluation is None else [data.train, data.evaluation]
     if exclusive:
         hidden.forget_others(*sets)
-    stored = [hidden.fill(each, console, stop).stored for each in sets]
+    stored = [hidden.fill(each, console, stop, sets).stored for each in sets]
     hidden.close_prefix()
     release_free_memory()
     return all(stored)

@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         refusal=UsageError,
         default=1,
         metavar="N",
-        help="the N likeliest labels, where a text has one (default: %(default)s)",
+        help="the N likeliest labels or answers, below each text (default: %(default)s)",
     )
     add_setting(
         parser,
@@ -162,6 +162,7 @@ def _noted(examples: Iterable[Example], told: list[str], blank: list[bool], *, w
 
 def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | ReleasedModel, Encoder, Task]:
     """Return model, encoder and task of a bundle, or of a directory that holds a released model."""
+    from edge_far.application.loaded_release import verified_name
     from edge_far.device.file_model import FileModel, is_released_model
     from edge_far.device.reading_length import reading_length
     from edge_far.device.release import ReleasedModel
@@ -176,6 +177,8 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | Re
         if profile is not None and profile.security.allowed_signers is not None:
             hint = "name the bundle and --run, or leave out --profile"
             raise BundleUntrusted("a released model carries no signature", where=str(directory), hint=hint)
+        directory = directory.resolve()  # once: a release in between must not mix two models
+        verified_name(directory)
         released = FileModel(directory, threads_of(options, profile, console))
         length = reading_length(released.logits, options.max_seq_len, released.max_seq_len)
         return released, Encoder(released.tokenizer, length, token_types=released.token_types), released.task
@@ -187,8 +190,17 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | Re
 
 
 def render(document: dict[str, Any]) -> str:
-    """Return one line a text, whatever is in it; a blank text has no answer."""
+    """Return one line a text, whatever is in it, and below it the others of its likeliest; a blank has no answer."""
     from edge_far.tasks.registry import TASKS
 
-    kind = TASKS[document["task"]]
-    return "\n".join(f"{kind.answer_text(told)}  {shown(told['text'])}" for told in document["predictions"])
+    kind, lines = TASKS[document["task"]], []
+    for told in document["predictions"]:
+        lines.append(f"{kind.answer_text(told)}  {shown(told['text'])}")
+        lines += [f"  {_candidate(each)}" for each in told.get("top", ())]
+    return "\n".join(lines)
+
+
+def _candidate(told: dict[str, Any]) -> str:
+    """Return one of the likeliest: a label, or the text of an answer, and its probability."""
+    name = told.get("label", told.get("answer"))
+    return f"{'-' if name is None else shown(name):<22} {told['probability']:.3f}"

@@ -84,7 +84,10 @@ def train(job: Job, stop: StopRequest) -> dict[str, Any]:
     if prefix is not None:
         data, stored = _compute_frozen(job, data, prefix, plan, stop)
         if cached and not stored:
-            job.console.warn("not all activations could be kept: some are computed again in every step")
+            job.console.warn(
+                f"{cache_file(job.options)}: not all activations could be kept within storage.cache_mib "
+                f"({job.profile.storage.cache_mib}): some are computed again in every step"
+            )
             plan = _make_plan(job, data, budget_mib, times, cached=False)
     prediction = None if times is None else predict_run(times, plan, job.wanted.settings, data.train, data.evaluation)
     outlook = _Outlook(budget_mib, plan, prediction)

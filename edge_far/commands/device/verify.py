@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.console import Console
+from edge_far.errors import ConfigError
 
 EXAMPLES = """examples:
   edge-far verify bundle                                            nothing is damaged; no signature is asked for
   edge-far verify bundle --profile /etc/edge-far/profile.yaml       as this device would
   edge-far verify bundle --allowed-signers allowed_signers --revoked-keys revoked
 """
+# The settings of a profile that options give here.
+OPTIONS = {"security.allowed_signers": "--allowed-signers", "security.revoked_keys": "--revoked-keys"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,16 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Check; the document says what was found."""
     from edge_far.bundles.bundle import open_bundle
-    from edge_far.bundles.signature import SIGNATURE
+    from edge_far.bundles.signature import has_signature
 
-    bundle = open_bundle(options.bundle, _signers(options))
+    try:
+        bundle = open_bundle(options.bundle, _signers(options))
+    except ConfigError as error:
+        if options.allowed_signers is None or error.where not in OPTIONS:
+            raise
+        raise ConfigError(error.message, where=OPTIONS[error.where], hint=error.hint) from error
     files = bundle.manifest.files
     return {
         "bundle": str(options.bundle),
         "fingerprint": bundle.fingerprint,
         "files": len(files),
         "mib": round(sum(info.bytes for info in files.values()) / 2**20, 1),
-        "signed": (bundle.root / SIGNATURE).is_file(),
+        "signed": has_signature(bundle.root),
         "signer": bundle.signer,
     }
 
@@ -49,18 +57,18 @@ def _signers(options: argparse.Namespace) -> Any:
     from edge_far.profile.document import load_profile
     from edge_far.profile.run_sections import Security
 
-    if options.revoked_keys and not options.allowed_signers:
+    if options.revoked_keys is not None and options.allowed_signers is None:
         raise UsageError("who may sign is not named", where="--revoked-keys", hint="give --allowed-signers too")
-    if options.profile and options.allowed_signers:
+    if options.profile is not None and options.allowed_signers is not None:
         raise UsageError("the profile names them already", where="--allowed-signers", hint="give one of the two")
-    if options.profile:
+    if options.profile is not None:
         return load_profile(options.profile).security
     return Security(allowed_signers=options.allowed_signers, revoked_keys=options.revoked_keys)
 
 
 def render(document: dict[str, Any]) -> str:
     """Return what was checked, in one line."""
-    checked = f"{document['bundle']}: {document['files']} files, {document['mib']} MiB, as exported"
+    checked = f"{document['bundle']}: {document['files']} files, {document['mib']} MiB, files match the manifest"
     if document["signer"] is not None:
         return f"{checked}; signed by {document['signer']}"
     return f"{checked}; {'its signature was not asked for' if document['signed'] else 'not signed'}"

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edge_far.commands.common import open_checked
+from edge_far.commands.common import open_checked, refuse_another_bundle
 from edge_far.console import Console
 from edge_far.errors import BundleError, DataError, InputMissing, StorageError, UsageError
 from edge_far.json_file import Damaged, read_document
@@ -110,7 +110,7 @@ def _page(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.storage import write_atomically
 
     evaluation = None if options.eval is None else _evaluation(options.eval)
-    sections: list[Section] = [] if options.bundle is None else _of_bundle(options.bundle)
+    sections: list[Section] = [] if options.bundle is None else _of_bundle(options.bundle, options.sources)
     chosen = any(each.anchor == "ladder" for each in sections)
     runs, lead, title = [], "", options.title
     for source in options.sources:
@@ -140,12 +140,18 @@ def _lead(runs: list[dict[str, Any]]) -> str:
     return ", ".join(parts) + "."
 
 
-def _of_bundle(path: Path) -> list[Any]:
-    """Return the sections that a bundle's records give: the choice, where there was one, and what learns."""
+def _of_bundle(path: Path, sources: list[Path]) -> list[Any]:
+    """Return the sections that a bundle's records give: the choice, where there was one, and what learns.
+
+    Raises ConfigError (78) where a run beside it, whose record is there, was trained from another bundle.
+    """
     from edge_far.report.page.choice_section import check_choice, choice_section
     from edge_far.report.page.learners_section import Selected, learners_section
 
     bundle = open_checked(argparse.Namespace(bundle=path, profile=None))
+    for source in sources:
+        if (source / "run.json").is_file():
+            refuse_another_bundle(bundle, source)
     model, sections = bundle.manifest.model, []
     if "choice.json" in bundle.manifest.files:
         choice = bundle.document("choice.json", dict[str, Any])

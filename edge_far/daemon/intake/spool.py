@@ -24,7 +24,8 @@ from edge_far.disk.directory_moves import fsync_directory
 from edge_far.disk.durability import fsync
 from edge_far.errors import DataError, InputMissing, StorageError
 from edge_far.quoting import quoted
-from edge_far.storage import storage_error
+from edge_far.storage import named_path, storage_error
+from edge_far.texts.places import UNFIT_LABEL, fits_a_label
 from edge_far.texts.reading.lines import MAX_LINE_BYTES
 
 __all__ = ["DEFAULT_SPOOL", "MAX_ID_CHARACTERS", "SUFFIX", "add", "is_ready", "number_of"]
@@ -53,8 +54,9 @@ def add(
 
     With a `label` this is an example; without one it needs the application's own `id`, under which a label,
     or the `feedback` 'correct' or 'wrong', may follow later without the text. A label, and a prediction, is a name; or
-    a number or a list of names, where the model answers so.
-    Raises DataError (65), InputMissing (66) for a missing spool, StorageError (74).
+    a number or a list of names, where the model answers so; a name has at most 200 printable characters.
+    Raises DataError (65), InputMissing (66) for a missing spool, UsageError (64) for an empty name of it, StorageError
+    (74).
     """
     fields = {
         "id": id,
@@ -73,7 +75,7 @@ def add(
     if len(line) > MAX_LINE_BYTES:
         hint = f"a line of the spool has at most {MAX_LINE_BYTES} bytes: cut the text"
         raise DataError(f"the example has {len(line)} bytes", hint=hint)
-    return _drop(line + b"\n", Path(spool))
+    return _drop(line + b"\n", named_path(spool, "spool"))
 
 
 def _text_of(name: str, value: Label) -> str:
@@ -97,12 +99,24 @@ def _check(record: dict[str, str]) -> None:
             raise DataError(f"'{name}' is empty", hint="give a text, or leave it out")
     if "id" in record and (len(record["id"]) > MAX_ID_CHARACTERS or not record["id"].isprintable()):
         raise DataError(f"'id' is not a printable text of 1 to {MAX_ID_CHARACTERS} characters", hint="give another")
+    for name in LABELS:
+        if name in record and not all(map(fits_a_label, _names_in(record[name]))):
+            raise DataError(f"'{name}' {quoted(record[name])} {UNFIT_LABEL}", hint="give it a shorter, plain name")
     if record.get("feedback", "correct") not in FEEDBACK:
         raise DataError(f"feedback {quoted(record['feedback'])} is not known", hint="use 'correct' or 'wrong'")
     if "id" not in record and not {"text", "label"} <= record.keys():
         raise DataError("neither an example nor a prediction", hint="give text and label, or text and id")
     if "text" not in record and not {"label", "feedback"} & record.keys():
         raise DataError("no text and no feedback", hint="give a text, or a label or feedback for the id")
+
+
+def _names_in(label: str) -> list[str]:
+    """Return the names that a label's text holds: itself, or those of a list in JSON."""
+    if label.startswith("["):
+        with suppress(ValueError, RecursionError):
+            found = json.loads(label)
+            return [item for item in found if isinstance(item, str)]
+    return [label]
 
 
 def number_of(name: str) -> int | None:

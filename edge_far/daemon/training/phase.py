@@ -206,7 +206,8 @@ class TrainingPhase:
 def _has_stepped(run: Path) -> bool:
     """Return whether a run's trainers, this one or one before it, have come to a step."""
     try:
-        return b'"event": "step"' in (run / "log.jsonl").read_bytes()
+        with (run / "log.jsonl").open("rb") as file:
+            return any(b'"event": "step"' in line for line in file)
     except OSError:
         return False
 

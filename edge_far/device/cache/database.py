@@ -3,14 +3,15 @@
 A row is written in a transaction, so a process that is killed leaves whole rows or none. Each carries a checksum of
 key and content: a damaged one counts as missing and is written anew. A file that is damaged as a whole is replaced by
 an empty one. A disk that is full, or the bound, ends storing and nothing else: what is not here is computed again.
+The bound alone lets other rows go first, the oldest before all.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class RowDatabase:
 
     def write(self, rows: Mapping[bytes, bytes]) -> bool:
         """Write rows in one transaction; return False where the bound or the disk left no room for them."""
-        size = sum(len(data) + PAGE_BYTES // 8 for data in rows.values())
+        size = _size(rows)
         if self.full or self.used_bytes() + size > self.limit_bytes:
             self.full = True
             return False
@@ -82,6 +83,49 @@ class RowDatabase:
                 self._start_over()
             return False
         return True
+
+    def make_room(self, rows: Mapping[bytes, bytes], kept: Set[bytes], own: bytes) -> bool:
+        """Remove other rows than `kept` until `rows` fit within the bound; return whether they do now.
+
+        Rows whose key does not begin with `own` go first, the oldest first; then the oldest of the others. Where the
+        bound is not what they lack, nothing goes. Each removal is a transaction of its own.
+        """
+        size = _size(rows)
+        if size > self.limit_bytes or self.used_bytes() + size <= self.limit_bytes:
+            return False
+        for others in (True, False):
+            while (lacking := self.used_bytes() + size - self.limit_bytes) > 0:
+                gone = self._oldest(lacking, kept, own, others)
+                if not gone:
+                    break
+                try:
+                    with self._connection:
+                        self._connection.executemany("DELETE FROM rows WHERE key = ?", gone)
+                except sqlite3.OperationalError:
+                    return False  # another process writes and does not end, or the disk has no room for the log
+                except sqlite3.DatabaseError:
+                    self._start_over()
+        self.full = self.used_bytes() + size > self.limit_bytes
+        return not self.full
+
+    def _oldest(self, wanted: int, kept: Set[bytes], own: bytes, others: bool) -> list[tuple[bytes]]:
+        """Return the oldest rows of about `wanted` bytes, of those that begin with `own` or of the `others`."""
+        found: list[tuple[bytes]] = []
+        try:
+            cursor = self._connection.execute("SELECT key, length(data) FROM rows ORDER BY rowid")
+            with closing(cursor):
+                for key, size in cursor:
+                    if wanted <= 0:
+                        break
+                    if key not in kept and (not key.startswith(own)) == others:
+                        found.append((key,))
+                        wanted -= size
+        except sqlite3.OperationalError:
+            return []
+        except sqlite3.DatabaseError:
+            self._start_over()
+            return []
+        return found
 
     def keep_only(self, keys: Iterable[bytes]) -> int:
         """Remove every row but those of `keys`, and give their place back to the file system; return how many."""
@@ -153,6 +197,10 @@ class RowDatabase:
     def _remove(self) -> None:
         for companion in COMPANIONS:
             self.path.with_name(self.path.name + companion).unlink(missing_ok=True)
+
+
+def _size(rows: Mapping[bytes, bytes]) -> int:
+    return sum(len(data) + PAGE_BYTES // 8 for data in rows.values())
 
 
 def _checksum(key: bytes, data: bytes) -> int:

@@ -1,14 +1,14 @@
 """Hidden states of texts: from the cache where they are there, else by the prefix, and always the same numbers.
 
 What a caller gets has gone through bytes (rows.py) in either case, so a run does not depend on what was in the cache.
-A row's key is the SHA-256 of the prefix, of the runtime that computes it, and of the text's token ids and types: these
-say all of tokenizer, length limit, text and pair.
+A row's key is of 32 bytes of SHA-256: 8 of the prefix and of the runtime that computes it, then 24 of these and of the
+text's token ids and types: these say all of tokenizer, length limit, text and pair.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from edge_far.texts.encode import Encoded
 __all__ = ["Filled", "HiddenStates", "cache_bytes", "longest_rows_bytes", "row_keys"]
 
 TEXTS_AT_ONCE = 64  # of a transaction while the cache is filled
+OWN_BYTES = 8  # with which the keys of a prefix begin
 ROW_OVERHEAD = 160  # bytes of key, index and page that a row takes besides its content
 
 
@@ -58,8 +59,17 @@ class HiddenStates:
             self._runner.close()
         self._runner = None
 
-    def fill(self, encoded: Encoded, console: Console, stop: Callable[[], None] = lambda: None) -> Filled:
-        """Compute and keep what the cache lacks of these texts, each once; `stop` may raise between two texts."""
+    def fill(
+        self,
+        encoded: Encoded,
+        console: Console,
+        stop: Callable[[], None] = lambda: None,
+        needed: Iterable[Encoded] = (),
+    ) -> Filled:
+        """Compute and keep what the cache lacks of these texts, each once; `stop` may raise between two texts.
+
+        Where there is no room, rows go that belong neither to these texts nor to those `needed` besides.
+        """
         keys = row_keys(encoded, self.prefix, self._runtime)
         places = {key: index for index, key in enumerate(keys)}
         database = self._database
@@ -67,6 +77,7 @@ class HiddenStates:
             return Filled(len(places), 0, stored=False)
         known = database.known(list(places))
         lacking = [key for key in places if key not in known]
+        kept = set(places).union(*(row_keys(each, self.prefix, self._runtime) for each in needed))
         with console.progress(len(lacking), "computing frozen activations") as progress:
             for start in range(0, len(lacking), TEXTS_AT_ONCE):
                 part = lacking[start : start + TEXTS_AT_ONCE]
@@ -75,7 +86,7 @@ class HiddenStates:
                     stop()
                     rows[key] = self._compute(encoded, places[key])
                     progress.update(number)
-                if not database.write(rows):
+                if not _written(database, rows, kept):
                     return Filled(len(places), start, stored=False)
         return Filled(len(places), len(lacking), stored=True)
 
@@ -119,16 +130,22 @@ class HiddenStates:
 
 def row_keys(encoded: Encoded, prefix: Prefix, runtime: str) -> list[bytes]:
     """Return the key of every text."""
-    base = hashlib.sha256(f"edge-far hidden 1\0{prefix.sha256}\0{prefix.cache}\0{runtime}\0".encode())
-    keys = []
+    base = hashlib.sha256(f"edge-far hidden 2\0{prefix.sha256}\0{prefix.cache}\0{runtime}\0".encode())
+    own, keys = base.digest()[:OWN_BYTES], []
     for start, end in zip(encoded.starts[:-1], encoded.starts[1:], strict=True):
         digest = base.copy()
         digest.update(np.ascontiguousarray(encoded.tokens[start:end], "<i4").tobytes())
         if encoded.type_ids is not None and encoded.type_ids[start:end].any():
             digest.update(b"types")
             digest.update(encoded.type_ids[start:end].astype(np.int8).tobytes())
-        keys.append(digest.digest())
+        keys.append(own + digest.digest()[OWN_BYTES:])
     return keys
+
+
+def _written(database: RowDatabase, rows: dict[bytes, bytes], kept: set[bytes]) -> bool:
+    """Write rows, if need be in the place of others; return False where there is none."""
+    own = next(iter(rows))[:OWN_BYTES]
+    return database.write(rows) or (database.make_room(rows, kept, own) and database.write(rows))
 
 
 def cache_bytes(encoded: Encoded, prefix: Prefix) -> int:

@@ -92,7 +92,10 @@ def test_more_new_labels_than_places(places: Path, tmp_path: Path, capsys: pytes
     data.write_text("".join(json.dumps({"text": f"w{n}", "label": f"new-{n}"}) + "\n" for n in range(3)))
     options = ["--train", str(data), "--out", str(tmp_path / "run"), "--new-labels"]
     assert main(["train", str(places), *options]) == 78
-    assert "3 new labels, and the bundle has 2 free places" in capsys.readouterr().err
+    assert "3 new labels, and the bundle has 2 free places: 'new-0', 'new-1', 'new-2' (" in capsys.readouterr().err
+    data.write_text("".join(json.dumps({"text": f"w{n}", "label": f"new-{n:02}"}) + "\n" for n in range(14)))
+    assert main(["train", str(places), *options]) == 78
+    assert "'new-09' and 4 more" in capsys.readouterr().err
     data.write_text('{"text": "w1", "label": "reserved-7"}\n')
     assert main(["train", str(places), *options]) == 65
     assert "'reserved-7' is the name of a free place" in capsys.readouterr().err

@@ -210,3 +210,16 @@ def test_labels_of_another_number_are_one_line(
     (model / "model.onnx").unlink()
     assert cli.main(["predict", str(model), "w1"]) == 66
     assert "model.onnx: file does not exist" in capsys.readouterr().err
+
+
+def test_the_likeliest_are_told_below_each_text(
+    tiny_bundle: Callable[[str], Bundle], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", str(tiny_bundle("tiny-fp32").root), "w1 w2", "", "--top", "3"]
+    assert cli.main([*words, "--json"]) == 0
+    (told, _) = json.loads(capsys.readouterr().out)["predictions"]
+    assert cli.main(words) == 0
+    first, *candidates, blank = capsys.readouterr().out.splitlines()
+    assert first.endswith("w1 w2") and blank.startswith("-") and len(candidates) == 3
+    for line, each in zip(candidates, told["top"], strict=True):
+        assert line.split() == [each["label"], f"{each['probability']:.3f}"]

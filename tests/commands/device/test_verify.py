@@ -63,7 +63,8 @@ def test_an_unsigned_bundle_is_refused(
 def test_sign_then_verify_and_merge(
     copy: Path, profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["verify", str(copy)]) == 0 and capsys.readouterr().out.endswith("as exported; not signed\n")
+    assert main(["verify", str(copy)]) == 0
+    assert capsys.readouterr().out.endswith("files match the manifest; not signed\n")
     assert main(["sign", str(copy), "--key", str(make_key("maker").path)]) == 0
     assert main(["sign", str(copy), "--key", str(make_key("maker").path)]) == 73
     capsys.readouterr()
@@ -84,3 +85,12 @@ def test_a_released_model_is_not_taken_for_a_signed_bundle(
     assert main(["merge", str(copy), "--out", str(tmp_path / "model")]) == 0
     assert main(["predict", str(tmp_path / "model"), "w1", "--profile", str(profile)]) == 65
     assert "a released model carries no signature" in capsys.readouterr().err
+
+
+def test_a_signature_that_is_no_plain_file_is_refused_unasked(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    signature = copy / "manifest.json.sig"
+    for make in (signature.mkdir, lambda: signature.symlink_to(copy / "manifest.json")):
+        make()
+        assert main(["verify", str(copy)]) == 65
+        assert "manifest.json.sig is no signature: not a small plain file" in capsys.readouterr().err
+        signature.rmdir() if signature.is_dir() else signature.unlink()

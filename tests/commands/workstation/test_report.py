@@ -14,7 +14,7 @@ from edge_far.cli import main
 from edge_far.daemon.state import StateDirectory
 from edge_far.daemon.store.examples import Store
 from edge_far.daemon.store.journal import FINISHED, Journal
-from tests.faults.processes import succeed
+from tests.faults.processes import fail, succeed
 from tests.report.page.sample import HOSTILE, Parsed, evaluation
 
 needs_matplotlib = pytest.mark.host
@@ -105,6 +105,7 @@ def test_a_page_of_a_real_run(tiny_bundle: Callable[[str], Bundle], tiny_data: P
     (tmp_path / "eval.json").write_text(json.dumps(measured))
     document = succeed("report", run, "--bundle", root, "--eval", tmp_path / "eval.json", "--html", out)
     assert document["sections"] == ["learners", "run-1", "evaluation"]
+    fail(78, "report", run, "--bundle", tiny_bundle("bert-r10-5-dropout").root, "--html", out, says="another bundle")
     assert document["runs"][0]["steps"] == result["steps"] > 0
     parsed = Parsed(out.read_text())
     assert parsed.open == [] and [each["id"] for each in parsed.named("section")] == document["sections"]

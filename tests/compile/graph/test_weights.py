@@ -37,6 +37,16 @@ def test_equal_tensors_share_a_region_unless_asked_not_to(tmp_path: Path) -> Non
     assert (tmp_path / "weights.bin").stat().st_size % ALIGNMENT == 0
 
 
+def test_a_constant_shares_an_original_parameter_only_where_it_is_large(tmp_path: Path) -> None:
+    weights = WeightFile(tmp_path / "weights.bin")
+    large, small = random_array(2, 256, 128), random_array(3, 256, 127)  # 128 KiB, and a little less
+    originals = [weights.add_unshared(array) for array in (large, small)]
+    assert weights.add(large) == originals[0]
+    beside = weights.add(small)
+    assert beside.offset > originals[1].offset and weights.add(small) == beside, "stored once more, and only once"
+    weights.close()
+
+
 def test_the_same_bytes_of_another_type_are_another_tensor(tmp_path: Path) -> None:
     weights = WeightFile(tmp_path / "weights.bin")
     assert weights.add(np.zeros(300, np.float32)) != weights.add(np.zeros(300, np.int32))

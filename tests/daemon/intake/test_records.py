@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from edge_far.daemon.intake.records import Feedback, LabelledExample, Prediction, RecordError, RecordReader
 from edge_far.texts.data import Example
+from edge_far.texts.places import OpenNames
 
 READER = RecordReader(["on", "off", "3"])
 
@@ -61,3 +64,14 @@ def test_good_lines(line: bytes, record: object) -> None:
 def test_bad_lines(line: bytes, reason: str) -> None:
     with pytest.raises(RecordError, match=reason):
         READER.read(line)
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "x\n[ERROR] no more", "\x1b[2J", "\u202egood"])
+def test_no_new_label_is_longer_than_a_name_or_steers_a_terminal(name: str) -> None:
+    reader = RecordReader(OpenNames(["on", "y" * 300, "reserved-0"]))
+    for record in ({"text": "a", "label": name}, {"id": "7", "label": name}):
+        with pytest.raises(RecordError, match="is not a printable text of 1 to 200 characters") as raised:
+            reader.read(json.dumps(record).encode())
+        assert str(raised.value).isprintable() and len(str(raised.value)) < 200
+    for known in ("x" * 200, "y" * 300):  # the bundle's own labels are as they are
+        assert reader.read(json.dumps({"id": "7", "label": known}).encode()) == Feedback("7", known, None)

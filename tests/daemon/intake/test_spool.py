@@ -78,6 +78,10 @@ def test_what_is_added_comes_after_whatever_another_program_left(
         ({"text": "\ud800", "label": "a"}, "surrogate"),
         ({"id": "1"}, "no text and no feedback"),
         ({"id": "a\x1b[2J", "text": "a"}, "'id' is not a printable text of 1 to 200 characters"),
+        ({"text": "a", "label": "x" * 201}, "'label' 'x+...' is not a printable text of 1 to 200 characters"),
+        ({"text": "a", "label": "x\nlearnt"}, r"'label' 'x.nlearnt' is not a printable text"),
+        ({"text": "a", "id": "1", "prediction": "\x1b[2J"}, r"'prediction' '.x1b.2J' is not a printable text"),
+        ({"id": "1", "label": ["fits", "x\u202e"]}, "'label' .* is not a printable text"),
         ({"id": "a" * 201, "text": "a"}, "'id' is not a printable text of 1 to 200 characters"),
         (
             {"text": "a" * (1 << 20), "label": "b"},
@@ -91,6 +95,12 @@ def test_bad_arguments(tmp_path: Path, fields: dict[str, object], message: str) 
     with pytest.raises(DataError, match=message):
         spool.add(**fields, spool=tmp_path)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+def test_labels_that_fit(tmp_path: Path) -> None:
+    """A list may be as long as it likes, and joiners belong to their scripts."""
+    for label in ("x" * 200, ["x" * 150, "y" * 150], "می\u200cخواهم", 3.5, "[no list"):
+        assert json.loads(spool.add("a", label, spool=tmp_path).read_text())["label"]  # type: ignore[arg-type]
 
 
 def test_missing_spool(tmp_path: Path) -> None:

@@ -58,6 +58,49 @@ def test_the_bound_ends_storing_and_nothing_else(path: Path) -> None:
     database.close()
 
 
+def test_rows_of_other_prefixes_go_first_then_the_oldest_that_nobody_needs(path: Path) -> None:
+    database = RowDatabase(path, MIB)
+    own, other = b"own", b"oth"
+    rows = [(own if n % 2 else other) + bytes(28) + bytes([n]) for n in range(40)]
+    for name in rows:
+        assert database.write({name: content(1, 20_000)})
+    needed = set(rows[1:4:2])
+    new = {own + b"new" + bytes([n]): content(n, 20_000) for n in range(36)}
+    assert not database.write(new) and database.make_room(new, needed, own) and database.write(new)
+    left = database.known(rows)
+    assert needed <= left and database.used_bytes() <= MIB
+    assert not any(name.startswith(other) for name in left), "of another prefix"
+    unneeded = [name for name in rows if name.startswith(own) and name not in needed]
+    assert [name in left for name in unneeded] == sorted(name in left for name in unneeded), "the oldest first"
+    assert 0 < len(left - needed) < len(unneeded)
+    assert database.read(list(new)) == new
+    database.close()
+
+
+def test_only_the_bound_lets_rows_go_and_never_those_that_are_needed(path: Path) -> None:
+    database = RowDatabase(path, MIB)
+    rows = {key(n): content(n, 20_000) for n in range(40)}
+    assert database.write(rows)
+    assert not database.make_room({key(99): b"small"}, set(), b"x"), "there is room: the disk is what lacks"
+    assert not database.make_room({key(99): bytes(2 * MIB)}, set(), b"x"), "it would not fit alone"
+    assert not database.make_room({key(99): bytes(MIB // 2)}, set(rows), b"x")
+    assert database.known(list(rows)) == set(rows) and database.full
+    database.close()
+
+
+def test_a_writer_that_does_not_end_costs_no_row(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_far.device.cache.database.BUSY_TIMEOUT_S", 0.05)
+    database, rows = RowDatabase(path, MIB), {key(n): content(n, 20_000) for n in range(45)}
+    assert database.write(rows)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert not database.make_room({key(99): bytes(MIB // 4)}, set(), b"x")
+    other.execute("ROLLBACK")
+    other.close()
+    assert database.read(list(rows)) == rows
+    database.close()
+
+
 def test_a_flipped_byte_anywhere_never_gives_a_wrong_row(database: RowDatabase, path: Path) -> None:
     rows = {key(n): content(n) for n in range(20)}
     database.write(rows)
@@ -124,6 +167,35 @@ for start in range(0, 10**6, 20):
     database.write({n.to_bytes(32, "big"): bytes((n + i) % 251 for i in range(3000)) for n in range(start, start + 20)})
     print(start + 20, flush=True)
 """
+
+
+BOUNDED = (
+    KILLED.replace("1 << 30", "1 << 20")
+    .replace("    database.write(", "    database.full = False\n    for _ in range(2): database.write(")
+    .replace(
+        "    print",
+        """    if database.full:
+        database.make_room({b"0" * 32: bytes(60_000)}, set(), b"x")
+    print""",
+    )
+)
+
+
+def test_sigkill_while_rows_go_leaves_whole_rows(path: Path) -> None:
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", BOUNDED, str(path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < 400:
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+        process.stdout.close()
+        process.wait()
+        database = RowDatabase(path, MIB)
+        known = database.known([key(n) for n in range(2000)])
+        assert known and database.used_bytes() <= MIB
+        assert database.read(list(known)) == {name: content(int.from_bytes(name, "big")) for name in known}
+        assert database._ask("PRAGMA integrity_check", ()) == [("ok",)]
+        database.close()
 
 
 def test_sigkill_leaves_whole_rows_or_none(path: Path) -> None:

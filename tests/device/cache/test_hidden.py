@@ -129,6 +129,20 @@ def test_a_bound_that_is_too_small_costs_time_alone(bundle: Bundle, tiny_data: P
     np.testing.assert_array_equal(everything(hidden, encoded), bare)
 
 
+def test_a_full_cache_takes_new_texts_in_the_place_of_old_ones(bundle: Bundle, tiny_data: Path, path: Path) -> None:
+    prefix, encoded = prefix_of(bundle), encoded_by(bundle, tiny_data)
+    rows = {bytes([n]) * 32: bytes(20_000) for n in range(1, 60)}
+    database = RowDatabase(path, 1 << 20)
+    while database.write(dict([rows.popitem()])):
+        pass
+    database.full, full = False, database.used_bytes()
+    database.write({bytes(32): bytes((1 << 20) - full - 1000)})
+    hidden = HiddenStates(prefix, Counting(bundle), RowDatabase(path, 1 << 20), "r")
+    assert full > 0.9 * (1 << 20) and hidden.fill(encoded, QUIET).stored
+    assert hidden.fill(encoded, QUIET).computed == 0
+    assert database.used_bytes() <= 1 << 20 and database.known([bytes([30]) * 32]), "no more went than had to"
+
+
 def test_no_stale_row_is_ever_used(bundle: Bundle, tiny_data: Path) -> None:
     """Another prefix, runtime, way of keeping, text, order of texts or types: another key."""
     prefix, encoded = prefix_of(bundle), encoded_by(bundle, tiny_data)
