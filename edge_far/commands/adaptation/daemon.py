@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.commands.arguments import Number
-from edge_far.commands.profile_choice import default_profile, profile_word
+from edge_far.commands.service_places import add_place_arguments, bundle_of, profile_of
 from edge_far.console import Console
 from edge_far.daemon.state import DEFAULT_STATE
-from edge_far.errors import Deferred, UsageError
+from edge_far.errors import Deferred
 from edge_far.json_file import Within
 
 EXAMPLES = """examples:
@@ -32,20 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="examples and releases (default: %(default)s)"
     )
     parser.add_argument("--spool", type=Path, metavar="DIR", help="where examples arrive (default: STATE/spool)")
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        default=os.environ.get("EDGE_FAR_BUNDLE"),
-        metavar="BUNDLE",
-        help="the factory bundle (default: EDGE_FAR_BUNDLE)",
-    )
-    parser.add_argument(
-        "--profile",
-        type=profile_word,
-        default=os.environ.get("EDGE_FAR_PROFILE"),
-        help="device profile: a name, a YAML file, or auto, this board's where it is known (default: EDGE_FAR_PROFILE, "
-        "or the bundle's; auto for a bundle that was exported for no board)",
-    )
+    add_place_arguments(parser)
     parser.add_argument(
         "--replay",
         type=Path,
@@ -81,12 +68,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.daemon.service import ServiceSettings, Signals, running_service
     from edge_far.process.failures import as_error
 
-    if options.bundle is None:
-        raise UsageError("no bundle", where="--bundle", hint="name the factory bundle, or set EDGE_FAR_BUNDLE")
     settings = ServiceSettings(
         state=options.state,
-        bundle=Path(options.bundle),
-        profile=options.profile or _profile_of(Path(options.bundle)),
+        bundle=bundle_of(options),
+        profile=profile_of(options),
         spool=options.spool,
         replay=Path(options.replay) if options.replay else None,
         base=Path(options.base) if options.base else None,
@@ -127,9 +112,3 @@ def render(document: dict[str, Any]) -> str:
         return f"deferred: {document['deferred']}"
     cycle = document["cycle"]
     return f"cycle {cycle['id']} {cycle['outcome']}: {cycle['details'].get('reason', '')}"
-
-
-def _profile_of(bundle: Path) -> str:
-    from edge_far.bundles.bundle import open_bundle
-
-    return default_profile(open_bundle(bundle, signers=None).manifest.profile)

@@ -9,13 +9,13 @@ doctor   is everything there that a round needs; a line a check, exit 69 where o
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
+from edge_far.commands.service_places import add_place_arguments
 from edge_far.console import Console
 from edge_far.daemon.state import DEFAULT_STATE
-from edge_far.errors import Unavailable, UsageError
+from edge_far.errors import Unavailable
 
 EXAMPLES = """examples:
   edge-far fleet work --once --state state --profile rpi4-2gb --bundle bundle --desk desk
@@ -38,16 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="the daemon's (default: %(default)s)"
     )
     parser.add_argument("--spool", type=Path, metavar="DIR", help="the daemon's (default: STATE/spool)")
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        default=os.environ.get("EDGE_FAR_BUNDLE"),
-        metavar="BUNDLE",
-        help="the factory bundle (default: EDGE_FAR_BUNDLE)",
-    )
-    parser.add_argument(
-        "--profile", default=os.environ.get("EDGE_FAR_PROFILE"), help="device profile (default: EDGE_FAR_PROFILE)"
-    )
+    add_place_arguments(parser)
     parser.add_argument("--rounds", type=Path, metavar="DIR", help="status: the directory of a server's rounds")
     look = parser.add_argument_group("doctor")
     look.add_argument("--server", metavar="HOST:PORT", help="shake hands with this SuperLink")
@@ -59,9 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Do what was asked."""
     if options.what == "work":
-        for name in ("bundle", "profile"):
-            if not getattr(options, name):
-                raise UsageError(f"no {name}", where=f"--{name}", hint=f"name it, or set EDGE_FAR_{name.upper()}")
         from edge_far.commands.fleet.work import work
 
         return {"what": "work", **work(options, console)}

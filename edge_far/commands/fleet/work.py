@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from edge_far.commands.service_places import bundle_of, profile_of
 from edge_far.console import Console
 from edge_far.daemon.context import Places
 from edge_far.daemon.service import Signals
@@ -25,8 +25,8 @@ def work(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Look at the desk once, or until asked to stop; the document holds the answers."""
     places = Places(
         state=options.state,
-        bundle=Path(options.bundle),
-        profile=options.profile,
+        bundle=bundle_of(options),
+        profile=profile_of(options),
         spool=options.spool,
         sensors_root=options.sensors_root,
     )

@@ -7,7 +7,7 @@ import shutil
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edge_far.bundles.arrays import write_arrays
+from edge_far.bundles.bundle import Bundle
 from edge_far.cli import main
 from edge_far.fleet.desk import Desk
 from edge_far.fleet.server.rounds import Rounds, Settings
@@ -67,6 +68,14 @@ def test_work_needs_a_bundle_and_a_desk(tmp_path: Path, capsys: pytest.CaptureFi
     asked(capsys, "work", "--once", "--desk", tmp_path / "nowhere", *words, code=66)
     found = asked(capsys, "work", "--once", "--desk", tmp_path, "--state", tmp_path / "state", *words)
     assert found["answers"] == []
+
+
+def test_work_takes_the_profile_that_the_daemon_takes(
+    tiny_bundle: Callable[[str], Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--desk", tmp_path, "--state", tmp_path / "state", "--bundle", tiny_bundle("tiny-fp32").root)
+    for profile in ((), ("--profile", "auto")):
+        assert asked(capsys, "work", "--once", *words, *profile)["answers"] == []
 
 
 @pytest.fixture(scope="module")
