@@ -7,7 +7,6 @@ starts it over with a smaller plan; what an end that nobody saw means is said in
 from __future__ import annotations
 
 import json
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from edge_far.daemon.store.journal import CycleRow
 from edge_far.daemon.training.candidate import LEARNERS, build_candidate
 from edge_far.daemon.training.interruptions import Interruptions
 from edge_far.daemon.training.overseer import Overseer
+from edge_far.daemon.training.trainer import run_trainer
 from edge_far.errors import (
     BudgetError,
     BundleUntrusted,
@@ -100,54 +100,23 @@ class TrainingPhase:
         return self._journal.update(row, details=_training_figures(row, end) | ({} if cut_short else ended)), end
 
     def _run_trainer(self, row: CycleRow, run: Path) -> ChildEnd:
-        resume = (run / "run.json").is_file()
-        if not resume:
-            shutil.rmtree(run, ignore_errors=True)
-        control = self._files.control
-        control.unlink(missing_ok=True)
-        return self._supervisor.run(
-            self._trainer_arguments(row, run, resume=resume),
-            self._files.output("train"),
-            log=run / "log.jsonl",
-            control=control,
-            wish=Overseer(self._context),
-        )
-
-    def _trainer_arguments(self, row: CycleRow, run: Path, *, resume: bool) -> list[str | Path]:
         context = self._context
-        arguments: list[str | Path] = [
-            "train",
-            context.bundle.root,
-            "--train",
-            self._files.train,
-            "--out",
-            run,
-            "--learners",
-            context.releases.path(row.base) / LEARNERS,
-            "--profile",
-            context.profile_source,
-            "--epochs",
-            str(row.details["epochs"]),
-            "--learning-rate",
-            repr(row.details["learning_rate"]),
-            "--left-out",
-            self._files.left_out,
-            "--control",
-            self._files.control,
-            "--cache",
-            context.state.cache,
-            "--cache-exclusive",
-            "--json",
-            "-q",
-        ]
+        more: list[str | Path] = ["--cache-exclusive", *Interruptions.of(row.details).checkpoint_options()]
         if self._files.labels.is_file():
-            arguments += ["--labels", self._files.labels]
-        arguments += Interruptions.of(row.details).checkpoint_options()
-        if resume:
-            arguments += ["--resume"]
+            more += ["--labels", self._files.labels]
         if limit := row.details.get("micro_batch_limit"):
-            arguments += ["--micro-batch", str(limit)]
-        return arguments
+            more += ["--micro-batch", str(limit)]
+        return run_trainer(
+            context,
+            self._supervisor,
+            self._files,
+            run,
+            learners=context.releases.path(row.base) / LEARNERS,
+            epochs=row.details["epochs"],
+            learning_rate=row.details["learning_rate"],
+            more=more,
+            wish=Overseer(context),
+        )
 
     # --- what an end means --------------------------------------------------------------------------------------
 

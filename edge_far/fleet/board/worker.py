@@ -30,6 +30,7 @@ from edge_far.daemon.report.status import conditions_now
 from edge_far.daemon.state import CycleDirectory
 from edge_far.daemon.training.material import write_material
 from edge_far.daemon.training.overseer import Overseer
+from edge_far.daemon.training.trainer import run_trainer
 from edge_far.errors import BundleError, Deferred, EdgeFarError, StorageError
 from edge_far.fleet.desk import Desk, Ticket
 from edge_far.fleet.exchange import Arrays, Form
@@ -188,59 +189,30 @@ class _Round:
     # --- the trainer ----------------------------------------------------------------------------------------------
 
     def _run_trainer(self, run: Path, *, measured: bool) -> ChildEnd:
-        resume = (run / "run.json").is_file()
-        if not resume:
-            shutil.rmtree(run, ignore_errors=True)
-        self._files.control.unlink(missing_ok=True)
-        overseer = Overseer(self._context)
+        context, order = self._context, self._order
+        overseer = Overseer(context)
 
         def wish(progress: Progress) -> Wish:
-            if time.monotonic() - self._began_s > self._order.wait_s:
+            if time.monotonic() - self._began_s > order.wait_s:
                 return Wish("stop", "the server does not wait longer")
             return overseer(progress)
 
-        return self._supervisor.run(
-            self._arguments(run, measured=measured) + (["--resume"] if resume else []),
-            self._files.output("train"),
-            log=run / "log.jsonl",
-            control=self._files.control,
+        more: list[str | Path] = ["--seed", str(order.seed)]
+        if order.proximal_mu:
+            more += ["--proximal-mu", repr(order.proximal_mu)]
+        if measured:
+            more += ["--eval", self._files.held_out]
+        return run_trainer(
+            context,
+            self._supervisor,
+            self._files,
+            run,
+            learners=self._received,
+            epochs=order.epochs,
+            learning_rate=context.bundle.manifest.defaults.learning_rate * order.learning_rate_percent / 100,
+            more=more,
             wish=wish,
         )
-
-    def _arguments(self, run: Path, *, measured: bool) -> list[str | Path]:
-        context, order = self._context, self._order
-        rate = context.bundle.manifest.defaults.learning_rate * order.learning_rate_percent / 100
-        arguments: list[str | Path] = [
-            "train",
-            context.bundle.root,
-            "--train",
-            self._files.train,
-            "--out",
-            run,
-            "--learners",
-            self._received,
-            "--profile",
-            context.profile_source,
-            "--epochs",
-            str(order.epochs),
-            "--learning-rate",
-            repr(rate),
-            "--seed",
-            str(order.seed),
-            "--left-out",
-            self._files.left_out,
-            "--control",
-            self._files.control,
-            "--cache",
-            context.state.cache,
-            "--json",
-            "-q",
-        ]
-        if order.proximal_mu:
-            arguments += ["--proximal-mu", repr(order.proximal_mu)]
-        if measured:
-            arguments += ["--eval", self._files.held_out]
-        return arguments
 
     def _figures(self, run: Path, counts: dict[str, int]) -> dict[str, float]:
         """Return what the device tells of the round: counts, one score, seconds and MiB."""
