@@ -21,7 +21,7 @@ from edge_far.process.rust import leaving_streams_alone
 from edge_far.texts.data import Example
 from edge_far.texts.encode import Encoder
 
-__all__ = ["LoadedRelease", "verified_name"]
+__all__ = ["LoadedRelease", "load_verified"]
 
 
 class LoadedRelease:
@@ -33,8 +33,7 @@ class LoadedRelease:
         A release of the service is checked against the SHA-256 of its manifest, what `edge-far merge` writes against
         those of its release.json.
         """
-        self.name = verified_name(directory)
-        self._model = FileModel(directory, threads)
+        self.name, self._model = load_verified(directory, threads)
         self.task = self._model.task
         with leaving_streams_alone():
             length = reading_length(self._model.logits, None, self._model.max_seq_len)
@@ -52,8 +51,8 @@ class LoadedRelease:
         return self.task.answers(logits, 1, encoded, [text])[0]
 
 
-def verified_name(directory: Path) -> str:
-    """Return the release's name after checking every file that its manifest lists; `directory` is no link.
+def load_verified(directory: Path, threads: int) -> tuple[str, FileModel]:
+    """Return a release's name and its model, every file of which was checked once; `directory` is no link.
 
     Raises InputMissing (66) where there is no released model, DataError (65) for one that is damaged.
     """
@@ -61,8 +60,9 @@ def verified_name(directory: Path) -> str:
         hint = "a bundle becomes one by 'edge-far merge'"
         raise InputMissing("is no released model", where=str(directory), hint=hint)
     if not ID.fullmatch(directory.name) and not (directory / MANIFEST).exists():
-        return directory.name
-    return verify_files(directory, _id_of(directory)).id
+        return directory.name, FileModel(directory, threads)
+    release = verify_files(directory, _id_of(directory))
+    return release.id, FileModel(directory, threads, verified=release.files)
 
 
 def _id_of(directory: Path) -> str:

@@ -20,7 +20,9 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.daemon.intake.ingest import Ingestion
 from edge_far.daemon.intake.spool import add
 from edge_far.daemon.store.examples import Store
+from edge_far.device import file_model
 from edge_far.errors import DataError, InputMissing, UsageError
+from edge_far.storage import sha256_of
 from tests.application.releases import Service
 
 TEXT = "w1 w2 w3"
@@ -109,6 +111,19 @@ def test_a_broken_release_is_told_once_and_the_old_one_goes_on(
         Model(service.link, threads=1)
     good = service.release(1)
     assert model.predict(TEXT).release == good
+
+
+def test_a_release_of_the_service_is_hashed_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+
+    def noting(path: Path) -> str:
+        hashed.append(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr(file_model, "sha256_of", noting)
+    assert Model(service.link, spool=service.spool).predict(TEXT).label and not hashed, "its manifest was compared"
+    assert Model(service.models[0], spool=service.spool).predict(TEXT).label
+    assert [path.name for path in hashed] == ["model.onnx", "weights.bin", "tokenizer.json"], "release.json was"
 
 
 def test_a_merged_model_and_a_copied_release_are_models_too(service: Service, tmp_path: Path) -> None:

@@ -162,8 +162,8 @@ def _noted(examples: Iterable[Example], told: list[str], blank: list[bool], *, w
 
 def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | ReleasedModel, Encoder, Task]:
     """Return model, encoder and task of a bundle, or of a directory that holds a released model."""
-    from edge_far.application.loaded_release import verified_name
-    from edge_far.device.file_model import FileModel, is_released_model
+    from edge_far.application.loaded_release import load_verified
+    from edge_far.device.file_model import is_released_model
     from edge_far.device.reading_length import reading_length
     from edge_far.device.release import ReleasedModel
     from edge_far.texts.encode import Encoder
@@ -178,8 +178,7 @@ def _load(options: argparse.Namespace, console: Console) -> tuple[FileModel | Re
             hint = "name the bundle and --run, or leave out --profile"
             raise BundleUntrusted("a released model carries no signature", where=str(directory), hint=hint)
         directory = directory.resolve()  # once: a release in between must not mix two models
-        verified_name(directory)
-        released = FileModel(directory, threads_of(options, profile, console))
+        _, released = load_verified(directory, threads_of(options, profile, console))
         length = reading_length(released.logits, options.max_seq_len, released.max_seq_len)
         return released, Encoder(released.tokenizer, length, token_types=released.token_types), released.task
     bundle = open_checked(options)
