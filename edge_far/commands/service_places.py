@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_far.bundles.bundle import open_bundle
 from edge_far.commands.profile_choice import default_profile, profile_word
 from edge_far.errors import UsageError
 
-__all__ = ["add_place_arguments", "bundle_of", "profile_of"]
+if TYPE_CHECKING:
+    from edge_far.daemon.context import Places
+
+__all__ = ["add_place_arguments", "places_of"]
 
 
 def add_place_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,14 +35,15 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def bundle_of(options: argparse.Namespace) -> Path:
-    """Return the bundle; raises UsageError where none is named."""
+def places_of(options: argparse.Namespace) -> Places:
+    """Return where the service finds what it works with; raises UsageError where no bundle is named.
+
+    Without --profile it is the bundle's; who signed the bundle is asked once the profile is known.
+    """
+    from edge_far.daemon.context import Places
+
     if options.bundle is None:
         raise UsageError("no bundle", where="--bundle", hint="name the factory bundle, or set EDGE_FAR_BUNDLE")
-    return Path(options.bundle)
-
-
-def profile_of(options: argparse.Namespace) -> str:
-    """Return the profile that was asked for, or the bundle's; who signed the bundle is asked once it is known."""
-    profile: str | None = options.profile
-    return profile or default_profile(open_bundle(bundle_of(options), signers=None).manifest.profile)
+    bundle = Path(options.bundle)
+    profile = options.profile or default_profile(open_bundle(bundle, signers=None).manifest.profile)
+    return Places(options.state, bundle, profile, options.spool, options.sensors_root)

@@ -50,13 +50,9 @@ REQUEST_S = 2.0  # how often a daemon that sleeps looks whether somebody asks fo
 class ServiceSettings:
     """What the command line says; `replay` and `base` are files of the host's samples, or None."""
 
-    state: Path
-    bundle: Path
-    profile: str
-    spool: Path | None = None
+    places: Places
     replay: Path | None = None
     base: Path | None = None
-    sensors_root: Path = Path("/")
     stall_s: float | None = None
 
 
@@ -206,8 +202,8 @@ class Service:
         """Return what `status` needs to look by itself."""
         settings = self._settings
         return {
-            "profile": settings.profile,
-            "bundle": str(settings.bundle.absolute()),
+            "profile": settings.places.profile,
+            "bundle": str(settings.places.bundle.absolute()),
             "spool": str(self._context.spool.absolute()),
             "labels": self._context.bundle.manifest.labels if self._context.new_labels.allowed else [],
             "pid": os.getpid(),
@@ -294,8 +290,7 @@ class Service:
 @contextmanager
 def running_service(settings: ServiceSettings, signals: Signals, console: Console) -> Iterator[Service]:
     """Open state, store and bundle under the lock, and say READY; raises EdgeFarError, noted for `status`."""
-    places = Places(settings.state, settings.bundle, settings.profile, settings.spool, settings.sensors_root)
-    with opened_context(places, console) as (context, lock):
+    with opened_context(settings.places, console) as (context, lock):
         notifier = context.notifier
         supervisor = Supervisor(notifier, descriptors=[lock], stall_s=settings.stall_s)
         service = Service(context, supervisor, settings, signals, console)

@@ -250,14 +250,13 @@ def zone(field: Field, celsius: float) -> None:
 
 def test_heat_pauses_training_and_coolness_resumes_it(field: Field, no_hold: None) -> None:
     from edge_far.console import Console
+    from edge_far.daemon.context import Places
     from edge_far.daemon.service import ServiceSettings, Signals, running_service
     from edge_far.device.board.sensors import Sensors
 
     zone(field, 50)
     field.feed(9000)
-    settings = ServiceSettings(
-        state=field.state, bundle=field.bundle, profile=str(field.profile), sensors_root=field.sensors
-    )
+    settings = ServiceSettings(Places(field.state, field.bundle, str(field.profile), sensors_root=field.sensors))
     seen: list[str] = []
     read: Callable[[Sensors], object] = Sensors.read
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.commands.arguments import Number
-from edge_far.commands.service_places import add_place_arguments, bundle_of, profile_of
+from edge_far.commands.service_places import add_place_arguments, places_of
 from edge_far.console import Console
 from edge_far.daemon.state import DEFAULT_STATE
 from edge_far.errors import Deferred
@@ -69,13 +69,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.process.failures import as_error
 
     settings = ServiceSettings(
-        state=options.state,
-        bundle=bundle_of(options),
-        profile=profile_of(options),
-        spool=options.spool,
+        places=places_of(options),
         replay=Path(options.replay) if options.replay else None,
         base=Path(options.base) if options.base else None,
-        sensors_root=options.sensors_root,
         stall_s=options.stall_seconds,
     )
     with Signals() as signals, running_service(settings, signals, console) as service:

@@ -7,9 +7,8 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from edge_far.commands.service_places import bundle_of, profile_of
+from edge_far.commands.service_places import places_of
 from edge_far.console import Console
-from edge_far.daemon.context import Places
 from edge_far.daemon.service import Signals
 from edge_far.errors import EdgeFarError
 from edge_far.fleet.board.worker import Worker
@@ -23,13 +22,7 @@ AFTER_FAILURE_S = 30.0
 
 def work(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Look at the desk once, or until asked to stop; the document holds the answers."""
-    places = Places(
-        state=options.state,
-        bundle=bundle_of(options),
-        profile=profile_of(options),
-        spool=options.spool,
-        sensors_root=options.sensors_root,
-    )
+    places = places_of(options)
     desk = Desk(options.desk)
     desk.must_exist()
     answers = []
