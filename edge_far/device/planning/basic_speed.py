@@ -13,18 +13,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from edge_far.console import say
 from edge_far.device.board.memory import MIB
 from edge_far.device.engine.options import session_options
+from edge_far.device.planning.machine_speed import answer_measured
 from edge_far.device.planning.one_product import FLOAT32, INT8, product_model
-from edge_far.errors import EdgeFarError
-from edge_far.storage import write_json
 
 __all__ = ["PRODUCTS", "measure_basics"]
 
@@ -93,12 +90,7 @@ def _median(action: Callable[[], object], deadline: float) -> tuple[float, int]:
 def main(arguments: Sequence[str]) -> int:
     """Measure, and write the document; return the exit code."""
     threads, room_mib, seconds, out = arguments
-    try:
-        write_json(Path(out), measure_basics(int(threads), float(room_mib), float(seconds)))
-    except EdgeFarError as error:
-        say(str(error))
-        return error.exit_code
-    return 0
+    return answer_measured(out, lambda: measure_basics(int(threads), float(room_mib), float(seconds)))
 
 
 if __name__ == "__main__":

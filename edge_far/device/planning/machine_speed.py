@@ -12,14 +12,14 @@ import json
 import math
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_far.bundles.bundle import Bundle
 from edge_far.bundles.manifest import Manifest
-from edge_far.console import Console
+from edge_far.console import Console, say
 from edge_far.device.board.cpu import cpu_name, cpu_share
 from edge_far.device.optimizers.registry import OPTIMIZERS
 from edge_far.errors import EdgeFarError
@@ -27,7 +27,7 @@ from edge_far.process.children import child_environment, module_command
 from edge_far.process.privacy import cache_directory
 from edge_far.storage import write_json
 
-__all__ = ["Calibration", "calibrate", "machine_name", "measure_apart"]
+__all__ = ["Calibration", "answer_measured", "calibrate", "machine_name", "measure_apart"]
 
 FORMAT = 2
 # The probe stops after 10 s; a slow board also needs time to start Python and to verify the bundle.
@@ -113,6 +113,16 @@ def measure_apart(module: str, *words: object) -> tuple[dict[str, Any] | None, s
             return _answer_of([*module_command(module), *map(str, words), str(answer)], answer)
     except OSError as error:
         return None, f"the probe does not start: {error.strerror or error}"
+
+
+def answer_measured(out: str, measure: Callable[[], Mapping[str, Any]]) -> int:
+    """In that process: write what is measured where `measure_apart` reads it; return the exit code."""
+    try:
+        write_json(Path(out), measure())
+    except EdgeFarError as error:
+        say(str(error))
+        return error.exit_code
+    return 0
 
 
 def _measure(bundle: Bundle, threads: int, room_mib: float) -> tuple[dict[str, Any] | None, str]:

@@ -24,7 +24,6 @@ import onnxruntime as ort
 
 from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.bundles.manifest import Mask
-from edge_far.console import say
 from edge_far.device.board.memory import MIB, resident_set, use_one_heap
 from edge_far.device.engine.backend import DropoutKey
 from edge_far.device.engine.constants import MappedConstants
@@ -32,10 +31,10 @@ from edge_far.device.engine.dropout import draw_mask
 from edge_far.device.engine.options import load_session, session_options
 from edge_far.device.optimizers.base import clipped_step
 from edge_far.device.optimizers.registry import OPTIMIZERS, make_optimizer
+from edge_far.device.planning.machine_speed import answer_measured
 from edge_far.device.planning.parts import value_at
-from edge_far.errors import BudgetError, EdgeFarError, StorageError
+from edge_far.errors import BudgetError, StorageError
 from edge_far.process.library_paths import utf8_path
-from edge_far.storage import write_json
 
 __all__ = ["measure"]
 
@@ -213,12 +212,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measure for a bundle, and write the document; return the exit code."""
     root, threads, room_mib, out = arguments
     use_one_heap()
-    try:
-        write_json(Path(out), measure(open_bundle(Path(root)), int(threads), float(room_mib)))
-    except EdgeFarError as error:
-        say(str(error))
-        return error.exit_code
-    return 0
+    return answer_measured(out, lambda: measure(open_bundle(Path(root)), int(threads), float(room_mib)))
 
 
 if __name__ == "__main__":
