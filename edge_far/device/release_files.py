@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -33,7 +33,6 @@ __all__ = [
     "FACTS_FORMAT",
     "MODEL_FILE",
     "OLDEST_ONNXRUNTIME",
-    "PRECISIONS",
     "TOKENIZER_FILE",
     "WEIGHTS_FILE",
     "Measure",
@@ -42,9 +41,8 @@ __all__ = [
     "write_release",
 ]
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]  # as adaptation.release_precision of a profile
 Measure = Callable[[Path], Mapping[str, Any]]  # of the release's directory, before it is in its place
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 MODEL_FILE, WEIGHTS_FILE, FACTS_FILE = "model.onnx", "weights.bin", "release.json"
 FACTS_FORMAT = 2

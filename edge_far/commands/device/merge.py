@@ -30,21 +30,23 @@ from edge_far.commands.common import (
     load_learners,
     open_checked,
     profile_for,
-    run_labels,
     run_task,
     threads_of,
 )
 from edge_far.console import Console
 from edge_far.errors import UsageError
+from edge_far.profile.adaptation_sections import Adaptation
 from edge_far.profile.document import load_profile
+from edge_far.profile.schema import settings_of
 from edge_far.tasks.figures import FIGURES, figures_of
 
 if TYPE_CHECKING:
     from edge_far.bundles.bundle import Bundle
     from edge_far.device.release_files import Measure, Precision
+    from edge_far.tasks.interface import Task
 
 FORMATS = ("onnx", "transformers", "sentence-transformers")
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = settings_of(Adaptation)["release_precision"][1].choices
 EXAMPLES = """examples:
   edge-far merge bundle --run run --out model
   edge-far merge bundle --run run --out model --precision int8 --eval test.jsonl
@@ -89,7 +91,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     task = run_task(bundle, options.run)
     measured = None
     if options.format == "onnx":
-        measure = _measure(options, bundle, learners, precision, console) if options.eval else None
+        measure = _measure(options, bundle, learners, task, precision, console) if options.eval else None
         measured = write_release(bundle, learners, options.out, task.threshold, task.labels, precision, measure)
     else:
         write_transformers_directory(bundle, learners, options.out, options.format, task.threshold, task.labels)
@@ -125,6 +127,7 @@ def _measure(
     options: argparse.Namespace,
     bundle: Bundle,
     learners: Mapping[str, np.ndarray],
+    task: Task,
     precision: Precision,
     console: Console,
 ) -> Measure:
@@ -133,9 +136,7 @@ def _measure(
     from edge_far.device.release_files import write_release
     from edge_far.device.release_quality import measure_release
 
-    labels = run_labels(bundle, options.run)
-    encoded = encode_file(bundle, options.eval, console, columns=options.columns, labels=labels)
-    task = run_task(bundle, options.run)
+    encoded = encode_file(bundle, options.eval, console, columns=options.columns, labels=task.labels)
     threads = threads_of(options, profile_for(options, bundle), console)
 
     def measure(directory: Path) -> dict[str, Any]:

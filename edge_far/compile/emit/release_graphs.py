@@ -1,7 +1,7 @@
 """The released model's graphs: the oldest opset that has its operators, and its matrices in 32, 16 or 8 bits.
 
 All compute the same model. The numbers are not theirs: the device writes each weights file from the trained parameters,
-as the `Tensor`s of its precision say (edge_far/device/release_weights.py).
+as the `Tensor`s of its precision say (edge_far/device/release_files.py).
 
     fp32   every parameter as torch has it
     fp16   matrices and tables in half precision; computed in float32
@@ -40,7 +40,7 @@ FLOAT, HALF, BYTE = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.INT8
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a tensor of a weights file is made of: a parameter, in one of device/release_weights.py's forms."""
+    """What a tensor of a weights file is made of: a parameter, in one of device/release_files.py's forms."""
 
     parameter: str
     form: str
