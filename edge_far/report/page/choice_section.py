@@ -42,15 +42,25 @@ def check_choice(document: Mapping[str, Any]) -> None:
 
 def choice_section(document: Mapping[str, Any]) -> Section:
     """Return the section of a document that `check_choice` let pass."""
+    body = paragraph(f"Taken: {document['chosen']['rung']}. {document['reason']}.")
+    body += paragraph(
+        f"Each rung was trained on a part of {document['examples']:,} examples on the workstation and measured on "
+        f"{document['held_out']:,} others. Bars are one standard error of the difference to the best.",
+        "quiet",
+    )
+    body += figure(_picture(document), "Quality against work", _table(document))
+    if document["left_out"]:
+        body += paragraph(f"Left out: {'; '.join(document['left_out'])}.", "quiet")
+    return Section("ladder", "How much trains", body)
+
+
+def _picture(document: Mapping[str, Any]) -> str:
+    """Return a dot a rung: its figure, with the error of the difference to the best, against its work."""
     score, rows, chosen = document["score"], document["rows"], document["chosen"]
     known = FIGURES[score]
     works = [row["job_work"] for row in rows if row["job_work"] > 0] or [1.0]
-    marks = [row[score] for row in rows]
-    errors = [row["below_best_error"] for row in rows]
-    low, high = (
-        min(a - b for a, b in zip(marks, errors, strict=True)),
-        max(a + b for a, b in zip(marks, errors, strict=True)),
-    )
+    low = min(row[score] - row["below_best_error"] for row in rows)
+    high = max(row[score] + row["below_best_error"] for row in rows)
     room = max((high - low) * 0.15, 0.005)
     chart = Chart.of((min(works) / 1.6, max(works) * 1.6), (low - room, high + room), log_x=True)
     chart.axes("work of a run, full fine-tuning = 1", document["score_title"])
@@ -65,37 +75,24 @@ def choice_section(document: Mapping[str, Any]) -> Section:
         chart.label(
             (x, y), row["rung"], kind if taken else "q", anchor="end" if right else "start", dx=-9 if right else 9
         )
-    title = f"{document['score_title']} of each rung against its work; {chosen['rung']} is taken"
+    return chart.svg(f"{document['score_title']} of each rung against its work; {chosen['rung']} is taken")
+
+
+def _table(document: Mapping[str, Any]) -> str:
+    score = document["score"]
     listed = [
         (
-            ("→ " if row == chosen else "") + row["rung"],
+            ("→ " if row == document["chosen"] else "") + row["rung"],
             row["pooling"],
-            known.shown(row[score]),
+            FIGURES[score].shown(row[score]),
             f"{row['below_best']:.3f} ± {row['below_best_error']:.3f}",
             f"{row['job_work']:.3f}",
             f"{row['gflop']:,.0f}",
             f"{row['trained_parameters']:,}",
             f"{row['state_mib']:.1f}",
         )
-        for row in rows
+        for row in document["rows"]
     ]
-    headings = (
-        "rung",
-        "head reads",
-        document["score_title"],
-        "below the best",
-        "work",
-        "GFLOP",
-        "trained",
-        "state, MiB",
-    )
-    body = paragraph(f"Taken: {chosen['rung']}. {document['reason']}.")
-    body += paragraph(
-        f"Each rung was trained on a part of {document['examples']:,} examples on the workstation and measured on "
-        f"{document['held_out']:,} others. Bars are one standard error of the difference to the best.",
-        "quiet",
-    )
-    body += figure(chart.svg(title), "Quality against work", numbers(headings, listed, left=2))
-    if document["left_out"]:
-        body += paragraph(f"Left out: {'; '.join(document['left_out'])}.", "quiet")
-    return Section("ladder", "How much trains", body)
+    title = document["score_title"]
+    headings = ("rung", "head reads", title, "below the best", "work", "GFLOP", "trained", "state, MiB")
+    return numbers(headings, listed, left=2)
