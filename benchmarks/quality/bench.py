@@ -38,6 +38,7 @@ class Bench:
     """
 
     def __init__(self, model: str, data: Path, pooling: str, length: int, most: int | None) -> None:
+        self.data = data
         training = read_training_data(_file(data, "train"))
         self.task = training.task
         parts = [training.examples, *(self._others(data, name) for name in ("valid", "test"))]
@@ -66,6 +67,7 @@ class Bench:
             self.valid, train = np.setdiff1d(train, rest), rest
         self.train, self.blocks = train, len(block_paths(self.source.model))
         cuts = range(max(1, self.blocks - 3), self.blocks + 1)
+        self.fits: dict[str, LinearFit] = {}
         self.frozen = frozen_outputs(self.source.model, self.encoded, list(cuts), Console(quiet=True))
 
     def run(self, method: Method, seed: int, rate: float) -> dict[str, Any]:
@@ -95,8 +97,11 @@ class Bench:
         return {"valid": valid, "figures": figures, "examples": len(self.train), "seconds": seconds, **told}
 
     def _fit(self, pooling: str | None = None) -> LinearFit:
-        read = self.frozen.head_reads(self.encoded, self.train, pooling or self.source.pooling)
-        return choose_strength(*read, self.task, 0)
+        pooling = pooling or self.source.pooling
+        if pooling not in self.fits:
+            read = self.frozen.head_reads(self.encoded, self.train, pooling)
+            self.fits[pooling] = choose_strength(*read, self.task, 0)
+        return self.fits[pooling]
 
     def _probe_in_parts(self, asked: np.ndarray) -> np.ndarray:
         fit, found = self._fit(), self.task.no_answers(self.encoded.targets_of(asked))

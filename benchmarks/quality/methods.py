@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from torch import nn
 
+from benchmarks.quality.selections import by_change, by_fisher, by_gradient, by_lot, primed
 from edge_far.choice.rungs import Rung
+from edge_far.choice.trials import Prepare
 from edge_far.far.above_cut import last_linear
 from edge_far.far.nodes import architecture_of
+from edge_far.far.prime import Batch, PrimingSettings
 
 __all__ = ["AUTO", "GRID", "METHODS", "PROBE", "Method"]
 
@@ -26,11 +29,11 @@ class Method:
 
     name: str
     rung: Rung
-    prepare: Callable[[nn.Module], dict[str, nn.Parameter]] | None = None
+    prepare: Prepare | None = None
     fitted: bool = False
 
 
-def _lora(model: nn.Module) -> dict[str, nn.Parameter]:
+def _lora(model: nn.Module, _: Iterable[Batch], __: PrimingSettings) -> dict[str, nn.Parameter]:
     """Put adapters beside query and value (Hu et al. 2021, arXiv 2106.09685); they and the head train."""
     try:
         import peft
@@ -43,7 +46,7 @@ def _lora(model: nn.Module) -> dict[str, nn.Parameter]:
     return _only(model, lambda name: "lora_" in name)
 
 
-def _bitfit(model: nn.Module) -> dict[str, nn.Parameter]:
+def _bitfit(model: nn.Module, _: Iterable[Batch], __: PrimingSettings) -> dict[str, nn.Parameter]:
     """Let biases and the head train alone (Ben Zaken et al. 2021, arXiv 2106.10199)."""
     return _only(model, lambda name: name.endswith(".bias"))
 
@@ -68,6 +71,12 @@ METHODS = (
     Method("random_10", replace(FAR, selection="random")),
     Method("magnitude_10", replace(FAR, selection="magnitude")),
     Method("FAR_10", FAR),
+    Method("random_10, primed", FAR, primed(by_lot)),
+    Method("gradient_10", FAR, primed(by_gradient)),
+    Method("Fisher_10", FAR, primed(by_fisher)),
+    Method("FAR_10, across", FAR, primed(by_change, across=True)),
+    Method("gradient_10, across", FAR, primed(by_gradient, across=True)),
+    Method("Fisher_10, across", FAR, primed(by_fisher, across=True)),
     Method("FAR_40", replace(FAR, retention=0.4)),
     Method("FAR_10, heads", FAR.by_heads(HEADS)),
     Method("top-1", Rung("top-1")),

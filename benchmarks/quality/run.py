@@ -33,33 +33,49 @@ Run = dict[str, Any]
 
 def main() -> int:
     """Run what is missing; print the table."""
+    options = parse(sys.argv[1:])
+    for data in options.data:
+        run_methods(bench_of(options, data), options, options.methods)
+    print(as_table(read_runs(options.out)))
+    if options.against:
+        print("\n" + differences(read_runs(options.out), options.against))
+    return 0
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the options; a wrong one ends the process."""
+    names = [method.name for method in METHODS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="directory or name of a model")
     parser.add_argument("--data", type=Path, nargs="+", default=[], metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines, one a run, added to")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", choices=[method.name for method in METHODS], metavar="METHOD")
+    parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="METHOD")
     parser.add_argument("--rates", type=float, nargs="+", default=GRID, help="learning rates to choose among")
     parser.add_argument("--pooling", choices=("auto", "cls", "mean"), default="auto")
     parser.add_argument("--length", type=int, default=64, help="tokens of a text (default: %(default)s)")
     parser.add_argument("--most", type=int, help="examples to train on, the same for all methods")
     parser.add_argument("--threads", type=int, default=2)
-    names = [method.name for method in METHODS]
     parser.add_argument("--against", choices=names, metavar="METHOD", help="also print differences to this method")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parser.parse_args(arguments)
     if options.data and not options.model:
         parser.error("--data goes with --model")
-    for data in options.data:
-        bench = Bench(options.model, data, options.pooling, options.length, options.most)
-        place = {"data": data.name, "model": bench.source.name, "pooling": bench.source.pooling, "most": options.most}
-        for method in METHODS:
-            if options.methods is None or method.name in options.methods:
-                _run_method(bench, method, place, options)
-    print(as_table(read_runs(options.out)))
-    if options.against:
-        print("\n" + differences(read_runs(options.out), options.against))
-    return 0
+    return options
+
+
+def bench_of(options: argparse.Namespace, data: Path) -> Bench:
+    """Return the bench of one data set."""
+    torch.set_num_threads(options.threads)
+    return Bench(options.model, data, options.pooling, options.length, options.most)
+
+
+def run_methods(bench: Bench, options: argparse.Namespace, names: list[str]) -> None:
+    """Run the missing runs of some methods."""
+    source = bench.source
+    place = {"data": bench.data.name, "model": source.name, "pooling": source.pooling, "most": options.most}
+    for method in METHODS:
+        if method.name in names:
+            _run_method(bench, method, place, options)
 
 
 def _run_method(bench: Bench, method: Method, place: Run, options: argparse.Namespace) -> None:

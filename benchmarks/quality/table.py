@@ -9,7 +9,7 @@ from typing import Any
 
 from scipy import stats
 
-from benchmarks.quality.methods import METHODS
+from benchmarks.quality.methods import AUTO, METHODS
 from edge_far.tasks.figures import FIGURES
 
 __all__ = ["as_table", "best_rate", "differences", "read_runs"]
@@ -37,7 +37,7 @@ def best_rate(runs: list[Run]) -> float:
 
 
 def as_table(runs: list[Run]) -> str:
-    """Return Markdown; of each method the runs with its best rate."""
+    """Return Markdown; of each method the runs with its best rate, and what it trains on the first data set."""
     places = list(dict.fromkeys((run["data"], run["model"], run["pooling"], run["most"]) for run in runs))
     figure = {place: next(iter(run["figures"])) for place in places for run in runs if _place(run) == place}
     heads = [
@@ -45,14 +45,16 @@ def as_table(runs: list[Run]) -> str:
         + (f", {most} examples" if most else "")
         for data, model, pooling, most in places
     ]
-    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(places) + 1) + "|"]
+    lines = ["| | trained | " + " | ".join(heads) + " |", "|---|---:" + "|---" * len(places) + "|"]
     for method in METHODS:
         cells = []
         for place in places:
             own = [run for run in runs if _place(run) == place and run["method"] == method.name]
             cells.append(_cell(own, figure[place]) if own else "")
         if any(cells):
-            lines.append(f"| {method.name} | " + " | ".join(cells) + " |")
+            trained = [run["trained"] for run in runs if run["method"] == method.name and "trained" in run]
+            size = f"{trained[0]:,}" if trained and method.name != AUTO else ""
+            lines.append(f"| {method.name} | {size} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

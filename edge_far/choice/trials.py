@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +21,18 @@ from edge_far.far.above_cut import above_cut, last_linear, logits_of, mean_loss
 from edge_far.far.method import choose_learners, cut_of
 from edge_far.far.nodes import block_paths
 from edge_far.far.pooling import MeanPooledClassifier
-from edge_far.far.prime import CLIP_NORM, WARMUP, WEIGHT_DECAY, PrimingSettings, adamw, priming_steps
+from edge_far.far.prime import CLIP_NORM, WARMUP, WEIGHT_DECAY, Batch, PrimingSettings, adamw, priming_steps
 from edge_far.far.reconfigure import reconfigure, trained_parameters
 from edge_far.learning_rate import WarmupLinear
 from edge_far.tasks.interface import Task
 from edge_far.texts.batches import first_batches
 from edge_far.texts.encode import Encoded
 
-__all__ = ["Trial", "TrialResult", "Trials"]
+__all__ = ["Prepare", "Trial", "TrialResult", "Trials"]
 
 EVALUATION_BATCH = 64
+# Changes a model in place, given the batches and the settings of its priming; returns what trains.
+Prepare = Callable[[nn.Module, Iterable[Batch], PrimingSettings], dict[str, nn.Parameter]]
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,11 @@ class Trials:
         train: np.ndarray,
         held_out: np.ndarray,
         tell: Callable[[int], None],
-        prepare: Callable[[nn.Module], dict[str, nn.Parameter]] | None = None,
+        prepare: Prepare | None = None,
     ) -> TrialResult:
         """Train on some examples, predict others; `tell` hears of each step.
 
-        `prepare` changes the model in place and returns what trains, where that is not what the rung says.
+        `prepare` says what trains, where that is not what the rung says.
         """
         started = time.monotonic()
         cut = cut_of(trial.rung.method, self._blocks)
@@ -89,7 +91,7 @@ class Trials:
         with torch.random.fork_rng(devices=[]):
             try:
                 if prepare is not None:
-                    trained = prepare(model)
+                    trained = prepare(model, *self._priming(trial, train, cut))
                 else:
                     if not full:
                         self._reconfigure(model, trial, train, cut)
@@ -117,6 +119,14 @@ class Trials:
 
     def _reconfigure(self, model: nn.Module, trial: Trial, train: np.ndarray, cut: int) -> None:
         """Choose the learners and freeze the others, as `edge-far export` does; nothing is below the cut any more."""
+        batches, settings = self._priming(trial, train, cut)
+        selection, _ = choose_learners(
+            model, trial.rung.selection, batches, settings, Console(quiet=True), halves=False
+        )
+        reconfigure(model, selection)
+
+    def _priming(self, trial: Trial, train: np.ndarray, cut: int) -> tuple[Iterator[dict[str, Any]], PrimingSettings]:
+        """Return the batches of the priming steps, and how to prime."""
         rung, planned = trial.rung, self.steps(trial, len(train))
         steps = priming_steps(planned, self.priming)
         settings = PrimingSettings(
@@ -128,9 +138,7 @@ class Trials:
             attention_retention=rung.attention_retention if rung.attention == "heads" else None,
             loss=self.task.info.loss,
         )
-        batches = self._batches(train, steps, cut, trial.pooling)
-        selection, _ = choose_learners(model, rung.selection, batches, settings, Console(quiet=True), halves=False)
-        reconfigure(model, selection)
+        return self._batches(train, steps, cut, trial.pooling), settings
 
     def _train(
         self,

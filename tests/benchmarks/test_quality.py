@@ -19,7 +19,10 @@ table = pytest.importorskip("benchmarks.quality.table", exc_type=ImportError)
 
 def line(method: str, seed: int, rate: float, valid: float, test: float) -> dict[str, Any]:
     place = {"data": "d", "model": "m", "pooling": "cls", "most": None}
-    return place | {"method": method, "seed": seed, "rate": rate, "valid": valid, "figures": {"span_f1": test}}
+    trained = {} if method == "linear probe" else {"trained": 1000}
+    return (
+        place | {"method": method, "seed": seed, "rate": rate, "valid": valid, "figures": {"span_f1": test}} | trained
+    )
 
 
 def test_the_table_has_test_figures_at_the_rate_of_the_validation_data() -> None:
@@ -31,8 +34,8 @@ def test_the_table_has_test_figures_at_the_rate_of_the_validation_data() -> None
     ]
     assert table.best_rate(runs[:3]) == 3e-4
     shown = table.as_table(runs).splitlines()
-    assert shown[0] == "| | d, span F1<br>m, cls |"
-    assert shown[2:] == ["| linear probe | 25.00 |", "| full | 71.00 ± 1.41 (0.0003) |"]
+    assert shown[0] == "| | trained | d, span F1<br>m, cls |"
+    assert shown[2:] == ["| linear probe |  | 25.00 |", "| full | 1,000 | 71.00 ± 1.41 (0.0003) |"]
 
 
 def test_differences_have_the_interval_of_a_paired_t_test() -> None:
