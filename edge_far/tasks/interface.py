@@ -128,8 +128,14 @@ class Task(Protocol):
     def score_figures(self, targets: np.ndarray, said: np.ndarray) -> dict[str, float]:
         """Return that score by its name, and beside it what the table of a choice tells of a rung."""
 
-    def credits(self, targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
-        """Return how right each answer is, float64 [N], at most 1: the gate compares two models by these in pairs."""
+    def credits(
+        self, targets: np.ndarray, logits: np.ndarray, encoded: Encoded | None = None, indices: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return how right each answer is, float64, at most 1: the gate compares two models by these in pairs.
+
+        There is one for each row; of a task that reads an example in several rows one for each example, where it is
+        given the examples and which of their rows these are.
+        """
 
     def says_one_thing(self, targets: np.ndarray, logits: np.ndarray) -> bool:
         """Say whether every example is given the same answer though not all have the same target."""

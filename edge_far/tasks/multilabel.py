@@ -131,7 +131,7 @@ class Multilabel:
         counts = (truth.sum(axis=0), said.sum(axis=0), (truth & said).sum(axis=0))
         return {"micro_f1": self.score(targets, said), "macro_f1": macro_f1(*counts)}
 
-    def credits(self, targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    def credits(self, targets: np.ndarray, logits: np.ndarray, *_: Any) -> np.ndarray:
         """Return each example's own F1, 1 where there is no label and none is said."""
         truth, said = targets > 0, self.said(logits)
         return f1_of_each(*(part.sum(axis=1) for part in (truth, said, truth & said)))

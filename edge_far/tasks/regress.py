@@ -114,7 +114,7 @@ class Regress:
         error = self.scale.deviation * math.sqrt(float(np.square(truth - said).mean()))
         return {"pearson": pearson(truth, said), "spearman": spearman(truth, said), "rmse": error}
 
-    def credits(self, targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    def credits(self, targets: np.ndarray, logits: np.ndarray, *_: Any) -> np.ndarray:
         """Return 1 - the squared error in units of the training data's variance."""
         return 1.0 - np.square(targets[:, 0].astype(np.float64) - self.said(logits))
 

@@ -87,7 +87,7 @@ def test_a_night(task: str, test_bundles: Path, tmp_path: Path) -> None:
     assert document["spool"]["quarantined"] == 2 and cycle["outcome"] == "released", cycle
     found = cycle["details"]["decision"]["device"]
     score = found["score"]
-    assert score == {"regress": "explained", "answer": "overlap_f1"}.get(task, "example_f1")
+    assert score == {"regress": "explained", "answer": "answer_f1"}.get(task, "example_f1")
     with sqlite3.connect(field.state / "store.sqlite3") as connection:
         rows = connection.execute("SELECT text, text_pair, label FROM examples WHERE held_out = 1").fetchall()
     release = field.state / "model" / "releases" / cycle["candidate"]

@@ -20,7 +20,7 @@ from edge_far.device.evaluation import predict_logits
 from edge_far.device.file_model import FileModel
 from edge_far.tasks.interface import Task
 from edge_far.texts.data import Example, iterate_examples
-from edge_far.texts.encode import Encoder
+from edge_far.texts.encode import Encoded, Encoder
 from edge_far.texts.places import is_place
 
 __all__ = ["Question", "decide_on_files"]
@@ -60,12 +60,12 @@ def decide_on_files(question: Question) -> dict[str, object]:
     theirs = _answers(current, task, {"device": files["device"]}, question, left_out)
     known = current.labels
     del current
-    device, learnt = _apart(Answers(task, *mine["device"], theirs["device"][-1]), known)
+    device, learnt = _apart(_together(task, mine["device"], theirs["device"]), known)
     base = None
     if question.base is not None:
         reference = _loaded(question.factory or question.current, question)
         asked = _answers(reference, task, {"base": question.base}, question, left_out)
-        base = Answers(task, *mine["base"], asked["base"][-1])
+        base = _together(task, mine["base"], asked["base"])
     # What a new label gains is seen apart: for it, old ones need not gain as well, but may not lose.
     gains = any(found["right"] for found in learnt.values())
     decision = decide(device, base, question.settings, superior=not gains)
@@ -96,8 +96,8 @@ def _loaded(directory: Path, question: Question) -> FileModel:
 
 def _answers(
     model: FileModel, task: Task, files: dict[str, Path], question: Question, left_out: dict[str, dict[int, str]]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return targets and logits for each file; what the first model cannot read, the others are not asked.
+) -> dict[str, tuple[Encoded, np.ndarray]]:
+    """Return the examples and logits for each file; what the first model cannot read, the others are not asked.
 
     `task` is the candidate's: its labels are all that there are.
     """
@@ -111,6 +111,11 @@ def _answers(
         if asked_before:
             examples = (example for number, example in enumerate(examples) if number not in left_out[name])
         encoded = encoder.encode(examples, task.targets, None if asked_before else left_out.setdefault(name, {}))
-        targets = encoded.targets_of(np.arange(len(encoded)))
-        result[name] = (targets, predict_logits(model.logits, encoded, task.info))
+        result[name] = (encoded, predict_logits(model.logits, encoded, task.info))
     return result
+
+
+def _together(task: Task, mine: tuple[Encoded, np.ndarray], theirs: tuple[Encoded, np.ndarray]) -> Answers:
+    encoded, logits = mine
+    targets = encoded.targets_of(np.arange(len(encoded)))
+    return Answers(task, targets, logits, theirs[1], encoded if encoded.examples is not None else None)

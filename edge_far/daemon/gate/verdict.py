@@ -20,6 +20,7 @@ from edge_far.daemon.gate import bootstrap, paired
 from edge_far.errors import DataError
 from edge_far.tasks.figures import FIGURES
 from edge_far.tasks.interface import Task
+from edge_far.texts.encode import Encoded
 
 __all__ = ["Answers", "Comparison", "Decision", "GateSettings", "decide"]
 
@@ -37,12 +38,32 @@ class GateSettings:
 
 @dataclass(frozen=True)
 class Answers:
-    """Both models' answers to the same examples: the task's targets, some of which may be unknown, and its logits."""
+    """Both models' answers to the same examples: the task's targets, some of which may be unknown, and its logits.
+
+    Where an example can be several rows (windows of a long text), `encoded` says whose they are.
+    """
 
     task: Task
     targets: np.ndarray
     candidate: np.ndarray
     reference: np.ndarray
+    encoded: Encoded | None = None
+
+    def credits(self, logits: np.ndarray) -> np.ndarray:
+        """Return what each example's answer earns."""
+        known = self.known()
+        return self.task.credits(self.targets[known], logits[known], self.encoded, known)
+
+    def figures(self, logits: np.ndarray) -> dict[str, float]:
+        """Return the task's figures."""
+        known = self.known()
+        evaluation = self.task.evaluation(self.encoded)
+        evaluation.add(logits[known], self.targets[known], known)
+        return dict(evaluation.result().figures)
+
+    def known(self) -> np.ndarray:
+        """Return the rows that have a target, int64."""
+        return np.flatnonzero(self.task.known(self.targets))
 
 
 @dataclass(frozen=True)
@@ -135,8 +156,10 @@ def _compare(
     superior: bool,
 ) -> Comparison | None:
     """Compare on one set; add to `refusals` what speaks against the candidate."""
-    task, targets, candidate, reference, finite = _checked(answers)
-    n = len(targets)
+    finite = _checked(answers)
+    task, targets, candidate, reference = answers.task, answers.targets, answers.candidate, answers.reference
+    had = answers.credits(reference)
+    n = len(had)
     needed = max(settings.min_examples, paired.smallest_sample(tolerance, settings.confidence))
     if not finite:
         refusals.append(f"{name}: the candidate's output holds NaN or infinity")
@@ -147,18 +170,18 @@ def _compare(
             f"(tolerance {tolerance:.1%}, confidence {settings.confidence:.0%})"
         )
         return None
-    earned, had = task.credits(targets, candidate), task.credits(targets, reference)
+    earned = answers.credits(candidate)
     evidence = _evidence(earned - had, task.right_or_wrong, tolerance, settings.confidence, superior)
     figures = Comparison(
         examples=n,
         score=task.credit_name,
-        candidate={task.credit_name: float(earned.mean()), **_figures(task, targets, candidate)},
-        reference={task.credit_name: float(had.mean()), **_figures(task, targets, reference)},
+        candidate={task.credit_name: float(earned.mean()), **answers.figures(candidate)},
+        reference={task.credit_name: float(had.mean()), **answers.figures(reference)},
         tolerance=tolerance,
         confidence=settings.confidence,
         **evidence,
     )
-    if task.says_one_thing(targets, candidate):
+    if task.says_one_thing(targets[answers.known()], candidate[answers.known()]):
         refusals.append(f"{name}: the candidate gives every example the same answer")
     told = f"{figures.gains} gains, {figures.losses} losses of {n}"
     if superior and figures.difference < 0:
@@ -201,24 +224,14 @@ def _evidence(
     }
 
 
-def _checked(answers: Answers) -> tuple[Task, np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Return task, targets and both logits of the examples that have one, and whether the candidate's are finite."""
-    task, targets = answers.task, np.asarray(answers.targets)
-    candidate, reference = np.asarray(answers.candidate), np.asarray(answers.reference)
-    if {len(candidate), len(reference)} != {len(targets)}:
+def _checked(answers: Answers) -> bool:
+    """Return whether the candidate's answers are finite; raises DataError for arrays that do not belong together."""
+    if {len(answers.candidate), len(answers.reference)} != {len(answers.targets)}:
         raise DataError("answers and labels do not belong to the same examples")
-    shape = task.info.logits_shape(*targets.shape[:2])
-    if {candidate.shape, reference.shape} != {shape}:
+    shape = answers.task.info.logits_shape(*answers.targets.shape[:2])
+    if {answers.candidate.shape, answers.reference.shape} != {shape}:
         raise DataError(f"answers must be logits {list(shape)}")
-    known = task.known(targets)
-    finite = bool(np.isfinite(candidate[known]).all())
-    return task, targets[known], candidate[known], reference[known], finite
-
-
-def _figures(task: Task, targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    evaluation = task.evaluation()
-    evaluation.add(logits, targets)
-    return dict(evaluation.result().figures)
+    return bool(np.isfinite(answers.candidate[answers.known()]).all())
 
 
 def _praise(figures: Comparison) -> str:

@@ -7,8 +7,8 @@ token's sum, the smallest of the windows', is above it by more than the threshol
 examples where some have no answer; without it something is always said.
 
 Exact match and F1 are SQuAD's (Rajpurkar et al. 2016, 2018): without case, punctuation and articles, the best of an
-example's answers, by words. The gate and the choice of a rung compare windows: the F1 of the tokens that the span said
-and the true one share, 1 where both are none.
+example's answers, by words. The gate compares that F1, question by question; the choice of a rung compares windows: the
+F1 of the tokens that the span said and the true one share, 1 where both are none.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Answer:
     problem_type: str | None = None
     head_class = "QuestionAnswering"
     score_title = "the F1 of tokens"
-    credit_name = "overlap_f1"
+    credit_name = "answer_f1"
     right_or_wrong = False
     labels: tuple[str, ...] = ()
     outputs = 2
@@ -124,9 +124,16 @@ class Answer:
         """Return the mean F1 of tokens."""
         return {"overlap_f1": self.score(targets, said)}
 
-    def credits(self, targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
-        """Return the F1 of tokens of each window."""
-        return _overlaps(_true_spans(targets), self.said(logits, targets))
+    def credits(
+        self, targets: np.ndarray, logits: np.ndarray, encoded: Encoded | None = None, indices: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return SQuAD's F1 of each question, in their order; without the examples the F1 of tokens by window."""
+        if encoded is None:
+            return _overlaps(_true_spans(targets), self.said(logits, targets))
+        evaluation = self.evaluation(encoded)
+        evaluation.add(logits, targets, np.arange(len(targets)) if indices is None else indices)
+        questions = evaluation.questions()
+        return questions.scores(self.threshold)[:, 1]
 
     def says_one_thing(self, targets: np.ndarray, logits: np.ndarray) -> bool:
         """Say whether every window is given the same answer though not all have the same."""
@@ -281,19 +288,48 @@ class AnswerEvaluation:
         loss, overlap = self._loss_sum / self._rows, self._overlap / self._rows
         if self._encoded is None:
             return Metrics(self._rows, loss, overlap, {"overlap_f1": overlap})
-        golds = {number: json.loads(self._encoded.texts[number].label or "[]") for number in self._none}
-        rows = [(number, *self._best.get(number, (-math.inf, ""))) for number in self._none]
-        said = [squad_scores(text, [gold for _, gold in golds[number]]) for number, _, text in rows]
-        silent = [squad_scores("", [gold for _, gold in golds[number]]) for number, _, _ in rows]
-        odds = np.array([self._none[number] - score for number, score, _ in rows])
+        questions = self.questions()
         threshold = self.threshold
-        if fit and not all(golds.values()):
-            threshold = best_threshold(odds, np.array(said)[:, 1], np.array(silent)[:, 1])
-        keeps = np.ones(len(rows), bool) if threshold is None else odds <= threshold
-        exact, f1 = np.where(keeps[:, None], np.array(said), np.array(silent)).mean(axis=0)
+        if fit and not questions.all_answered:
+            threshold = best_threshold(questions.odds, questions.said[:, 1], questions.silent[:, 1])
+        exact, f1 = questions.scores(threshold).mean(axis=0)
         settings = {} if threshold is None else {"null_threshold": threshold}
         figures = {"answer_f1": float(f1), "exact_match": float(exact)}
-        return Metrics(len(rows), loss, float(f1), figures, {}, settings)
+        return Metrics(len(questions.odds), loss, float(f1), figures, {}, settings)
+
+    def questions(self) -> Questions:
+        """Return what is known of each question that was added, in the examples' order."""
+        assert self._encoded is not None
+        numbers = sorted(self._none)
+        golds = [json.loads(self._encoded.texts[number].label or "[]") for number in numbers]
+        best = [self._best.get(number, (-math.inf, "")) for number in numbers]
+        texts = [[text for _, text in gold] for gold in golds]
+        return Questions(
+            np.array([squad_scores(text, gold) for (_, text), gold in zip(best, texts, strict=True)]).reshape(-1, 2),
+            np.array([squad_scores("", gold) for gold in texts]).reshape(-1, 2),
+            np.array([self._none[number] - score for number, (score, _) in zip(numbers, best, strict=True)]),
+            all(golds),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Exact match and F1 of each question, float64 [N, 2], where its best span is said, and where nothing is.
+
+    `odds` is how far the logits of no answer are above that span's, float64 [N]; `all_answered` says that none is
+    without an answer.
+    """
+
+    said: np.ndarray
+    silent: np.ndarray
+    odds: np.ndarray
+    all_answered: bool
+
+    def scores(self, threshold: float | None) -> np.ndarray:
+        """Return exact match and F1 of each question by the threshold, float64 [N, 2]."""
+        if threshold is None:
+            return self.said
+        return np.where((self.odds <= threshold)[:, None], self.said, self.silent)
 
 
 def _decided(spans: np.ndarray, scores: np.ndarray, none: np.ndarray, threshold: float | None) -> np.ndarray:

@@ -133,7 +133,7 @@ class Tag:
         right = float((targets == said)[words].mean()) if words.any() else 0.0
         return {"span_f1": self.score(targets, said), "word_accuracy": right}
 
-    def credits(self, targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    def credits(self, targets: np.ndarray, logits: np.ndarray, *_: Any) -> np.ndarray:
         """Return each example's own F1, 1 where there is no span and none is said."""
         return f1_of_each(*self._counts(targets, self.said(logits)))
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from edge_far.daemon.gate.verdict import Answers as GateAnswers
+from edge_far.daemon.gate.verdict import GateSettings, decide
 from edge_far.errors import ConfigError, DataError
 from edge_far.tasks.tokens.answer import Answer
 from edge_far.tasks.tokens.spans import best_span, best_threshold, candidates, squad_scores
@@ -143,7 +145,16 @@ def test_figures_are_of_questions_over_all_windows(tmp_path: Path) -> None:
     assert told[0]["start"] == 21 and examples[0].text_pair[21:26] == "w7 w8" and len(told[0]["top"]) == 2  # type: ignore[index]
     assert TASK.answers(logits, 1, encoded)[1]["answer"] == "w0"
     assert [again.answer_text(answer).strip() for answer in told] == ["w7 w8", "-", "w1"]
-    # The gate compares windows.
+    # The gate compares questions: the best span of all windows of each, at the threshold.
+    assert TASK.credits(targets, logits, encoded) == pytest.approx([1, 0, 2 / 3], abs=1e-12)
+    assert again.credits(targets, logits, encoded) == pytest.approx([1, 1, 2 / 3], abs=1e-12)
+    assert TASK.credits(targets[3:], logits[3:], encoded, np.arange(3, 5)) == pytest.approx([0, 2 / 3], abs=1e-12)
+    device = decide(
+        GateAnswers(TASK, targets, logits, logits, encoded), settings=GateSettings(0.95, 0.9, min_examples=1)
+    ).device
+    assert device is not None and device.examples == 3
+    assert device.candidate == pytest.approx({**plain, "answer_f1": 5 / 9})
+    # A choice of a rung compares windows.
     said = TASK.said(logits, targets)
     assert said.tolist()[:2] == [[4, 4], [6, 7]] and TASK.credits(targets, logits)[[1, 4]].tolist() == [1.0, 2 / 3]
     assert again.says_one_thing(targets, logits) is False
