@@ -24,14 +24,22 @@ import numpy as np
 from edge_far.bundles.manifest import Scale, TaskInfo
 from edge_far.errors import ConfigError
 from edge_far.quoting import shown
-from edge_far.tasks.interface import Metrics, all_alike
-from edge_far.tasks.tokens.spans import NO_SPAN, Candidate, best_span, best_threshold, candidates, squad_scores
+from edge_far.tasks.interface import all_alike
+from edge_far.tasks.tokens.answer_evaluation import (
+    AnswerEvaluation,
+    decided,
+    known_windows,
+    overlaps,
+    places_of,
+    true_spans,
+)
+from edge_far.tasks.tokens.spans import NO_SPAN, Candidate, best_span, candidates
 from edge_far.texts.data import Example
 from edge_far.texts.encode import Encoded
 from edge_far.texts.labels import Answers
 from edge_far.texts.targets import Places, TokenTargets
 
-__all__ = ["Answer", "AnswerEvaluation", "AnswerTargets"]
+__all__ = ["Answer", "AnswerTargets"]
 
 NAME = "answer"
 DIGITS = 6
@@ -94,7 +102,7 @@ class Answer:
 
     def strata(self, targets: np.ndarray) -> np.ndarray:
         """Return 1 where a window has an answer, else 0."""
-        return (_true_spans(targets)[:, 0] > 0).astype(np.int64)
+        return (true_spans(targets)[:, 0] > 0).astype(np.int64)
 
     # --- measuring --------------------------------------------------------------------------------------------------
 
@@ -105,7 +113,7 @@ class Answer:
     def said(self, logits: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
         """Return first and last token of the span said of each window, int64 [N, 2], or NO_SPAN twice."""
         assert targets is not None
-        return _decided(*best_span(logits, targets), self.threshold)
+        return decided(*best_span(logits, targets), self.threshold)
 
     def no_answers(self, targets: np.ndarray) -> np.ndarray:
         """Return no span for every window."""
@@ -113,7 +121,7 @@ class Answer:
 
     def scorer(self, targets: np.ndarray, said: np.ndarray) -> Callable[[np.ndarray], float]:
         """Return what gives the mean F1 of tokens, each window counted so many times."""
-        shares = _overlaps(_true_spans(targets), said)
+        shares = overlaps(true_spans(targets), said)
         return lambda weights: float(weights @ shares / max(weights.sum(), 1.0))
 
     def score(self, targets: np.ndarray, said: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -129,7 +137,7 @@ class Answer:
     ) -> np.ndarray:
         """Return SQuAD's F1 of each question, in their order; without the examples the F1 of tokens by window."""
         if encoded is None:
-            return _overlaps(_true_spans(targets), self.said(logits, targets))
+            return overlaps(true_spans(targets), self.said(logits, targets))
         evaluation = self.evaluation(encoded)
         evaluation.add(logits, targets, np.arange(len(targets)) if indices is None else indices)
         questions = evaluation.questions()
@@ -137,11 +145,11 @@ class Answer:
 
     def says_one_thing(self, targets: np.ndarray, logits: np.ndarray) -> bool:
         """Say whether every window is given the same answer though not all have the same."""
-        return all_alike(self.said(logits, targets)) and not all_alike(_true_spans(targets))
+        return all_alike(self.said(logits, targets)) and not all_alike(true_spans(targets))
 
     def known(self, targets: np.ndarray) -> np.ndarray:
         """Return which windows have a target."""
-        return _known(targets)
+        return known_windows(targets)
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
@@ -165,7 +173,7 @@ class Answer:
         found: list[Candidate] = []
         none = math.inf
         for row in rows:
-            targets, places = encoded.targets_of(np.array([row]))[0], _places(encoded, int(row))
+            targets, places = encoded.targets_of(np.array([row]))[0], places_of(encoded, int(row))
             none = min(none, float(logits[row, 0].astype(np.float64).sum()))
             found += candidates(logits[row], targets, places, pair, RANKED)
         unique = {each.text: each for each in sorted(found, key=lambda each: each.score)}
@@ -240,122 +248,3 @@ def _span_of(answers: Sequence[Any], pair: str, offsets: np.ndarray, may: np.nda
     if not len(tokens) or offsets[whole[0], 0] > start or offsets[whole[-1], 1] < end:
         return 0, 0
     return int(tokens[0]), int(tokens[-1])
-
-
-class AnswerEvaluation:
-    """Collects the best span of each window batch by batch."""
-
-    def __init__(self, threshold: float | None, encoded: Encoded | None) -> None:
-        self.threshold = threshold
-        self._encoded = encoded
-        self._rows = 0
-        self._loss_sum = self._overlap = 0.0
-        self._best: dict[int, tuple[float, str]] = {}  # of an example: score and text
-        self._none: dict[int, float] = {}
-
-    def add(self, logits: np.ndarray, targets: np.ndarray, indices: np.ndarray | None = None) -> None:
-        """Add a batch: logits and targets float [B, S, 2], and which rows they are; those without a target are not."""
-        known = _known(targets)
-        logits, targets = logits[known].astype(np.float64), targets[known]
-        spans, scores, none = best_span(logits, targets)
-        said = _decided(spans, scores, none, self.threshold)
-        self._rows += len(targets)
-        self._overlap += float(_overlaps(_true_spans(targets), said).sum())
-        masked = np.where(targets >= 0, logits, -np.inf)
-        losses = np.logaddexp.reduce(masked, axis=1) - (logits * (targets == 1)).sum(axis=1)
-        self._loss_sum += math.fsum(losses.mean(axis=1))
-        if self._encoded is not None and indices is not None:
-            for row, span, score, nothing in zip(indices[known].tolist(), spans, scores, none, strict=True):
-                self._note(row, span, float(score), float(nothing))
-
-    def _note(self, row: int, span: np.ndarray, score: float, nothing: float) -> None:
-        encoded = self._encoded
-        assert encoded is not None and encoded.examples is not None
-        example = int(encoded.examples[row])
-        self._none[example] = min(nothing, self._none.get(example, math.inf))
-        if span[0] != NO_SPAN and score > self._best.get(example, (-math.inf, ""))[0]:
-            places = _places(encoded, row)
-            text = str(encoded.texts[example].text_pair)[places[span[0], 0] : places[span[1], 1]]
-            self._best[example] = (score, text)
-
-    def result(self, *, fit: bool = False) -> Metrics:
-        """Return the metrics of all that was added; ValueError when that is nothing.
-
-        With `fit`, and examples without an answer among them, the threshold is the one with the best F1.
-        """
-        if not self._rows:
-            raise ValueError("no labelled example to evaluate on")
-        loss, overlap = self._loss_sum / self._rows, self._overlap / self._rows
-        if self._encoded is None:
-            return Metrics(self._rows, loss, overlap, {"overlap_f1": overlap})
-        questions = self.questions()
-        threshold = self.threshold
-        if fit and not questions.all_answered:
-            threshold = best_threshold(questions.odds, questions.said[:, 1], questions.silent[:, 1])
-        exact, f1 = questions.scores(threshold).mean(axis=0)
-        settings = {} if threshold is None else {"null_threshold": threshold}
-        figures = {"answer_f1": float(f1), "exact_match": float(exact)}
-        return Metrics(len(questions.odds), loss, float(f1), figures, {}, settings)
-
-    def questions(self) -> Questions:
-        """Return what is known of each question that was added, in the examples' order."""
-        assert self._encoded is not None
-        numbers = sorted(self._none)
-        golds = [json.loads(self._encoded.texts[number].label or "[]") for number in numbers]
-        best = [self._best.get(number, (-math.inf, "")) for number in numbers]
-        texts = [[text for _, text in gold] for gold in golds]
-        return Questions(
-            np.array([squad_scores(text, gold) for (_, text), gold in zip(best, texts, strict=True)]).reshape(-1, 2),
-            np.array([squad_scores("", gold) for gold in texts]).reshape(-1, 2),
-            np.array([self._none[number] - score for number, (score, _) in zip(numbers, best, strict=True)]),
-            all(golds),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Questions:
-    """Exact match and F1 of each question, float64 [N, 2], where its best span is said, and where nothing is.
-
-    `odds` is how far the logits of no answer are above that span's, float64 [N]; `all_answered` says that none is
-    without an answer.
-    """
-
-    said: np.ndarray
-    silent: np.ndarray
-    odds: np.ndarray
-    all_answered: bool
-
-    def scores(self, threshold: float | None) -> np.ndarray:
-        """Return exact match and F1 of each question by the threshold, float64 [N, 2]."""
-        if threshold is None:
-            return self.said
-        return np.where((self.odds <= threshold)[:, None], self.said, self.silent)
-
-
-def _decided(spans: np.ndarray, scores: np.ndarray, none: np.ndarray, threshold: float | None) -> np.ndarray:
-    """Return the spans that best_span found, NO_SPAN where none is said by the threshold."""
-    if threshold is None:
-        return spans
-    return np.where((none - scores > threshold)[:, None], NO_SPAN, spans)
-
-
-def _known(targets: np.ndarray) -> np.ndarray:
-    """Return which windows have a target, bool [N]."""
-    return np.asarray((targets[:, :, 0] == 1).any(axis=1))
-
-
-def _places(encoded: Encoded, row: int) -> np.ndarray:
-    assert encoded.places is not None
-    return encoded.places[encoded.starts[row] : encoded.starts[row + 1]]
-
-
-def _true_spans(targets: np.ndarray) -> np.ndarray:
-    """Return first and last token of each window's answer, int64 [N, 2]."""
-    return (targets == 1).argmax(axis=1)
-
-
-def _overlaps(truth: np.ndarray, said: np.ndarray) -> np.ndarray:
-    """Return the F1 of the tokens that two spans share, float64 [N]."""
-    shared = np.minimum(truth[:, 1], said[:, 1]) - np.maximum(truth[:, 0], said[:, 0]) + 1
-    total = (truth[:, 1] - truth[:, 0] + 1) + (said[:, 1] - said[:, 0] + 1)
-    return np.array(2.0 * np.maximum(shared, 0) / total)
