@@ -113,8 +113,9 @@ def choose_only(settings: ExportSettings, console: Console) -> dict[str, Any]:
             hint=f"give at least {FEWEST_EXAMPLES}, or take --method far",
         )
     choice = _choose(prepared, console)
-    task = prepared.task
-    return {"model": prepared.source.name, "task": task.info.name, "labels": len(task.labels), **choice.to_json()}
+    task, width = prepared.task, int(prepared.source.model.config.hidden_size)
+    told = {"model": prepared.source.name, "width": width, "task": task.info.name, "labels": len(task.labels)}
+    return {**told, **choice.to_json()}
 
 
 def _choose(prepared: _Prepared, console: Console) -> Choice:

@@ -38,9 +38,9 @@ def draw_ladder(choice: Mapping[str, Any], out: Path) -> None:
                 markersize=8 if taken else 6,
             )
             axes.annotate(
-                f"{row['rung']} ({row['pooling']})",
+                f"{row['rung']} ({row['pooling']})\n{_costs(row)}",
                 (row["job_work"], row[score]),
-                xytext=(7, -12),
+                xytext=(7, -22),
                 textcoords="offset points",
                 color=INK,
                 fontsize=9,
@@ -54,3 +54,9 @@ def draw_ladder(choice: Mapping[str, Any], out: Path) -> None:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
     write_atomically(out, buffer.getvalue())
+
+
+def _costs(row: Mapping[str, Any]) -> str:
+    """Return what a run of the row is: operations, memory of what trains, and the seconds on a board where known."""
+    seconds = f", {row['board_seconds']:,.0f} s" if "board_seconds" in row else ""
+    return f"{row['gflop']:,.0f} GFLOP, {row['state_mib']:,.1f} MiB{seconds}"

@@ -14,6 +14,7 @@ import torch
 from edge_far.bundles.bundle import open_bundle
 from edge_far.choice.frozen import frozen_outputs
 from edge_far.cli import main
+from edge_far.commands.workstation.choose import render
 from edge_far.console import Console
 from edge_far.far.above_cut import above_cut, as_mapping, logits_of
 from edge_far.texts.batches import collate
@@ -49,9 +50,17 @@ def test_a_choice_and_an_export_by_it(tmp_path: Path, capsys: pytest.CaptureFixt
     make_tokenizer("bert").save(str(model / "tokenizer.json"))
     train.write_text("".join(json.dumps(example) + "\n" for example in make_examples(60)), encoding="utf-8")
     common = ["--model", str(model), "--train", str(train), "--epochs", "1", "--pooling", "mean", "--json", "-q"]
+    product = {"kind": "float32", "inner": 384, "gflop_s": 0.5}
+    (tmp_path / "board.json").write_text(json.dumps({"bench": {"basics": {"products": [product]}}}))
     capsys.readouterr()
-    assert main(["choose", *common, "--learning-rate", "0.001", "--picture", str(picture)]) == 0
+    board = ["--picture", str(picture), "--board", str(tmp_path / "board.json")]
+    assert main(["choose", *common, "--learning-rate", "0.001", *board]) == 0
     choice = json.loads(capsys.readouterr().out)
+    assert [row["board_seconds"] for row in choice["rows"]] == [round(2 * row["gflop"], 1) for row in choice["rows"]]
+    table = render(choice).splitlines()
+    assert (
+        table[0].endswith("state, MiB  board, s") and len({len(line) for line in table[: len(choice["rows"]) + 1]}) == 1
+    )
     assert choice["chosen"] in choice["rows"] and choice["chosen"]["pooling"] == "mean"
     assert {"head", "top-1", "far"} <= {row["rung"] for row in choice["rows"]}
     assert 12 <= choice["held_out"] <= 60 and picture.read_bytes().startswith(b"\x89PNG")

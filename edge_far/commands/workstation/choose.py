@@ -19,6 +19,7 @@ from edge_far.process.privacy import keep_caches_together
 EXAMPLES = """examples:
   edge-far choose --model ./all-MiniLM-L6-v2 --train train.jsonl
   edge-far choose --model ./all-MiniLM-L6-v2 --train train.jsonl --choose-minutes 10 --picture choice.png
+  edge-far choose --model ./all-MiniLM-L6-v2 --train train.jsonl --board board.json    # and a run's time there
 """
 
 
@@ -27,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_source_arguments(parser)
     parser.add_argument("--choose-minutes", **export.CHOOSE_MINUTES)
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw quality against work, a PNG")
+    parser.add_argument(
+        "--board",
+        type=Path,
+        metavar="FILE",
+        help="what 'edge-far doctor --bench --json' printed on the board: also tell what a run takes there, at least",
+    )
     export.add_far_arguments(parser.add_argument_group("FAR"))
     export.add_training_arguments(parser.add_argument_group("training"))
     parser.set_defaults(
@@ -49,6 +56,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     profile = load_profile(options.profile)
     export.check_model(options.model)
+    board = None
+    if options.board is not None:
+        from edge_far.report.board_time import read_board_speed
+
+        board = read_board_speed(options.board)
     keep_caches_together()
     settings = export.settings_from(options, profile)
     try:
@@ -58,6 +70,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             f"choose needs the workstation's packages, and {error.name} is missing", hint="pip install 'edge-far[host]'"
         ) from error
     document = choose_only(settings, console)
+    if board is not None:
+        for row in (*document["rows"], document["chosen"]):
+            row["board_seconds"] = round(board.seconds(row["gflop"], document["width"]), 1)
     if options.picture is not None:
         from edge_far.report.ladder import draw_ladder
 
