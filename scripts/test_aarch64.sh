@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Run edge-far's device side on the processor cores of the Raspberry Pis, emulated by QEMU, and compare with x86.
 #
-#   scripts/test_aarch64.sh [--rebuild] [--operators | --doctor | --packages]
+#   scripts/test_aarch64.sh [--rebuild] [--operators | --gradients | --doctor | --packages]
 #
 #   --rebuild    fetch the Debian roots and the wheels again
 #   --operators  only the operator probe, no training
+#   --gradients  only a whole training step of every tiny bundle
 #   --doctor     only edge-far doctor
 #   --packages   only edge-far's wheel with pip's packages for aarch64, on the user lands of Debian 12 and 13
 #
@@ -232,6 +233,26 @@ train_bundles() {
   "$DEVICE_PYTHON" "$SCRIPTS/loss_report.py" "${results[@]}"
 }
 
+# A whole training step of every tiny bundle (every architecture, method, task and precision): its gradients against torch's.
+step_bundles() {
+  local core results=("x86=$WORK/gradients-x86") before status
+  make_tiny_bundles || { say "error: no tiny bundles"; return 1; }
+  rm -rf "$WORK"/gradients-*
+  (cd "$REPOSITORY" && OMP_NUM_THREADS=1 "$DEVICE_PYTHON" -m tests.aarch64.gradient_run "$WORK/gradients-x86" >&2) || return 1
+  for core in "${CORES[@]}"; do
+    say "training steps on $core (${BOARDS[$core]})"
+    results+=("$core=$WORK/gradients-$core")
+    mkdir "$WORK/gradients-$core"
+    status=$WORK/gradients-$core/status.jsonl
+    # A crash ends the process; the next one goes on behind it, as long as each got further.
+    for ((before = -1; $(count_lines "$status") > before; )); do
+      before=$(count_lines "$status")
+      in_root "$core" -m tests.aarch64.gradient_run "/work/gradients-$core" >&2 && break
+    done
+  done
+  (cd "$REPOSITORY" && "$DEVICE_PYTHON" -m tests.aarch64.gradient_report "${results[@]}")
+}
+
 # The installed command, on each Debian: nothing of the checkout but a bundle and its data.
 try_packages() {
   local suite status=0
@@ -272,12 +293,13 @@ clean_up() {
 }
 
 main() {
-  local rebuild=false operators_only=false doctor_only=false packages_only=false status=0
+  local rebuild=false operators_only=false gradients_only=false doctor_only=false packages_only=false status=0
   local option
   for option in "$@"; do
     case $option in
       --rebuild) rebuild=true ;;
       --operators) operators_only=true ;;
+      --gradients) gradients_only=true ;;
       --doctor) doctor_only=true ;;
       --packages) packages_only=true ;;
       *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 64 ;;
@@ -309,10 +331,12 @@ main() {
     build_site
     mount_root
     say "$(versions)"
+    if $gradients_only; then step_bundles; return; fi
     $operators_only || examine_cores || status=1
     ! $doctor_only || return $status
     probe_operators || status=1
     ! $operators_only || return $status
+    step_bundles || status=1
     train_bundles || status=1
   fi
   try_packages || status=1

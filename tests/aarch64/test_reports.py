@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.tiny_cases import CASES
+
 HERE = Path(__file__).parent
 
 
@@ -97,3 +99,32 @@ def test_doctor_report_judges_core_user_land_and_packages(tmp_path: Path) -> Non
     assert told("cortex-a53", bad=(*missing, "packages")) == (1, "cortex-a53   packages: as it should be\n")
     assert told("cortex-a76", board="no name, cortex-a76", instructions="8-bit dot product")[0] == 0
     assert run_script("doctor_report.py", f"cortex-a53={tmp_path / 'none.json'}")[0] == 1
+
+
+def test_gradient_report_judges_fp32_and_names_what_did_not_run(tmp_path: Path) -> None:
+    """Bundles of tests/tiny_cases.py: fp32 against torch, the others stated; one crashed, one never ran, one is far."""
+    names = [case.name for case in CASES]
+    far, crashed, never = "bert-r10-2", "roberta-r10-2", "bert-head-5"
+    arrays = {"0.w": np.array([1.0, 2.0], np.float32)}
+    for folder in ("x86", "good", "bad"):
+        (tmp_path / folder).mkdir()
+        lines = []
+        for name in names:
+            np.savez(tmp_path / folder / f"{name}.npz", allow_pickle=False, **arrays)
+            worst = 2e-5 if (folder, name) == ("bad", far) else 0.3 if name == "bert-r40-5-int8" else 1e-6
+            state = {"state": "begun"} if (folder, name) == ("bad", crashed) else {"state": "done", "worst": worst}
+            if (folder, name) != ("bad", never):
+                lines.append(json.dumps({"case": name, **state}) + "\n")
+        (tmp_path / folder / "status.jsonl").write_text("".join(lines))
+
+    def report(*folders: str) -> tuple[int, dict[str, str]]:
+        told = [f"{name}={tmp_path / name}" for name in folders]
+        command = [sys.executable, "-m", "tests.aarch64.gradient_report", *told]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE.parents[1])
+        rows = done.stdout.splitlines()[1:]
+        return done.returncode, dict(zip(names, rows, strict=True))
+
+    code, rows = report("x86", "good")
+    assert code == 0 and "3.0e-01" in rows["bert-r40-5-int8"] and "1.0e-06 (0.0e+00)" in rows[far]
+    code, rows = report("x86", "bad")
+    assert code == 1 and "2.0e-05 TOO FAR" in rows[far] and "CRASHED" in rows[crashed] and "not run" in rows[never]
