@@ -237,7 +237,8 @@ def _plan_ladder(options: argparse.Namespace, console: Console) -> dict[str, Any
     found = manifests_of(options.model, methods, pooling, console)
     if not found.manifests:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left_out.items())
-        raise Unavailable(f"no method can be planned: {reasons}", where="--model")
+        hint = f"name others of {','.join(LADDER)} with --methods"
+        raise Unavailable(f"no method can be planned: {reasons}", where="--model", hint=hint)
     rows = []
     for profile in profiles:
         longest = (options.max_seq_len or profile.training.max_seq_len) // 8 * 8
