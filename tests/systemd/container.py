@@ -121,6 +121,11 @@ class Container:
         """Return a property of a unit."""
         return self.run("systemctl", "show", unit, f"--property={name}", "--value")
 
+    def read(self, path: str) -> str | None:
+        """Return the text of a file inside, None where there is none."""
+        target = self.root / path.lstrip("/")
+        return target.read_text() if target.exists() else None
+
     def write(self, path: str, text: str) -> None:
         """Write a file inside."""
         target = self.root / path.lstrip("/")
