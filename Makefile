@@ -1,7 +1,7 @@
 # Sets up both environments, then runs the demo or the tests. Needs python3 (3.11 or newer), bash and make alone.
 #
 #   make demo           set up, export, train inside a budget, evaluate, draw
-#   make test           set up, lint, then every test in both environments
+#   make test           set up, lint, build the site, then every test in both environments
 #   make fuzz           an hour of hostile inputs for every reader of files; MINUTES=5 make fuzz for less
 #   make wheel          the wheel and the sdist, into dist/
 #   make packages       the same, installed and used in clean environments of each Python that is here (minutes)
@@ -47,7 +47,7 @@ demo: env-host env-device
 # worker with torch takes a GiB. JOBS=0 runs everything in one process.
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 2 ? n : 2)))
 PYTEST = -m pytest -n $(JOBS) --dist loadfile
-test: lint env-device env-oldest
+test: lint site env-device env-oldest
 	$(HOST) $(PYTEST) -m "not device"
 	$(DEVICE) $(PYTEST) -m "not host"
 

@@ -1,5 +1,5 @@
-# Starts a harmless command as the service itself will be started: its user, its directories, its walls. install.sh
-# reads this file. What the system refuses is thus told at once, by one line, and not by a timer at night.
+# Checks the bundle as the service itself will be started: its user, its directories, its walls, its profile with the
+# signature that this asks for. install.sh reads this file. What is refused is told at once, not by a timer at night.
 
 trial=edge-far-trial.service
 
@@ -25,7 +25,7 @@ trial_settings() {
 Type=oneshot
 ExecStart=
 ExecStart=/bin/sh -ec 'for place in "$$STATE_DIRECTORY" "$$CACHE_DIRECTORY" /var/spool/edge-far; do : >"$$place/.trial.tmp"; rm "$$place/.trial.tmp"; done'
-ExecStart=/opt/edge-far/venv/bin/edge-far --version
+ExecStart=/opt/edge-far/venv/bin/edge-far verify --profile ${EDGE_FAR_PROFILE} ${EDGE_FAR_BUNDLE}
 ExecReload=
 WatchdogSec=0
 RuntimeMaxSec=infinity
@@ -47,6 +47,7 @@ refuse_trial() {
             hint="$hint on a file system without noexec: name another Python with --python" ;;
         217|225|226) hint=$(namespace_hint) ;;
         238|239) hint="look at /var/lib/edge-far and /var/cache/edge-far ($recipe)" ;;
+        65|66|69|78) hint="mend that" ;;
         *) hint="see 'journalctl --unit=$trial'" ;;
     esac
     fail "installed, but the service cannot run here (status $status: $(trial_reason)); $hint; then run install.sh again"

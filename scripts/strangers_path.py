@@ -1,17 +1,19 @@
 """The path of somebody who has a wheel, the sdist and a bundle, in a fresh Debian 12 with a systemd of its own, timed.
 
     sudo .venv-device/bin/python scripts/strangers_path.py
+    sudo .venv-device/bin/python scripts/strangers_path.py --arm64      # all emulated: an hour or so
 
-A container of systemd-nspawn boots from a fresh copy of the Debian root that tests/systemd/container.py describes. What
-is typed there is what docs/start/install.md, docs/start/service.md and docs/howto/use-the-model.md say, with nothing of
-the checkout in reach. Packages come from a folder of wheels, as on a board without a network; the profile is one of the
-reader's own. Nothing is emulated: it is this machine's processor, so no time here is a board's. Prints the seconds of
-each step; exit code 1 where a step failed, 77 where this cannot run. The bundle is the tests' tiny one, with sentences
-that it can learn.
+A container of systemd-nspawn boots from a fresh copy of the Debian root that tests/systemd/container.py describes, or
+with --arm64 a machine of QEMU's from that of tests/systemd/emulated_board.py. What is typed there is what
+docs/start/install.md, docs/start/service.md and docs/howto/use-the-model.md say, with nothing of the checkout in reach.
+Packages come from a folder of wheels, as on a board without a network; the profile is one of the reader's own. No time
+here is a board's: the container has this machine's processor, the other one none. Prints the seconds of each step; exit
+code 1 where a step failed, 77 where this cannot run. The bundle is the tests' tiny one, its sentences can be learnt.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -26,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.daemon.field import PROFILE, Field
 from tests.systemd.container import Container, missing, wait_for
+from tests.systemd.emulated_board import EmulatedBoard, why_not
 from tests.tiny_cases import BUNDLES, REPOSITORY
 
 # The application: one process that answers and is corrected in the morning, and answers again after the night.
@@ -50,23 +53,38 @@ USER, HOME = "ada", "/home/ada"
 DAY = 1000  # sentences that the application is asked
 
 
-class Fresh(Container):
-    """A container that knows nothing of the checkout: packages come from a folder of wheels."""
+# pip's words for the wheels of another machine, and of its Python; 36 is the minor version of bookworm's glibc.
+ARM64_WHEELS = [
+    "--only-binary=:all:",
+    "--implementation=cp",
+    "--python-version=3.11",
+    "--platform=manylinux2014_aarch64",
+]
+ARM64_WHEELS += [f"--platform=manylinux_2_{minor}_aarch64" for minor in range(17, 37)]
 
-    wheels: Path
+
+class Fresh(Container):
+    """A container that knows nothing of the checkout: packages and what a workstation hands over come from folders."""
+
+    def __init__(self, folder: Path, bundle: Path, files: dict[str, Path]) -> None:
+        self.files = files
+        super().__init__(folder, bundle)
 
     def prepare_python(self) -> None:
         """Leave Python as the distribution made it."""
 
     def shown(self) -> list[str]:
-        """Return the wheels alone."""
-        return [f"{self.wheels}:/media/wheels"]
+        """Return those folders alone."""
+        return [f"{outside}:{inside}" for inside, outside in self.files.items()]
+
+
+Machine = Fresh | EmulatedBoard
 
 
 class Steps:
     """What is typed, and the seconds that it takes."""
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Machine) -> None:
         self.container = container
 
     @contextmanager
@@ -84,10 +102,11 @@ class Steps:
         return self.container.run(*who, "sh", "-euc", script)
 
 
-def fetch(folder: Path, wheel: Path) -> None:
+def fetch(folder: Path, wheel: Path, *, arm64: bool) -> None:
     """Fill a folder with the wheels that the board's Python wants."""
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "download", "--dest", folder, f"{wheel}[device]"], check=True, stderr=subprocess.DEVNULL)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download", "--dest", folder]
+    other = ARM64_WHEELS if arm64 else []
+    subprocess.run([*pip, *other, f"{wheel}[device]"], check=True, stderr=subprocess.DEVNULL)
 
 
 def sentences(folder: Path) -> str:
@@ -98,17 +117,17 @@ def sentences(folder: Path) -> str:
     return found.read_text()
 
 
-def answers(container: Container, steps: Steps, turn: str) -> tuple[float, str]:
+def answers(container: Machine, steps: Steps, turn: str) -> tuple[float, str]:
     """Let the application answer and be corrected; return the share it had right, and the release that answered."""
     steps.type(f"touch {turn}")
-    told = container.root / HOME.lstrip("/") / f"{turn}.json"
-    wait_for(told.exists, 300)
-    rows = json.loads(told.read_text())
+    told = f"{HOME}/{turn}.json"
+    wait_for(lambda: container.read(told) is not None, 300)
+    rows = json.loads(container.read(told) or "")
     (release,) = {release for _, release in rows}
     return sum(right for right, _ in rows) / len(rows), release
 
 
-def walk(container: Container, steps: Steps) -> bool:
+def walk(container: Machine, steps: Steps) -> bool:
     """Type all of it; return whether the application uses the release of its own corrections at the end."""
     with steps.timed("install.md: venv, pip install of the wheel with [device]"):
         steps.type("python3 -m venv venv; venv/bin/pip install --quiet $(echo edge_far-*.whl)[device]")
@@ -137,34 +156,44 @@ def walk(container: Container, steps: Steps) -> bool:
     return release != factory and after > before
 
 
+def handed_over(folder: Path, *, arm64: bool) -> dict[str, Path]:
+    """Return what a workstation hands over, as folders by the place where the board sees them."""
+    dist, ours, wheels = folder / "dist", folder / "ours", folder / "wheels"
+    build = [sys.executable, REPOSITORY / "scripts" / "packages.py", "--build", dist]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    (wheel,) = dist.glob("*.whl")
+    fetch(wheels, wheel, arm64=arm64)
+    shutil.copytree(dist, ours)
+    shutil.copytree(BUNDLES / "tiny-fp32", ours / "bundle")
+    shutil.copy(BUNDLES / "tiny.jsonl", ours / "data.jsonl")
+    for file, text in {
+        "board.yaml": PROFILE,
+        "application.py": APPLICATION,
+        "day.jsonl": sentences(folder / "field"),
+    }.items():
+        (ours / file).write_text(text)
+    return {"/media/wheels": wheels, "/media/ours": ours}
+
+
 def main() -> int:
     """Prepare what a workstation would hand over, boot, walk."""
-    if (why := missing()) is not None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--arm64", action="store_true", help="on an emulated machine")
+    arm64 = parser.parse_args().arm64
+    if (why := why_not() if arm64 else missing()) is not None:
         print(f"skipped: {why}")
         return 77
     with tempfile.TemporaryDirectory(prefix="edge-far-path-") as name:
         folder = Path(name)
-        build = [sys.executable, REPOSITORY / "scripts" / "packages.py", "--build", folder / "dist"]
-        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
-        (wheel,) = (folder / "dist").glob("*.whl")
-        Fresh.wheels = folder / "wheels"
-        fetch(Fresh.wheels, wheel)
+        files = handed_over(folder, arm64=arm64)
         began = time.monotonic()
-        container = Fresh(folder, BUNDLES / "tiny-fp32")
+        container: Machine = EmulatedBoard(folder, files) if arm64 else Fresh(folder, BUNDLES / "tiny-fp32", files)
         try:
-            steps = Steps(container)
             print(f"{time.monotonic() - began:7.1f} s  a fresh Debian boots", flush=True)
             container.run("useradd", "--create-home", USER)
-            home = container.root / HOME.lstrip("/")
-            for path in (folder / "dist").iterdir():
-                shutil.copy(path, home)
-            shutil.copytree(BUNDLES / "tiny-fp32", home / "bundle")
-            shutil.copy(BUNDLES / "tiny.jsonl", home / "data.jsonl")
-            texts = {"board.yaml": PROFILE, "application.py": APPLICATION, "day.jsonl": sentences(folder / "field")}
-            for file, text in texts.items():
-                (home / file).write_text(text)
+            container.run("cp", "-rT", "/media/ours", HOME)
             container.run("chown", "--recursive", f"{USER}:", HOME)
-            good = walk(container, steps)
+            good = walk(container, Steps(container))
         finally:
             container.close()
     return 0 if good else 1

@@ -26,7 +26,8 @@ from edge_far.application.answer import Answer, Asked, Memory
 from edge_far.application.loaded_release import LoadedRelease
 from edge_far.daemon.intake import spool as spool_files
 from edge_far.device.board.cpu import cpu_share
-from edge_far.errors import DataError, InputMissing
+from edge_far.errors import DataError, InputMissing, UsageError
+from edge_far.quoting import quoted
 from edge_far.storage import named_path
 from edge_far.tasks.interface import Task
 from edge_far.texts.reading.problems import RecordProblem
@@ -66,12 +67,13 @@ class Model:
 
         `threads` of ONNX Runtime: as many as this process may use, at most 4, where none are named. `remembered` is
         the number of answers that `feedback` can correct. Raises InputMissing (66) for a missing directory, DataError
-        (65) for a damaged one, StorageError (74), UsageError (64) for an empty path.
+        (65) for a damaged one, StorageError (74), UsageError (64) for an empty path or a count that is none.
         """
         self._path = named_path(directory, "directory")
         self._spool = named_path(spool, "spool")
-        self._threads = threads or min(MOST_THREADS, cpu_share().most_threads)
-        self._memory = Memory(remembered)
+        usual = min(MOST_THREADS, cpu_share().most_threads)
+        self._threads = usual if threads is None else _count(threads, "threads", 1)
+        self._memory = Memory(_count(remembered, "remembered", 0))
         self._loading = threading.Lock()
         self._refused = _Refused(NOWHERE, -math.inf)
         self._identity, self._release = self._first()
@@ -190,6 +192,14 @@ class Model:
         except OSError:
             return NOWHERE
         return path, seen.st_dev, seen.st_ino
+
+
+def _count(value: Any, where: str, least: int) -> int:
+    """Return a whole number that a caller gave; UsageError (64) where it is none, or less than `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        message = f"must be a whole number from {least} on, not {quoted(str(value))}"
+        raise UsageError(message, where=where, hint="leave it out for the usual one")
+    return value
 
 
 def _frozen(value: Any) -> Any:

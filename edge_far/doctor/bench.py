@@ -17,7 +17,7 @@ from edge_far.device.board.cpu import cpu_share
 from edge_far.device.board.memory import available_mib
 from edge_far.doctor.finding import Finding, Subject
 from edge_far.doctor.heat_and_power import examine_heat_and_power
-from edge_far.quoting import harmless
+from edge_far.quoting import harmless, shown
 
 if TYPE_CHECKING:
     from edge_far.device.planning.machine_speed import Calibration
@@ -31,17 +31,20 @@ HEATED = frozenset({"heat", "throttling", "power"})
 KINDS = {"Gemm": "float32", "DynamicQuantizeMatMul": "int8"}
 
 
-def bench(subject: Subject, seconds: float, bundle: Path | None, console: Console) -> dict[str, Any]:
+def bench(
+    subject: Subject, seconds: float, bundle: Path | None, console: Console, keep: Path | None = None
+) -> dict[str, Any]:
     """Measure for about `seconds`, and with a bundle its own operators too (10 s; the plan then needs not to).
 
-    Returns the figures of basic_speed.py, or the reason why there are none, and the findings that heat changes.
+    That measurement is written to the file `keep`, for a plan on another machine. Returns the figures of
+    basic_speed.py, or the reason why there are none, and the findings that heat changes.
     """
     calibration = found = None
     wanted = cpu_share().most_threads if subject.match is None else subject.match.profile.compute.threads
     threads = cpu_share().threads(wanted)
     room = available_mib() or ROOM_MIB
     try:
-        from edge_far.device.planning.machine_speed import calibrate, measure_apart
+        from edge_far.device.planning.machine_speed import calibrate, measure_apart, write_calibration
     except ImportError as error:  # no NumPy: the findings say so, and are told
         reason = str(error)
     else:
@@ -50,7 +53,12 @@ def bench(subject: Subject, seconds: float, bundle: Path | None, console: Consol
     if bundle is not None and found is not None:
         from edge_far.bundles.bundle import open_bundle
 
-        calibration = calibrate(open_bundle(bundle), threads, console, room)
+        opened = open_bundle(bundle)
+        calibration = calibrate(opened, threads, console, room)
+        if keep is not None and calibration is not None:
+            write_calibration(keep, calibration, opened.manifest)
+    if keep is not None and calibration is None:
+        console.warn(f"nothing was measured for the plan, and {shown(str(keep))} is not written")
     return {
         "threads": threads,
         "basics": found,

@@ -24,13 +24,16 @@ SERVICE_CACHE = Path("var/cache/private/edge-far")
 
 
 def subject_below(root: Path, *, state: Path = DEFAULT_STATE, now_s: float | None = None) -> Subject:
-    """Return who is examined: the machine whose files lie below `root`; `state` is as that machine names it."""
+    """Return who is examined: the machine whose files lie below `root`; `state` is as that machine names it.
+
+    `now_s` is the time by its clock: without it, this machine's for this machine, and none for a tree of files.
+    """
     root = root.resolve()
     board = identify(root)
     here = root == Path("/")
     return Subject(
         root=root,
-        now_s=time.time() if now_s is None else now_s,
+        now_s=time.time() if now_s is None and here else now_s,
         board=board,
         match=recognise(board),
         state=state.absolute() if here else root / state.relative_to(state.anchor),

@@ -47,11 +47,12 @@ class Finding:
 class Subject:
     """What is examined: a machine's files below `root`, at the time `now_s` (Unix seconds).
 
-    `state` and `cache` are the directories of the service's state and of our cache, below `root` already.
+    That is None for a system that does not run here. `state` and `cache` are the directories of the
+    service's state and of our cache, below `root` already.
     """
 
     root: Path
-    now_s: float
+    now_s: float | None
     board: Identity
     match: Match | None
     state: Path

@@ -32,6 +32,8 @@ def examine_service(subject: Subject) -> list[Finding]:
 
 
 def _clock(subject: Subject) -> Finding:
+    if subject.now_s is None:
+        return Finding("clock", "note", UNKNOWN, "files do not tell the time of the system that they belong to")
     shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(subject.now_s))
     sync = "sudo timedatectl set-ntp true   # and wait for the network"
     if subject.now_s < FIRST_DAY_S:
@@ -65,7 +67,7 @@ def _service(subject: Subject) -> Finding:
     if verdict is not None:
         todo = status["advice"][0] if status["advice"] else "sudo edge-far status"
         return Finding(name, "bad" if verdict == "bad" else "warn", read, status["summary"], todo)
-    age_days = (subject.now_s - status["checked_s"]) / DAY_S
+    age_days = 0.0 if subject.now_s is None else (subject.now_s - status["checked_s"]) / DAY_S
     if age_days > QUIET_DAYS:
         why = f"it said so {age_days:.0f} days ago, and nothing since"
         return Finding(name, "warn", read, why, "systemctl list-timers edge-far.timer; journalctl -u edge-far")

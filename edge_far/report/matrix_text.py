@@ -35,6 +35,7 @@ def bundle_matrix(document: Mapping[str, Any]) -> str:
         "",
         *_frozen_blocks(first, document["data"]),
     ]
+    lines += _nothing_fits(document["rows"])
     if document["times_from"] is None:
         lines.append("times       none: no row is this machine, or it was not measured")
     else:
@@ -69,6 +70,8 @@ def ladder_matrix(document: Mapping[str, Any]) -> str:
             list(dict.fromkeys(_of_method(row) for row in rows)),
         ),
     ]
+    if not document["fits"]:
+        lines += ["", *_nothing_fits(rows)]
     if document["left_out"]:
         lines += ["", *(f"{each['method']}: {each['reason']}" for each in document["left_out"])]
     return "\n".join([*lines, "", "times       none: a bundle of random weights was not timed"])
@@ -90,6 +93,17 @@ def _of_method(row: Mapping[str, Any]) -> tuple[str, ...]:
         _gflop(row["step_gflop"]),
         _NONE if row["fill_gflop"] is None else _gflop(row["fill_gflop"]),
     )
+
+
+def _nothing_fits(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what to do where no row fits."""
+    if any(row["fits"] for row in rows):
+        return []
+    least = min(row["needed_mib"] for row in rows)
+    return [
+        f"none fits   the least of these needs {least} MiB: take shorter texts (--max-seq-len), a method that trains "
+        "less (edge-far export --method head), or a board with more memory"
+    ]
 
 
 def _micro_batch(row: Mapping[str, Any]) -> str:

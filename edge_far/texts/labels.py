@@ -74,7 +74,10 @@ class _OfAnyText:
 
 
 class Names(_OfAnyText):
-    """One name: a string, or a whole number, which is read as its digits; `names` are those known, None allows any."""
+    """One name: a string, or a whole number, which is read as its digits; `names` are those known, None allows any.
+
+    Blanks at its ends are no part of a name: a table or an export of a spreadsheet leaves them there unseen.
+    """
 
     def __init__(self, names: Sequence[str] | None = None) -> None:
         self.names = names
@@ -84,7 +87,9 @@ class Names(_OfAnyText):
         """Return the name; raises RecordProblem."""
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if isinstance(value, str):
+            value = value.strip()
+        if value is None or value == "":
             return None
         return checked_text(value, "label", "a string or a whole number")
 

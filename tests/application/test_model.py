@@ -258,6 +258,13 @@ def test_an_empty_path_is_not_the_working_directory(service: Service) -> None:
         add(TEXT, "label", spool="")  # type: ignore[arg-type]  # an application may give a string
 
 
+@pytest.mark.parametrize("wrong", ["x", 1.5, True, -1])
+def test_a_count_that_is_none_is_one_line(service: Service, wrong: Any) -> None:
+    for name in ("remembered", "threads"):
+        with pytest.raises(UsageError, match=f"{name}: must be a whole number from"):
+            Model(service.link, **{name: wrong})
+
+
 @pytest.mark.parametrize("name", ["labels.json", "weights.bin"])
 def test_predict_refuses_a_damaged_release_as_the_model_does(
     name: str, service: Service, capsys: pytest.CaptureFixture[str]

@@ -213,6 +213,18 @@ def test_the_command_serves_from_a_threshold_that_it_chose_and_ends_in_good_orde
     wait_for(lambda: process.poll() is not None)
 
 
+def test_a_spool_that_is_missing_is_told_at_the_start(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing"
+    words = ["serve", "--wyoming", "http://127.0.0.1:80", "--model", str(service.link), "--spool", str(missing)]
+    assert cli.main([*words, "-q"]) == 64  # that address is none
+    assert f"--spool: {missing} is no directory yet" in capsys.readouterr().err
+    missing.mkdir()
+    assert cli.main([*words, "-q"]) == 64
+    assert "--spool" not in capsys.readouterr().err
+
+
 def test_without_the_package_it_names_the_line_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

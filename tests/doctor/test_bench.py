@@ -54,6 +54,7 @@ def test_the_block_names_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_contradicts_itself_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--bench", "--root", str(tmp_path)]) == 64
     assert main(["doctor", "--bundle", str(tmp_path)]) == 64
+    assert main(["doctor", "--bench", "--keep-calibration", str(tmp_path / "kept.json")]) == 64
     assert main(["doctor", "--bench", "--bench-seconds", "61"]) == 78
     assert "--bench-seconds: must be from 1 to 60 s" in capsys.readouterr().err
 
@@ -68,7 +69,8 @@ def test_the_plan_takes_what_was_measured(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     bundle = str(tiny_bundle("tiny-int8").root)
     monkeypatch.setattr("edge_far.doctor.bench.cpu_share", lambda: CpuShare((0,), 1))
-    main(["doctor", "--bench", "--bench-seconds", "1", "--bundle", bundle, "--json"])
+    kept = str(tmp_path / "kept.json")
+    main(["doctor", "--bench", "--bench-seconds", "1", "--bundle", bundle, "--keep-calibration", kept, "--json"])
     shown = capsys.readouterr()
     document = json.loads(shown.out)
     assert document["bench"]["calibration"]["kernels"] > 10
@@ -77,4 +79,10 @@ def test_the_plan_takes_what_was_measured(
     assert "measuring this machine's speed" in shown.err
     assert main(["plan", bundle, "--threads", "1", "--json"]) == 0
     shown = capsys.readouterr()
-    assert json.loads(shown.out)["step_seconds"] and "measuring" not in shown.err
+    here = json.loads(shown.out)
+    assert here["step_seconds"] and "measuring" not in shown.err
+    assert main(["plan", bundle, "--calibration", kept, "--json"]) == 0
+    there = json.loads(capsys.readouterr().out)
+    assert there["times_from"] == here["times_from"] and there["calibration"] == kept
+    assert there["step_seconds"] == here["step_seconds"]
+    assert main(["doctor", "--bench", "--bundle", bundle, "--keep-calibration", kept]) == 73

@@ -399,6 +399,14 @@ def test_a_clock_that_began_anew(tmp_path: Path) -> None:
     assert (found.verdict, found.read) == ("bad", "1970-01-01 01:10 UTC")
 
 
+def test_the_clock_of_a_tree_of_files_is_not_this_machines(tmp_path: Path) -> None:
+    tree = plant(RPI, tmp_path)
+    found = {finding.name: finding for finding in examine(subject_below(tree))}
+    assert (found["clock"].verdict, found["clock"].read) == ("note", "unknown")
+    assert "days ago" not in found["service"].why
+    assert subject_below(Path("/")).now_s is not None
+
+
 def test_a_service_that_went_quiet(tmp_path: Path) -> None:
     found = findings_of(RPI, tmp_path, now_s=NIGHT_S + 5 * 86_400)["service"]
     assert found.verdict == "warn" and "5 days ago" in found.why

@@ -4,6 +4,7 @@ Needs root, systemd-nspawn (Debian package systemd-container) and a Debian root 
 
     debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,python3,python3-venv bookworm build/debian
 
+With openssh-client and libnss-systemd in it a signed bundle runs; without, a test looks at how it is refused.
 Packages of Python come from the device's environment of this checkout, bound read-only; so the installer's call of
 pip is the one thing that is not exercised.
 """
@@ -119,6 +120,11 @@ class Container:
     def show(self, name: str, unit: str = "edge-far.service") -> str:
         """Return a property of a unit."""
         return self.run("systemctl", "show", unit, f"--property={name}", "--value")
+
+    def read(self, path: str) -> str | None:
+        """Return the text of a file inside, None where there is none."""
+        target = self.root / path.lstrip("/")
+        return target.read_text() if target.exists() else None
 
     def write(self, path: str, text: str) -> None:
         """Write a file inside."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ssh_keys import make_key, needs_ssh_keygen
 from tests.systemd.container import INSTALL, PROFILE, Container, missing, wait_for
 
 pytestmark = [pytest.mark.device, pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
@@ -186,6 +187,30 @@ def refused(container: Container) -> str:
     assert container.run("systemctl", "is-enabled", "edge-far.timer", check=False) == "disabled"
     assert container.run("find", "/run/systemd/system", "-name", "*trial*") == ""
     return last
+
+
+@needs_ssh_keygen
+def test_a_signature_is_checked_at_once_within_the_services_walls(device: Container) -> None:
+    """ssh-keygen runs as a user that exists only while it runs: what it needs for that, the installer tells."""
+    device.write("/profile.yaml", f"{PROFILE}security: {{allowed_signers: /opt/signers}}\n")
+    key = make_key("maker")
+    device.write("/opt/signers", key.line())
+    assert "manifest.json.sig is missing" in refused(device)
+    signature = device.root / "bundle/manifest.json.sig"
+    try:
+        signature.write_bytes(key.sign((device.root / "bundle/manifest.json").read_bytes()))
+        if device.call("sh", "-c", "command -v ssh-keygen").returncode:
+            assert "ssh-keygen: is not installed, and signatures need it" in refused(device)
+        elif "systemd" not in device.run("grep", "^passwd", "/etc/nsswitch.conf"):
+            assert "a service's own user needs libnss-systemd" in refused(device)
+        else:
+            device.run(*INSTALL)
+            run_a_cycle(device)
+            device.write("/opt/signers", make_key("another").line())
+            device.call("systemctl", "start", "edge-far.service")
+            assert (device.show("Result"), device.show("ExecMainStatus")) == ("exit-code", "65")
+    finally:
+        signature.unlink()
 
 
 def test_a_storage_device_that_is_missing(device: Container) -> None:

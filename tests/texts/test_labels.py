@@ -14,6 +14,18 @@ from edge_far.texts.labels import Answers, NameLists, Names, Numbers, Tags
 from edge_far.texts.reading.problems import RecordProblem
 
 
+@pytest.mark.parametrize("written", [" on", "on\t", "\u00a0on ", "on"])
+def test_blanks_around_a_name_are_no_part_of_it(written: str, tmp_path: Path) -> None:
+    assert Names().read(written) == "on" and NameLists().read([written, "off"]) == '["off", "on"]'
+    assert Names().read("turn  on") == "turn  on"
+    for name, text in (
+        ("a.csv", f"text,label\na,{written}\n"),
+        ("a.jsonl", json.dumps({"text": "a", "label": written})),
+    ):
+        (tmp_path / name).write_text(text)
+        assert read_examples(tmp_path / name, labels=["on"]) == [Example("a", None, "on")]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -15,7 +15,7 @@ from edge_far import __version__
 from edge_far.commands.arguments import Number
 from edge_far.console import Console
 from edge_far.daemon.state import DEFAULT_STATE
-from edge_far.errors import InputMissing, Unavailable, UsageError
+from edge_far.errors import InputMissing, OutputExists, Unavailable, UsageError
 from edge_far.json_file import Within
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   edge-far doctor --root /mnt     # another system's files: a card in a reader
   edge-far doctor --bench         # and how quick it is: a block of text for a report
   edge-far doctor --bench --bundle bundle    # the bundle's own operators too: 'edge-far plan' then knows its times
+  edge-far doctor --bench --bundle bundle --keep-calibration pi4.json    # ... on another machine, too
 """
 EXIT_CODES = {"ok": 0, "note": 0, "warn": 1, "bad": Unavailable.exit_code}
 WIDTH = 110
@@ -68,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BUNDLE",
         help="with --bench: measure its operators, for its plan (10 s)",
     )
+    parser.add_argument(
+        "--keep-calibration",
+        type=Path,
+        metavar="FILE",
+        help="with --bundle: write what was measured to a file, for 'edge-far plan --calibration' elsewhere",
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -77,6 +84,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     if options.bundle is not None and not options.bench:
         raise UsageError("measures nothing without --bench", where="--bundle", hint="add --bench")
+    keep: Path | None = options.keep_calibration
+    if keep is not None and options.bundle is None:
+        raise UsageError("the plan's times are of a bundle", where="--keep-calibration", hint="add --bundle BUNDLE")
+    if keep is not None and keep.exists():
+        raise OutputExists("exists already", where=str(keep), hint="name another file")
     if not options.root.is_dir():
         raise InputMissing("no such directory", where=str(options.root), hint="name the root of a system's files")
     subject = subject_below(options.root, state=options.state)
@@ -102,7 +114,7 @@ def _measured(
     from edge_far.doctor.bench import bench, report
 
     board = next(finding.read for finding in findings if finding.name == "board")
-    measured = bench(subject, options.bench_seconds, options.bundle, console)
+    measured = bench(subject, options.bench_seconds, options.bundle, console, options.keep_calibration)
     return measured, report(findings, measured, board)
 
 

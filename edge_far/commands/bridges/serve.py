@@ -23,6 +23,7 @@ from edge_far.console import Console
 from edge_far.daemon.intake.spool import DEFAULT_SPOOL
 from edge_far.errors import UsageError
 from edge_far.json_file import Within
+from edge_far.quoting import shown
 
 if TYPE_CHECKING:
     from edge_far.application.model import Model
@@ -124,6 +125,9 @@ def _choice(model: Model, path: Path, options: argparse.Namespace) -> Choice:
 def _served(model: Model, threshold: float, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.bridges.wyoming_service import IntentService
 
+    if not options.spool.is_dir():
+        spool = shown(str(options.spool))
+        console.warn(f"--spool: {spool} is no directory yet; until the daemon has made it, corrections are lost")
     keep_in = options.spool if options.keep_unrecognised else None
     service = IntentService(model, threshold, options.language, options.sorry, keep_in)
     asyncio.run(_until_signal(service, options.wyoming, console))

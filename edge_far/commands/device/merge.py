@@ -39,6 +39,7 @@ from edge_far.profile.adaptation_sections import Adaptation
 from edge_far.profile.document import load_profile
 from edge_far.profile.schema import settings_of
 from edge_far.tasks.figures import FIGURES, figures_of
+from edge_far.texts.reading.columns import Columns
 
 if TYPE_CHECKING:
     from edge_far.bundles.bundle import Bundle
@@ -81,6 +82,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.device.transformers_files import WEIGHTS, refuse_unfit_format, write_transformers_directory
     from edge_far.storage import check_output
 
+    _refuse_idle_options(options)
     check_output(options.out)
     precision = _precision(options)
     bundle = open_checked(options)
@@ -107,6 +109,14 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "mib": round(size / 2**20, 1),
         "measured": measured,
     }
+
+
+def _refuse_idle_options(options: argparse.Namespace) -> None:
+    """Raise UsageError for options that only a measurement reads, where none was asked for."""
+    for option, named in (("--columns", options.columns != Columns()), ("--threads", options.threads is not None)):
+        if named and options.eval is None:
+            hint = f"leave {option} out, or add --eval FILE"
+            raise UsageError("does nothing without --eval", where=option, hint=hint)
 
 
 def _precision(options: argparse.Namespace) -> Precision:
@@ -154,7 +164,8 @@ def _measure(
 
 def render(document: dict[str, Any]) -> str:
     """Return what was written, and a line for each precision that was measured."""
-    lines = [f"{document['model']}: {document['mib']} MiB, {_learned(document)}; weights: {document['weights']}"]
+    stored = f"{document['mib']} MiB in {document['precision']}"
+    lines = [f"{document['model']}: {stored}, {_learned(document)}; weights: {document['weights']}"]
     measured = document["measured"] or {}
     for precision in (name for name in PRECISIONS if name in measured):
         found = measured[precision]

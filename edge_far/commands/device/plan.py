@@ -2,6 +2,8 @@
 
 Without --train the longest text the bundle allows is planned for; with it, the lengths that occur in the data.
 
+Times are those of this machine, or with --calibration of the board on which 'edge-far doctor' wrote that file.
+
 --profile all asks for every board at once. Without a bundle, --model plans each method of the ladder for a geometry:
 for that, bundles of random weights are compiled, on the workstation, for minutes; what they say is kept.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 import argparse
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_far.bench.cases import method_of
 from edge_far.bench.geometry_manifests import LADDER
@@ -33,12 +35,18 @@ from edge_far.commands.profile_choice import of_this_board
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable, UsageError
 from edge_far.profile.document import list_profiles, load_profile
+from edge_far.quoting import shown
+
+if TYPE_CHECKING:
+    from edge_far.bundles.manifest import Manifest
+    from edge_far.device.planning.step_times import StepTimes
 
 ALL = "all"
 EXAMPLES = """examples:
   edge-far plan bundle --profile rpi-zero2w-512
   edge-far plan bundle --train train.jsonl --budget-mib 220
   edge-far plan bundle --budget-mib 400 --optimizer adamw8bit
+  edge-far plan bundle --profile rpi4-2gb --calibration pi4.json    times of the board where doctor wrote it
   edge-far plan bundle --profile all                     every board
   edge-far plan --model model-directory --profile all    every board and every method, before anything is exported
 """
@@ -64,7 +72,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_setting(parser, "--batch-size", metavar="N", help="examples an optimiser step (default: the bundle's)")
     add_setting(parser, "--max-seq-len", metavar="N", help="cut texts to N tokens")
     add_optimizer_argument(parser)
-    add_probe_argument(parser)
+    times = parser.add_mutually_exclusive_group()
+    add_probe_argument(times)
+    times.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="predict the times of another machine: 'edge-far doctor --bench --bundle BUNDLE --keep-calibration FILE'",
+    )
     add_profile_arguments(parser)
     add_budget_argument(parser)
 
@@ -107,15 +122,12 @@ def _plan_bundle(options: argparse.Namespace, console: Console) -> dict[str, Any
     assumed = why_not_here() is not None
     excess = max(0.0, resident_set().now_mib - RUNTIME_MIB) if assumed else 0.0
     optimizer = options.optimizer or profile.training.optimizer
-    times = step_times(
-        options,
-        bundle,
-        threads_of(options, profile, console),
-        console,
-        budget + excess,
-        dropout=settings.dropout,
-        optimizer=optimizer,
-    )
+    if options.calibration is None:
+        threads = threads_of(options, profile, console)
+        room = budget + excess
+        times = step_times(options, bundle, threads, console, room, dropout=settings.dropout, optimizer=optimizer)
+    else:
+        times = _times_elsewhere(options, bundle.manifest, dropout=settings.dropout, optimizer=optimizer)
     prefix = bundle.manifest.portable.prefix
     cache_mib = None if prefix is None or encoded is None else cache_bytes(encoded, prefix) / MIB
     release_free_memory()
@@ -143,7 +155,20 @@ def _plan_bundle(options: argparse.Namespace, console: Console) -> dict[str, Any
         "fill_seconds": None if fill_seconds is None else round(fill_seconds, 1),
         "optimizer_mib": {name: round(state_bytes(name, trained) / MIB, 1) for name in OPTIMIZERS},
         "times_from": None if times is None else times.calibration.source,
+        "calibration": None if options.calibration is None else str(options.calibration),
     }
+
+
+def _times_elsewhere(options: argparse.Namespace, manifest: Manifest, *, dropout: bool, optimizer: str) -> StepTimes:
+    """Return the cost model of the machine whose calibration is named; raises UsageError for other --threads."""
+    from edge_far.device.planning.machine_speed import read_calibration
+    from edge_far.device.planning.step_times import StepTimes
+
+    calibration = read_calibration(options.calibration, manifest)
+    if options.threads not in (None, calibration.threads):
+        measured = f"{options.calibration} was measured with {calibration.threads}"
+        raise UsageError(measured, where="--threads", hint="leave it out, or measure with that many on the board")
+    return StepTimes(manifest, calibration, dropout=dropout, optimizer=optimizer)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -158,6 +183,9 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("texts need a bundle's tokenizer", where="--train", hint="leave it out: --max-seq-len says it")
     if options.budget_mib is not None and (options.profile == ALL or options.model is not None):
         raise UsageError("each board has its own budget", where="--budget-mib", hint="name one --profile and a bundle")
+    if options.calibration is not None and (options.profile == ALL or options.model is not None):
+        hint = "name one --profile and the bundle that was measured"
+        raise UsageError("it is of one board and one bundle", where="--calibration", hint=hint)
 
 
 def _plan_boards(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -209,7 +237,8 @@ def _plan_ladder(options: argparse.Namespace, console: Console) -> dict[str, Any
     found = manifests_of(options.model, methods, pooling, console)
     if not found.manifests:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left_out.items())
-        raise Unavailable(f"no method can be planned: {reasons}", where="--model")
+        hint = f"name others of {','.join(LADDER)} with --methods"
+        raise Unavailable(f"no method can be planned: {reasons}", where="--model", hint=hint)
     rows = []
     for profile in profiles:
         longest = (options.max_seq_len or profile.training.max_seq_len) // 8 * 8
@@ -263,7 +292,9 @@ def render(document: dict[str, Any]) -> str:
         line = f"{length:>6} {rows:>12} {document['variants'][length]:>12}"
         lines.append(line + (f" {seconds[length]:>9.3f}" if seconds else ""))
     if seconds:
-        return "\n".join([*lines, "", f"times       predicted for this machine: {document['times_from']}"])
+        where = document["calibration"]
+        machine = "this machine" if where is None else f"another machine ({shown(where)})"
+        return "\n".join([*lines, "", f"times       predicted for {machine}: {document['times_from']}"])
     return "\n".join([*lines, "", "times       none: this machine was not measured"])
 
 

@@ -43,6 +43,7 @@ def conditions_now(
         readings,
         new_examples=counts.new_examples,
         held_out=counts.held_out,
+        held_out_share=store.held_out_share,
         local_time=local_time,
         plan_peak_mib=float(peak),
     )

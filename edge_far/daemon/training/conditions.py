@@ -6,6 +6,7 @@ and says so. Pause and resume have different limits and a holding time, so that 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -39,17 +40,19 @@ def start_conditions(
     *,
     new_examples: int,
     held_out: int,
+    held_out_share: float | None = None,
     local_time: time.struct_time,
     plan_peak_mib: float = 0.0,
 ) -> list[Condition]:
     """Return every condition that must hold before a cycle starts, in the order a person would look.
 
-    `new_examples` and `held_out` are counts; `plan_peak_mib` is what the plan predicts the trainer to take of the
-    memory that is available now.
+    `new_examples` and `held_out` are counts, `held_out_share` is the store's (None: the profile's), `plan_peak_mib`
+    what the plan predicts the trainer to take of the memory that is available now.
     """
+    share = profile.adaptation.held_out_percent / 100 if held_out_share is None else held_out_share
     return [
         _new_examples(profile, new_examples),
-        _held_out(profile, held_out),
+        _held_out(profile, held_out, share),
         _hours(profile, local_time),
         _power(profile, readings),
         _voltage(readings),
@@ -108,13 +111,17 @@ def _new_examples(profile: Profile, count: int) -> Condition:
     return Condition("new examples", count >= limit, count, limit, text)
 
 
-def _held_out(profile: Profile, count: int) -> Condition:
-    """Fewer than the gate can decide on would be trained in vain."""
+def _held_out(profile: Profile, count: int, share: float) -> Condition:
+    """Fewer than the gate can decide on would be trained in vain; `share` of the examples to come is held out."""
     asked = profile.adaptation
     limit = max(
         asked.min_held_out_examples, smallest_sample(asked.tolerance_percent / 100, asked.confidence_percent / 100)
     )
-    return Condition("held-out examples", count >= limit, count, limit, f"{count} held-out examples, {limit} needed")
+    text = f"{count} held-out examples, {limit} needed"
+    if count < limit:
+        more = math.ceil((limit - count) / share)
+        text += f" to judge a new model (about {more} more examples: {share:.0%} are held out)"
+    return Condition("held-out examples", count >= limit, count, limit, text)
 
 
 def _hours(profile: Profile, local_time: time.struct_time) -> Condition:

@@ -2,38 +2,72 @@
 
 The measurement is that of probe.py, in a process of its own, so that nothing of it stays in this one's memory. A file
 of the cache belongs to one machine (its cores and CPU quota included), ONNX Runtime, number of threads and set of
-operators; a damaged one is measured again. Refuses to know what a step consists of: that is step_times.py's.
+operators; a damaged one is measured again. What was measured can be written to a file and read on another machine.
+Refuses to know what a step consists of: that is step_times.py's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from edge_far.bundles.bundle import Bundle
 from edge_far.bundles.manifest import Manifest
 from edge_far.console import Console, say
 from edge_far.device.board.cpu import cpu_name, cpu_share
 from edge_far.device.optimizers.registry import OPTIMIZERS
-from edge_far.errors import EdgeFarError
+from edge_far.errors import DataError, EdgeFarError, InputMissing, StorageError
+from edge_far.json_file import Damaged, Name, Size, Within, decode, parse_json, read_document
 from edge_far.process.children import child_environment, module_command
 from edge_far.process.privacy import cache_directory
+from edge_far.quoting import one_line
 from edge_far.storage import write_json
 
-__all__ = ["Calibration", "answer_measured", "calibrate", "machine_name", "measure_apart"]
+__all__ = [
+    "Calibration",
+    "answer_measured",
+    "calibrate",
+    "machine_name",
+    "measure_apart",
+    "read_calibration",
+    "write_calibration",
+]
 
 FORMAT = 2
 # The probe stops after 10 s; a slow board also needs time to start Python and to verify the bundle.
 TIMEOUT_S = 120.0
 
-Point = tuple[float, float, float]
+Seconds = Annotated[float, Within(0, 1e6)]
+Positive = Annotated[float, Within(1e-12, 1e18)]
+Point = tuple[Positive, Positive, Positive]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What probe.measure returns."""
+
+    kernels: Mapping[str, Annotated[tuple[Point, ...], Within(1, 1000)]]
+    node_seconds: Seconds
+    mask_byte_seconds: Seconds
+    parameter_seconds: Mapping[str, Seconds]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A calibration as JSON; `operators` is the fingerprint of a bundle's."""
+
+    format: int
+    machine: Name
+    onnxruntime: Name
+    threads: Size
+    operators: str
+    measured: _Measured
 
 
 @dataclass(frozen=True)
@@ -67,13 +101,7 @@ def calibrate(bundle: Bundle, threads: int, console: Console, room_mib: float) -
     """
     import onnxruntime
 
-    identity = {
-        "format": FORMAT,
-        "machine": machine_name(),
-        "onnxruntime": onnxruntime.__version__,
-        "threads": threads,
-        "operators": _fingerprint(bundle.manifest),
-    }
+    identity = _identity(bundle.manifest, machine_name(), onnxruntime.__version__, threads)
     directory = cache_directory()
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     path = None if directory is None else directory / f"calibration-{key}.json"
@@ -86,15 +114,49 @@ def calibrate(bundle: Bundle, threads: int, console: Console, room_mib: float) -
         console.warn(f"no times are predicted: {reason}")
         return None
     document = {**identity, "measured": measured}
-    found = _decode(document, identity, bundle.manifest)
-    if found is not None and path is not None:
+    if path is not None:
         _store(path, document, console)
-    return found
+    return _decoded(document, bundle.manifest)
+
+
+def write_calibration(path: Path, calibration: Calibration, manifest: Manifest) -> None:
+    """Write what was measured for a bundle to a file that read_calibration takes; raises StorageError."""
+    identity = _identity(manifest, calibration.machine, calibration.onnxruntime, calibration.threads)
+    measured = {each.name: getattr(calibration, each.name) for each in fields(_Measured)}
+    write_json(path, {**identity, "measured": measured})
+
+
+def read_calibration(path: Path, manifest: Manifest) -> Calibration:
+    """Return what was measured for this bundle, on whatever machine.
+
+    Raises InputMissing (66), StorageError (74), and DataError (65) for a damaged file and for one of other operators.
+    """
+    hint = "on the board: edge-far doctor --bench --bundle BUNDLE --keep-calibration FILE"
+    try:
+        return _decoded(read_document(path, Any), manifest)
+    except Damaged as error:
+        raise DataError(f"no calibration of this bundle: {error}", where=str(path), hint=hint) from error
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputMissing("no such file", where=str(path), hint=hint) from error
+    except OSError as error:
+        raise StorageError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def machine_name() -> str:
     """Return the processor's or the board's name, and the cores and the quota that this process may use."""
     return f"{cpu_name()}, {cpu_share().text}"
+
+
+def _identity(manifest: Manifest, machine: str, onnxruntime: str, threads: int) -> dict[str, Any]:
+    """Return what a measurement belongs to, as the first keys of its file."""
+    operators = _fingerprint(manifest)
+    return {
+        "format": FORMAT,
+        "machine": machine,
+        "onnxruntime": onnxruntime,
+        "threads": threads,
+        "operators": operators,
+    }
 
 
 def _fingerprint(manifest: Manifest) -> str:
@@ -150,36 +212,35 @@ def _store(path: Path, document: Mapping[str, Any], console: Console) -> None:
 
 
 def _read(path: Path | None, identity: Mapping[str, Any], manifest: Manifest) -> Calibration | None:
+    """Return what the cache holds; None where that is nothing, damaged, or not of this identity."""
     if path is None:
         return None
     try:
-        return _decode(json.loads(path.read_bytes()), identity, manifest)
-    except (OSError, ValueError, RecursionError):
+        document = parse_json(path.read_bytes())
+        found = _decoded(document, manifest)
+    except (OSError, Damaged):
         return None
+    return found if all(document[name] == value for name, value in identity.items()) else None
 
 
-def _decode(document: Any, identity: Mapping[str, Any], manifest: Manifest) -> Calibration | None:
-    """Return the calibration in a document, or None where it is not what the identity promises."""
-    try:
-        if any(document[name] != value for name, value in identity.items()):
-            return None
-        measured = document["measured"]
-        kernels = {
-            operator.kernel: tuple(_point(point) for point in measured["kernels"][operator.kernel])
-            for operator in manifest.portable.probe
-        }
-        rates = [float(measured[name]) for name in ("node_seconds", "mask_byte_seconds")]
-        updates = {name: float(measured["parameter_seconds"][name]) for name in OPTIMIZERS}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
-    if not all(kernels.values()) or not all(math.isfinite(rate) and rate >= 0 for rate in (*rates, *updates.values())):
-        return None
-    machine, onnxruntime, threads = identity["machine"], identity["onnxruntime"], identity["threads"]
-    return Calibration(machine, onnxruntime, threads, kernels, rates[0], rates[1], updates)
-
-
-def _point(point: Any) -> Point:
-    size, work, seconds = (float(number) for number in point)
-    if not (0 < size < math.inf and 0 < work < math.inf and 0 < seconds < math.inf):
-        raise ValueError(f"not a measurement: {point}")
-    return size, work, seconds
+def _decoded(document: Any, manifest: Manifest) -> Calibration:
+    """Return the calibration in a document; raises Damaged where it is none, or not of the bundle's operators."""
+    if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
+        raise Damaged(f"'format' is not {FORMAT}: another version of edge-far wrote it")
+    file: _File = decode(_File, document)
+    measured = file.measured
+    wanted = {operator.kernel for operator in manifest.portable.probe}
+    if file.operators != _fingerprint(manifest) or set(measured.kernels) != wanted:
+        raise Damaged("it was measured for another bundle's operators")
+    if missing := sorted(set(OPTIMIZERS) - set(measured.parameter_seconds)):
+        raise Damaged(f"'measured.parameter_seconds.{missing[0]}' is missing")
+    machine, seconds = one_line(file.machine), measured.parameter_seconds
+    return Calibration(
+        machine,
+        one_line(file.onnxruntime),
+        file.threads,
+        measured.kernels,
+        measured.node_seconds,
+        measured.mask_byte_seconds,
+        seconds,
+    )

@@ -286,8 +286,8 @@ def _no_plan(
         f"training needs at least {needed} MiB, the budget is {budget_mib:g} MiB",
         needed_mib=needed,
         where="memory.budget_mib",
-        hint=f"raise the budget to {needed}, {_shorter(longest)}or export with a smaller retention"
-        + _cheaper({name: base + smallest - less for name, less in saved.items()}, budget_mib),
+        hint=f"raise the budget to {needed}, {_shorter(longest)}or export {_less(manifest)}"
+        + _cheaper({name: base + smallest - less for name, less in saved.items()}, budget_mib, needed),
     )
 
 
@@ -301,6 +301,13 @@ def _no_fill(budget_mib: float, fill_peak: float, longest: int) -> BudgetError:
     )
 
 
+def _less(manifest: Manifest) -> str:
+    """Return what to export so that less trains."""
+    return (
+        "a smaller model" if manifest.selection.rung == "head" else "with a smaller --retention or with --method head"
+    )
+
+
 def _shorter(longest: int) -> str:
     return f"lower --max-seq-len below {longest}, " if longest > padded_length(1) else ""
 
@@ -309,10 +316,11 @@ def _budget_for(peak_mib: float) -> int:
     return math.ceil((peak_mib + MEASURED_SLACK_MIB) / (1 - RESERVE))
 
 
-def _cheaper(peaks_mib: Mapping[str, float], budget_mib: float) -> str:
+def _cheaper(peaks_mib: Mapping[str, float], budget_mib: float, needed: int) -> str:
     """Return which optimiser fits the budget, of those whose smallest plans have these peaks; or what the least needs.
 
-    Never chosen by itself: another optimiser is another result.
+    Empty where that is no less than the `needed` MiB of the optimiser that was asked for. Never chosen by itself:
+    another optimiser is another result.
     """
     for name, peak in peaks_mib.items():
         if peak <= budget_mib * (1 - RESERVE):
@@ -320,7 +328,8 @@ def _cheaper(peaks_mib: Mapping[str, float], budget_mib: float) -> str:
     if not peaks_mib:
         return ""
     least = min(peaks_mib, key=lambda name: peaks_mib[name])
-    return f"; with --optimizer {least} a budget of {_budget_for(peaks_mib[least])} would do"
+    budget = _budget_for(peaks_mib[least])
+    return f"; with --optimizer {least} a budget of {budget} would do" if budget < needed else ""
 
 
 def _lengths(encoded: Encoded) -> tuple[int, ...]:

@@ -118,3 +118,16 @@ def test_the_profile_says_the_precision_unless_the_option_does(
         out = tmp_path / "other"
         assert main(["merge", root, "--out", str(out), "--format", "transformers", *options]) == 64
         assert f"{options[0]} is for ONNX models" in capsys.readouterr().err and not out.exists()
+
+
+def test_options_that_only_a_measurement_reads_are_refused_without_one(
+    tiny_bundle: Callable[[str], Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = str(tiny_bundle("bert-head-5").root), tmp_path / "model"
+    for words in (["--threads", "2"], ["--columns", "text=sentence"]):
+        assert main(["merge", root, "--out", str(out), *words]) == 64
+        assert f"{words[0]}: does nothing without --eval (leave {words[0]} out" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["merge", root, "--out", str(out), "--precision", "int8"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{out / 'model.onnx'}: ") and " MiB in int8, 5 labels; weights: " in line

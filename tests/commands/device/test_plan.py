@@ -11,6 +11,7 @@ import pytest
 from edge_far.bundles.bundle import Bundle
 from edge_far.cli import main
 from edge_far.device.planning.machine_speed import machine_name
+from tests.board_calibration import of_a_board
 from tests.faults.processes import edge_far, succeed
 
 
@@ -89,3 +90,54 @@ def test_no_probe_makes_no_time_up(root: str, capsys: pytest.CaptureFixture[str]
     document = json.loads(capsys.readouterr().out)
     assert document["step_seconds"] is None and document["times_from"] is None
     assert set(document["variants"].values()) == {"step"}
+
+
+def test_times_of_another_machine(tiny_bundle: Callable[[str], Bundle], tmp_path: Path) -> None:
+    bundle = tiny_bundle("tiny-fp32")
+    told = []
+    for factor in (1.0, 3.0):
+        kept = of_a_board(tmp_path / f"{factor}.json", bundle.manifest, factor)
+        document = succeed("plan", bundle.root, "--profile", "rpi4-2gb", "--calibration", kept)
+        assert document["times_from"] == "Raspberry Pi 4, 4 cores, 4 threads, onnxruntime 1.26.0"
+        assert document["calibration"] == kept
+        told.append(document)
+    once, thrice = told
+    assert once["rows"] == thrice["rows"] and once["variants"] == thrice["variants"]
+    for length, seconds in once["step_seconds"].items():
+        assert thrice["step_seconds"][length] == pytest.approx(3 * seconds, abs=2e-4)  # rounded to 0.1 ms
+    done = edge_far("plan", bundle.root, "--calibration", kept)
+    line = done.stdout.splitlines()[-1]
+    assert line == f"times       predicted for another machine ({kept}): {once['times_from']}"
+
+
+def test_a_calibration_that_does_not_belong_is_refused(
+    tiny_bundle: Callable[[str], Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tiny_bundle("tiny-fp32")
+    kept = Path(of_a_board(tmp_path / "kept.json", bundle.manifest))
+    wrong = tmp_path / "wrong.json"
+    document = json.loads(kept.read_text())
+
+    def damaged(**parts: object) -> str:
+        return json.dumps({**document, "measured": {**document["measured"], **parts}})
+
+    another = "no calibration of this bundle: it was measured for another bundle's operators"
+    damages = {
+        "{": "is not JSON at line 1",
+        json.dumps({**document, "format": 1}): "'format' is not 2: another version of edge-far wrote it",
+        json.dumps({**document, "threads": 0}): "'threads' is 0",
+        damaged(node_seconds=-1): "'measured.node_seconds' is -1",
+        damaged(parameter_seconds={}): "'measured.parameter_seconds.adamw' is missing",
+        damaged(kernels={}): another,
+    }
+    for text, says in damages.items():
+        wrong.write_text(text)
+        assert main(["plan", str(bundle.root), "--calibration", str(wrong), "--json"]) == 65, text
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert says in error["message"] and error["where"] == str(wrong) and "--keep-calibration" in error["hint"]
+    int8 = str(tiny_bundle("tiny-int8").root)
+    assert main(["plan", int8, "--calibration", str(kept)]) == 65
+    assert another in capsys.readouterr().err
+    assert main(["plan", int8, "--calibration", str(tmp_path / "none.json")]) == 66
+    for words in (["--threads", "2"], ["--profile", "all"], ["--no-probe"]):
+        assert main(["plan", str(bundle.root), "--calibration", str(kept), *words]) == 64, words

@@ -13,6 +13,7 @@ import pytest
 from edge_far.bundles.bundle import Bundle
 from edge_far.cli import main
 from edge_far.profile.document import builtin_names
+from edge_far.report.matrix_text import bundle_matrix, ladder_matrix
 from tests.faults.processes import ENVIRONMENT, fail, succeed
 
 KEYS = {
@@ -56,6 +57,17 @@ def test_the_table_says_what_the_document_says(root: str, capsys: pytest.Capture
         budget, fits, _, peak, disk, *_ = table[row["profile"]]
         assert (budget, fits) == (str(row["budget_mib"]), "yes")
         assert (peak, disk) == (f"{row['predicted_peak_mib']:.0f}", f"{row['disk_mib']:.0f}")
+
+
+def test_where_nothing_fits_it_says_what_would(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", root, "--profile", "all", "--no-probe", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert "none fits" not in bundle_matrix(document)
+    for number, row in enumerate(document["rows"]):
+        row |= {"fits": False, "needed_mib": 900 + number, "predicted_peak_mib": None, "micro_batch": None}
+    assert "none fits   the least of these needs 900 MiB: take shorter texts" in bundle_matrix(document)
+    ladder = {**document, "fits": False, "model": "tiny"}
+    assert "none fits   the least of these needs 900 MiB" in ladder_matrix(ladder)
 
 
 @pytest.mark.device

@@ -20,6 +20,8 @@ READER = RecordReader(["on", "off", "3"])
         (b'\xef\xbb\xbf{"text": "a", "text_pair": "b", "label": 3}', LabelledExample(Example("a", "b", "3"))),
         (b'{"id": "7", "text": "a", "label": "on", "extra": 1}', LabelledExample(Example("a", None, "on"))),
         (b'{"id": 7, "text": "a", "prediction": "on"}', Prediction("7", Example("a"), "on")),
+        (b'{"id": "7", "text": "a", "prediction": " on"}', Prediction("7", Example("a"), "on")),
+        (b'{"text": "a", "label": "on "}', LabelledExample(Example("a", None, "on"))),
         (b'{"id": "7", "text": "a"}', Prediction("7", Example("a"), None)),
         (b'{"id": "7", "label": "off"}', Feedback("7", "off", None)),
         (b'{"id": "7", "feedback": "correct"}', Feedback("7", None, True)),

@@ -48,6 +48,16 @@ def failing(profile: Profile = PROFILE, new: int = 50, when: time.struct_time = 
     ]
 
 
+@pytest.mark.parametrize(("share", "more"), [(None, 255), (0.5, 102)])
+def test_how_many_examples_are_missing_until_a_model_can_be_judged(share: float | None, more: int) -> None:
+    found = start_conditions(PROFILE, FINE, new_examples=50, held_out=8, held_out_share=share, local_time=NOON)
+    (condition,) = (condition for condition in found if not condition.ok)
+    percent = 20 if share is None else 50
+    assert condition.text == (
+        f"8 held-out examples, 59 needed to judge a new model (about {more} more examples: {percent}% are held out)"
+    )
+
+
 def test_all_fine_and_all_unknown_may_start() -> None:
     assert failing() == []
     unknown = start_conditions(PROFILE, UNKNOWN, new_examples=50, held_out=100, local_time=NOON)

@@ -164,6 +164,20 @@ def test_a_refusal_names_the_optimiser_that_would_fit_and_does_not_choose_it(man
     assert "--optimizer" not in (raised.value.hint or ""), "nothing needs less"
 
 
+def test_a_refusal_gives_no_advice_that_does_not_help(manifest: Manifest) -> None:
+    """The tiny model's optimiser needs no whole MiB, and of a head alone nothing smaller can be trained."""
+    needed = smallest(manifest)
+    for rung, words in (
+        ("far", "or export with a smaller --retention or with --method head"),
+        ("head", "a smaller model"),
+    ):
+        changed = replace(manifest, selection=replace(manifest.selection, rung=rung))
+        with pytest.raises(BudgetError) as raised:
+            make_plan(changed, SHAPES, needed - 50, RUNTIME_MIB)
+        hint = raised.value.hint or ""
+        assert hint.startswith(f"raise the budget to {needed}, ") and hint.endswith(words)
+
+
 def test_shapes_are_counted_from_the_data() -> None:
     def encoded(*lengths: int, first: int) -> Encoded:
         starts = np.concatenate([[0], np.cumsum(lengths)])

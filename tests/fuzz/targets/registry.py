@@ -6,6 +6,7 @@ import importlib.util
 
 from tests.fuzz.targets.base import Target
 from tests.fuzz.targets.bundles import BundleDocuments, BundleTokenizer, Learners, ManifestFile
+from tests.fuzz.targets.calibrations import CalibrationFile
 from tests.fuzz.targets.doctor import SystemTree
 from tests.fuzz.targets.options import Options
 from tests.fuzz.targets.profiles import ProfileFile
@@ -20,7 +21,7 @@ __all__ = ["DEVICE_TARGETS", "targets_here"]
 DEVICE_TARGETS: tuple[type[Target], ...] = (
     *(JsonlFile, CsvFile, TsvFile, StandardInput, SpoolFiles, ManifestFile, ProfileFile, Learners, BundleTokenizer),
     *(BundleDocuments, FinishedRun, InterruptedRun, RunLogFile, ReleasedModel, StateDocuments, SensorTree, Options),
-    SystemTree,
+    *(SystemTree, CalibrationFile),
 )
 
 
