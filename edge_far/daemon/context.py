@@ -85,11 +85,12 @@ class Context:
 
 @contextmanager
 def opened_context(
-    places: Places, console: Console, *, lock_wait_s: float = LOCK_WAIT_S
+    places: Places, console: Console, *, lock_wait_s: float = LOCK_WAIT_S, before: Context | None = None
 ) -> Iterator[tuple[Context, int]]:
     """Open state, store and bundle under the daemon's lock; yield them with the lock's descriptor, for children.
 
-    Raises Deferred (75) when a daemon is at work for longer than `lock_wait_s`, and EdgeFarError, noted for `status`.
+    With the context of an earlier look, `before`, its profile and bundle are used again. Raises Deferred (75) when
+    somebody else is at work for longer than `lock_wait_s`, and EdgeFarError, noted for `status`.
     """
     os.umask(0o077)
     state = StateDirectory(places.state)
@@ -100,8 +101,8 @@ def opened_context(
         state.clear_leftovers()
         notes = Notes(state.notes)
         try:
-            profile: Profile = load_profile(places.profile)
-            bundle = open_bundle(places.bundle, profile.security)
+            profile: Profile = before.profile if before else load_profile(places.profile)
+            bundle = before.bundle if before else open_bundle(places.bundle, profile.security)
             spool, share = places.spool or state.spool, profile.adaptation.held_out_percent / 100
             store, recovered = open_or_replace(state.store, spool, held_out_share=share)
         except EdgeFarError as error:
@@ -121,7 +122,7 @@ def opened_context(
             bundle=bundle,
             profile=profile,
             profile_source=places.profile,
-            notifier=Notifier(),
+            notifier=before.notifier if before else Notifier(),
             sensors=Sensors(places.sensors_root, disk=state.root),
         )
         yield context, lock

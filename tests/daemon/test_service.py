@@ -69,10 +69,11 @@ def test_a_loop_trains_what_arrives(field: Field, daemon: subprocess.Popen[str])
 
 
 def test_a_tick_that_fails_is_told_and_the_next_one_tries_again(field: Field, daemon: subprocess.Popen[str]) -> None:
-    spool = field.state / "spool"
-    spool.rename(field.state / "elsewhere")
+    taking = field.state / "spool" / ".ingest"
+    taking.rmdir()
+    taking.write_text("in its way")
     wait_for(lambda: "error" in told(field))
-    (field.state / "elsewhere").rename(spool)
+    taking.unlink()
     wait_for(lambda: "error" not in told(field))
     assert daemon.poll() is None
 

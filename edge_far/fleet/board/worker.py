@@ -42,7 +42,7 @@ from edge_far.tasks.figures import figures_of
 __all__ = ["Worker"]
 
 LEARNERS = "learners.safetensors"
-LOCK_WAIT_S = 5.0
+LOCK_WAIT_S = 10.0  # a look that finds nothing to train is over by then
 # The daemon's conditions by the words of the terms; that of new examples says nothing here.
 WORDS = {
     "hours": "hours",
