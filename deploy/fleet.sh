@@ -88,7 +88,8 @@ remove_fleet() {
 }
 
 purge_fleet() {
-    for place in "$stage/var/spool/edge-far-fleet" "$stage/var/lib/private/edge-far-fleet" \
-        "$stage/var/lib/edge-far-fleet"; do erase "$place"; done
+    public=$stage/var/lib/edge-far-fleet
+    if [ "$(readlink "$public")" = private/edge-far-fleet ]; then rm -f "$public"; fi
+    for place in "$stage/var/spool/edge-far-fleet" "$stage/var/lib/private/edge-far-fleet"; do erase "$place"; done
     if live; then groupdel edge-far-desk 2>/dev/null || true; fi
 }
