@@ -8,8 +8,10 @@ import os
 import socket
 import ssl
 import stat
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ __all__ = ["examined"]
 
 OLDEST = (1, 42)
 WAIT_S = 10.0
+# What `deploy/install.sh --fleet` has set up is looked at where nothing else is named.
+INSTALLED = Path("/etc/edge-far/fleet")
+FLOWER = Path("/opt/edge-far-fleet")
 GROUP = "edge-far-desk"  # deploy/edge-far-fleet.sysusers
 # OpenSSL's numbers for what is wrong with a certificate: man openssl-verification-options, X509_V_ERR_*.
 NOT_YET, EXPIRED, OTHER_NAME, OTHER_ADDRESS = 9, 10, 62, 64
@@ -31,25 +36,37 @@ def examined(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _checks(options: argparse.Namespace) -> Iterator[tuple[str, bool, str]]:
+    server = options.server or _installed_server()
     yield _flower()
     yield _desk(options.desk)
     if options.bundle:
         yield _bundle(Path(options.bundle))
-    if options.key:
-        yield _key(options.key)
-    if options.server:
-        yield _server(options.server, options.root_certificates)
+    if options.key or (server and not options.server):
+        yield _key(options.key or INSTALLED / "node.key")
+    if server:
+        yield _server(server, options.root_certificates or (None if options.server else INSTALLED / "ca.crt"))
+
+
+def _installed_server() -> str | None:
+    """Return the server that the SuperNode's unit speaks with, None where there is no unit or only root may know."""
+    with suppress(OSError):
+        for line in (INSTALLED / "node.env").read_text().splitlines():
+            name, _, value = line.partition("=")
+            if name == "EDGE_FAR_FLEET_SERVER":
+                return value.strip()
+    return None
 
 
 def _flower() -> tuple[str, bool, str]:
-    try:
-        version = importlib.metadata.version("flwr")
-    except importlib.metadata.PackageNotFoundError:
-        hint = "the device's own environment needs none; Flower's has it: pip install 'edge-far[fleet]'"
-        return "flower", False, f"flwr is not installed here: {hint}"
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    places = [*map(str, FLOWER.glob("lib/python3*/site-packages")), *sys.path]
+    found = next(iter(importlib.metadata.distributions(name="flwr", path=places)), None)
+    if found is None:
+        hint = "'deploy/install.sh --fleet' puts it there; by hand: an environment of its own with 'edge-far[fleet]'"
+        return "flower", False, f"flwr is not in {FLOWER}, nor here; {hint}"
+    numbers = tuple(int(part) for part in found.version.split(".")[:2] if part.isdigit())
     known = numbers >= OLDEST
-    return "flower", known, f"flwr {version}" + ("" if known else f"; {'.'.join(map(str, OLDEST))} or newer is needed")
+    told = f"flwr {found.version} in {found.locate_file('')}"
+    return "flower", known, told + ("" if known else f"; {'.'.join(map(str, OLDEST))} or newer is needed")
 
 
 def _desk(desk: Path) -> tuple[str, bool, str]:

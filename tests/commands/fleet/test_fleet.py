@@ -201,3 +201,29 @@ def test_the_desk_of_another_user_is_told(tmp_path: Path) -> None:
     code += "except InputMissing as error: print(error.exit_code, error, error.hint)"
     done = subprocess.run([sys.executable, "-c", code, desk], capture_output=True, text=True, env=environment())
     assert "66" in done.stdout and "the desk is not for this user" in done.stdout and "group" in done.stdout, done
+
+
+@needs_programs
+def test_what_install_sh_has_set_up_is_looked_at_without_a_word(
+    tmp_path: Path, keys: Path, server: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edge_far.commands.fleet import doctor
+
+    monkeypatch.setattr(doctor, "INSTALLED", tmp_path / "etc")
+    monkeypatch.setattr(doctor, "FLOWER", tmp_path / "opt")
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if "packages" not in place])
+    lone = checks(asked(capsys, "doctor", "--desk", tmp_path, code=69))
+    assert set(lone) == {"flower", "desk"} and "edge-far[fleet]" in lone["flower"]["text"]
+    for name, kept in (("node.key", "node-0"), ("ca.crt", "ca.crt")):
+        (tmp_path / "etc").mkdir(exist_ok=True)
+        shutil.copy(keys / kept, tmp_path / "etc" / name)
+    (tmp_path / "etc" / "node.env").write_text(f"EDGE_FAR_FLEET_SERVER=localhost:{server}\n")
+    info = tmp_path / "opt/lib/python3.11/site-packages/flwr-1.42.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: flwr\nVersion: 1.42.0\n")
+    desk = tmp_path / "desk"
+    desk.mkdir(mode=0o770)
+    for _ in range(2):  # the server of this test waits for two
+        found = asked(capsys, "doctor", "--desk", desk)
+    assert [check["name"] for check in found["checks"]] == ["flower", "desk", "key", "server"]
+    assert all(check["ok"] for check in found["checks"]), found
