@@ -202,7 +202,7 @@ class StateDirectory:
     @contextmanager
     def lock(self, wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
         """Yield the locked descriptor, which children may inherit; Deferred (75) when somebody else is at work."""
-        told = "another edge-far daemon, or a fleet's round,{owner} is at work here"
+        told = "another edge-far daemon or a fleet's round{owner} is at work here"
         with _locked(self.root / "lock", wait_s, told) as descriptor:
             yield descriptor
 
