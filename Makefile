@@ -1,7 +1,8 @@
-# Sets up both environments, then runs the demo or the tests. Needs python3 (3.11 or newer), bash and make alone.
+# Sets up the environments, then runs the demo or the tests. Needs python3 (3.11 or newer), bash and make alone.
 #
 #   make demo           set up, export, train inside a budget, evaluate, draw
-#   make test           set up, lint, build the site, then every test in both environments
+#   make test           set up, lint, build the site, then every test, each in its environment
+#   make test-fleet     the tests of Flower alone: set up, seconds
 #   make fuzz           an hour of hostile inputs for every reader of files; MINUTES=5 make fuzz for less
 #   make wheel          the wheel and the sdist, into dist/
 #   make packages       the same, installed and used in clean environments of each Python that is here (minutes)
@@ -10,6 +11,7 @@
 #   make lint           ruff, mypy, and who may import whom
 #   make env-host       .venv: the workstation's environment (torch, transformers, onnx)
 #   make env-device     .venv-device: the device's environment (stock onnxruntime; no torch)
+#   make env-fleet      .venv-fleet: Flower (flwr) with what its tests want; 240 MB
 #   make env-oldest     .venv-oldest: the oldest onnxruntime that releases are tested with (Python 3.11 has its last wheel)
 #   make clean          remove what was built; make distclean removes the environments as well
 
@@ -19,6 +21,7 @@ PIP_INSTALL = -m pip install --disable-pip-version-check --prefer-binary --progr
 
 HOST = .venv/bin/python
 DEVICE = .venv-device/bin/python
+FLEET = .venv-fleet/bin/python
 HOST_STAMP = .venv/.complete
 DEVICE_STAMP = .venv-device/.complete
 
@@ -35,7 +38,7 @@ endef
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz wheel packages test-aarch64 site lint clean distclean env-host env-device env-oldest
+.PHONY: help demo test test-fleet fuzz wheel packages test-aarch64 site lint clean distclean env-host env-device env-fleet env-oldest
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -47,9 +50,13 @@ demo: env-host env-device
 # worker with torch takes a GiB. JOBS=0 runs everything in one process.
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 2 ? n : 2)))
 PYTEST = -m pytest -n $(JOBS) --dist loadfile
-test: lint site env-device env-oldest
+test: lint site env-device env-fleet env-oldest
 	$(HOST) $(PYTEST) -m "not device"
 	$(DEVICE) $(PYTEST) -m "not host"
+	$(FLEET) -m pytest -m fleet tests/fleet
+
+test-fleet: env-fleet
+	$(FLEET) -m pytest -m fleet tests/fleet
 
 # Findings are kept in build/fuzz. The tiny bundle is that of the tests.
 MINUTES ?= 60
@@ -110,6 +117,20 @@ $(DEVICE_STAMP): pyproject.toml constraints.txt
 	@$(DEVICE) $(PIP_INSTALL) -e '.[device,mqtt,wyoming]' pytest pytest-xdist hypothesis
 	@touch $@
 
+# Flower shares no environment with a trainer, and wants older releases of protobuf and rich than the others' pins. Its own
+# pin is here: a change of constraints.txt would have the tests' bundles built anew. `tokenizers` is of the tests' helpers.
+env-fleet: .venv-fleet/.complete
+
+.venv-fleet/.complete: pyproject.toml constraints.txt
+	$(CHECK_PYTHON)
+	@echo "setting up .venv-fleet (Flower)"
+	@rm -rf .venv-fleet
+	@$(PYTHON) -m venv .venv-fleet
+	@grep -vE '^(protobuf|rich)==' constraints.txt > .venv-fleet/constraints.txt
+	@$(FLEET) $(subst -c constraints,-c .venv-fleet/constraints,$(PIP_INSTALL)) -e '.[fleet]' flwr==1.42.0 \
+	  tokenizers pytest
+	@touch $@
+
 # Its wheels end with Python 3.11; without one that test is skipped. A release's reader needs nothing else.
 env-oldest: .venv-oldest/.complete
 
@@ -126,4 +147,4 @@ clean:
 	find edge_far tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf .venv .venv-device .venv-oldest
+	rm -rf .venv .venv-device .venv-fleet .venv-oldest

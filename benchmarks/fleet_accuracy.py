@@ -6,9 +6,9 @@
 
 A seed decides the parts, the bundle's priming and the order of training. Every part lies in a board's store, which
 holds a fifth of it out; what trains is the rest, the same for all: each board alone and all in one place for ten
-epochs, the federation for ten rounds of one epoch (with --epochs N for N times that). The bundle knows the labels and
-two examples of each, and begins with a random head. Each finished line is kept in OUT/results.jsonl, so that a run
-that was stopped goes on.
+epochs, the federation for ten rounds of one epoch (--epochs N: N times that; --rounds: other than ten). The bundle
+knows the labels and two examples of each, and begins with a random head. Each finished line is kept in
+OUT/results.jsonl, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from tests.tiny_cases import REPOSITORY
 
 SHARES = (0.45, 0.10, 0.15, 0.30)  # of the examples
 SKEW = 0.5  # of the Dirichlet distribution of each label over the boards; smaller is more skewed
-ROUNDS = (5, 10)
 ROUND_S = 600.0
 PROFILE = """memory: {budget_mib: 700}
 compute: {threads: 1}
@@ -178,7 +177,7 @@ class Experiment:
             "--out",
             out,
             "--epochs",
-            ROUNDS[-1] * self.options.epochs,
+            self.options.rounds[-1] * self.options.epochs,
             "--seed",
             self.seed,
         ]
@@ -229,7 +228,7 @@ class Experiment:
                 settings = {"bundle": self.bundle, "desk": board.desk.root, "keep": board.root / "keep"}
                 flower.start_node(f"node-{number}", key, settings)
             figures: dict[str, Any] = {}
-            for rounds in ROUNDS:
+            for rounds in self.options.rounds:
                 plan = {"bundle": str(self.bundle), "state": str(root / "rounds"), "rounds": rounds}
                 plan |= {"min-nodes": len(boards), "round-seconds": ROUND_S, "traffic": traffic, "release": False}
                 plan |= {"epochs": self.options.epochs, "seed": 100 * self.seed}
@@ -248,7 +247,7 @@ class Experiment:
         self.results.add(
             self.seed,
             what,
-            accuracy=figures[f"accuracy_{ROUNDS[-1]}"],
+            accuracy=figures[f"accuracy_{self.options.rounds[-1]}"],
             **figures,
             bytes_down=sum(record["bytes_down"] for record in records),
             bytes_up=sum(record["bytes_up"] for record in records),
@@ -272,8 +271,8 @@ def report(results: Results) -> None:
             by_what["best board alone"].append(max(alone))
         for what, line in lines.items():
             if what.startswith("federation-"):
-                for rounds in ROUNDS:
-                    by_what[f"{what}, {rounds} rounds"].append(line[f"accuracy_{rounds}"])
+                for name in (name for name in line if name.startswith("accuracy_")):
+                    by_what[f"{what}, {name.partition('_')[2]} rounds"].append(line[name])
         if "central" in lines:
             by_what["central"].append(lines["central"]["accuracy"])
     print("| | " + " | ".join(f"seed {seed}" for seed in seeds) + " | mean | standard deviation |")
@@ -295,6 +294,8 @@ def main() -> None:
     parser.add_argument("--method", default="top-1")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=1, help="of a round; its own --out (default: %(default)s)")
+    rounds = "measured after so many; the last is all (default: 5 10)"
+    parser.add_argument("--rounds", type=int, nargs="+", default=[5, 10], help=rounds)
     parser.add_argument("--examples", type=int, default=2400, help="of all boards together (default: %(default)s)")
     parser.add_argument("--traffic", nargs="+", default=["float32", "int8"], choices=("float32", "int8"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -60,13 +60,13 @@ check_user() {
     fi
 }
 
-# A daemon that was started by hand holds the lock.
+# A daemon that was started by hand holds one of the two, whether it works or waits.
 check_idle() {
     if systemctl is-active --quiet edge-far.service; then return; fi
-    for place in /var/lib/edge-far "$state"; do
-        if [ -f "$place/lock" ] && ! flock --nonblock "$place/lock" true; then
+    for file in /var/lib/edge-far/lock /var/lib/edge-far/waiting "$state/lock" "$state/waiting"; do
+        if [ -f "$file" ] && ! flock --nonblock "$file" true; then
             code=75
-            fail "a daemon that was started by hand is at work in $place; stop it first"
+            fail "a daemon that was started by hand is at work in ${file%/*}; stop it first"
         fi
     done
 }

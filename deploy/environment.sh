@@ -10,7 +10,6 @@ put_environment() {
     if [ -d "$package" ]; then copy_sources; fi
     "$opt/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
         --requirement "$here/device-packages.txt" "$@" "$package"
-    rm -rf "$opt/.sources.tmp"
     for packages in "$opt"/venv/lib/python3.*/site-packages; do leave_out "$packages"; done
 }
 

@@ -4,14 +4,16 @@ set -eu
 
 usage() {
     cat <<'USAGE'
-usage: install.sh --profile NAME|FILE --bundle DIR [--mqtt] [--wyoming] [--package PACKAGE] [--python PYTHON]
-                  [--jetson] [--stage DIR]
+usage: install.sh --profile NAME|FILE --bundle DIR [--mqtt] [--wyoming] [--fleet HOST:PORT --fleet-ca FILE]
+                  [--package PACKAGE] [--python PYTHON] [--jetson] [--stage DIR]
        install.sh --uninstall [--purge] [--stage DIR]
 
   --profile   a built-in device profile (rpi4-2gb), auto for this board's own, or a file, which is copied to /etc/edge-far/
   --bundle    the factory bundle, which is copied to /opt/edge-far/bundle
   --mqtt      add the bridge to MQTT; its settings are /etc/edge-far/mqtt.yaml (docs/howto/home-assistant.md)
   --wyoming   add the intent service for Home Assistant; its settings are /etc/edge-far/wyoming.env
+  --fleet     take part in the fleet of this server: Flower in /opt/edge-far-fleet, a key of this board's own, two
+              services (docs/howto/fleet.md); --fleet-ca is the certificate of the fleet's authority, ca.crt
   --package   what pip installs: a wheel, a checkout, or a requirement (default: the checkout or sdist
               that this file lies in; else edge-far from pip's index)
   --python    Python 3.11 or newer (default: python3)
@@ -24,12 +26,15 @@ USAGE
 fail() { echo "install.sh: error: $*" >&2; exit "${code:-64}"; }
 say() { echo "install.sh: $*" >&2; }
 
-profile='' bundle='' package='' bridges='' python=python3 jetson=no stage='' uninstall=no purge=no
+profile='' bundle='' package='' bridges='' fleet='' fleet_ca='' python=python3 jetson=no stage='' uninstall=no purge=no
 while [ $# -gt 0 ]; do
     case $1 in
-        --profile|--bundle|--package|--python|--stage)
+        --profile|--bundle|--package|--python|--stage|--fleet)
             [ $# -ge 2 ] || fail "$1 needs a value"
             name=${1#--}; eval "$name=\$2"; shift 2 ;;
+        --fleet-ca)
+            [ $# -ge 2 ] || fail "$1 needs a value"
+            fleet_ca=$2; shift 2 ;;
         --jetson) jetson=yes; shift ;;
         --mqtt|--wyoming) bridges="$bridges ${1#--}"; shift ;;
         --uninstall) uninstall=yes; shift ;;
@@ -52,6 +57,7 @@ live() { [ -z "$stage" ]; }
 . "$here/directories.sh"
 . "$here/trial.sh"
 . "$here/environment.sh"
+. "$here/fleet.sh"
 
 # Install file $1 as $2 with mode $3, unless it is there with the same content.
 put() {
@@ -70,6 +76,7 @@ remove() {
         systemctl reset-failed edge-far.service 2>/dev/null || true
     fi
     if [ "$(readlink "$command")" = "$program" ]; then rm -f "$command"; fi
+    remove_fleet
     rm -rf "$units/edge-far.service" "$units/edge-far.timer" "$units/edge-far.path" "$units/run-edgefar.mount" \
         "$units/edge-far-mqtt.service" "$units/edge-far-wyoming.service" \
         "$units/edge-far.service.d/10-profile.conf" "$units/edge-far.service.d/20-jetson.conf" \
@@ -78,6 +85,7 @@ remove() {
     if [ "$purge" = yes ]; then
         for place in "$opt" "$etc" "$spool" "$state" "$stage/var/cache/private/edge-far" \
             "$stage/var/lib/edge-far" "$stage/var/cache/edge-far"; do erase "$place"; done
+        purge_fleet
         rm -f "$stage/var/lib/systemd/timers/stamp-edge-far.timer"
         if live; then groupdel edge-far-spool 2>/dev/null || true; fi
         say "removed, with all examples and releases"
@@ -99,6 +107,7 @@ check() {
     if live; then
         [ -d /run/systemd/system ] || fail "systemd does not run here; run 'edge-far daemon' or use the container"
     fi
+    check_fleet
     check_directories
 }
 
@@ -191,6 +200,8 @@ setup() {
     case $bridges in *mqtt*) [ -f "$etc/mqtt.yaml" ] || put "$here/mqtt.yaml" "$etc/mqtt.yaml" 600 ;; esac
     case $bridges in *wyoming*) [ -f "$etc/wyoming.env" ] || put "$here/wyoming.env" "$etc/wyoming.env" 644 ;; esac
     if [ "$jetson" = yes ]; then put "$here/jetson.conf" "$units/edge-far.service.d/20-jetson.conf" 644; fi
+    put_fleet
+    rm -rf "$opt/.sources.tmp"
     take_over_state
     if live; then start; fi
 }
@@ -210,6 +221,7 @@ start() {
         systemctl enable --quiet "edge-far-$name.service"
         systemctl restart --no-block "edge-far-$name.service"  # it may wait for a broker, or for the first release
     done
+    start_fleet
     say "done; 'edge-far status' tells how it is, 'systemctl start edge-far' runs a cycle now"
 }
 
@@ -224,4 +236,4 @@ show_model() {
 }
 
 if live && [ "$(id -u)" -ne 0 ]; then code=77; fail "run it as root"; fi
-if [ "$uninstall" = yes ]; then remove; else check; setup; fi
+if [ "$uninstall" = yes ]; then remove; else known_fleet; check; setup; fi

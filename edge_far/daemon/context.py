@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_far.bundles.bundle import Bundle, open_bundle
+from edge_far.bundles.bundle import MANIFEST, Bundle, open_bundle
 from edge_far.console import Console
 from edge_far.daemon.new_labels import NewLabels
 from edge_far.daemon.notes import Notes
@@ -22,6 +22,7 @@ from edge_far.daemon.store.journal import Journal
 from edge_far.device.board.sensors import Sensors
 from edge_far.errors import EdgeFarError
 from edge_far.profile.document import Profile, load_profile
+from edge_far.storage import sha256_of
 from edge_far.texts.labels import LabelForm, label_form
 from edge_far.texts.places import OpenNames, is_place
 
@@ -85,11 +86,12 @@ class Context:
 
 @contextmanager
 def opened_context(
-    places: Places, console: Console, *, lock_wait_s: float = LOCK_WAIT_S
+    places: Places, console: Console, *, lock_wait_s: float = LOCK_WAIT_S, before: Context | None = None
 ) -> Iterator[tuple[Context, int]]:
     """Open state, store and bundle under the daemon's lock; yield them with the lock's descriptor, for children.
 
-    Raises Deferred (75) when a daemon is at work for longer than `lock_wait_s`, and EdgeFarError, noted for `status`.
+    With the context of an earlier look, `before`, its profile is used again, and its bundle if that is still there.
+    Raises Deferred (75) when somebody else is at work for longer than `lock_wait_s`; EdgeFarError, noted for `status`.
     """
     os.umask(0o077)
     state = StateDirectory(places.state)
@@ -100,8 +102,8 @@ def opened_context(
         state.clear_leftovers()
         notes = Notes(state.notes)
         try:
-            profile: Profile = load_profile(places.profile)
-            bundle = open_bundle(places.bundle, profile.security)
+            profile: Profile = before.profile if before else load_profile(places.profile)
+            bundle = _same_bundle(places.bundle, before) or open_bundle(places.bundle, profile.security)
             spool, share = places.spool or state.spool, profile.adaptation.held_out_percent / 100
             store, recovered = open_or_replace(state.store, spool, held_out_share=share)
         except EdgeFarError as error:
@@ -121,7 +123,15 @@ def opened_context(
             bundle=bundle,
             profile=profile,
             profile_source=places.profile,
-            notifier=Notifier(),
+            notifier=before.notifier if before else Notifier(),
             sensors=Sensors(places.sensors_root, disk=state.root),
         )
         yield context, lock
+
+
+def _same_bundle(root: Path, before: Context | None) -> Bundle | None:
+    """Return the bundle of an earlier look, None where there is none or it was replaced on the disk meanwhile."""
+    with suppress(OSError, EdgeFarError):
+        if before is not None and sha256_of(root / MANIFEST) == before.bundle.fingerprint:
+            return before.bundle
+    return None

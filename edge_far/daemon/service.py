@@ -1,20 +1,18 @@
-"""The daemon: opens everything, then ticks; one tick ingests, looks at the conditions and runs a cycle to its end.
+"""The daemon: a look opens everything and ticks; one tick ingests, looks at the conditions, runs a cycle to its end.
 
-Signals only set a flag here: SIGTERM and Ctrl-C end the tick at the next safe place, SIGHUP loads the profile
-anew between two looks.
+A daemon that looks by itself (`keep_looking`) does what the timer's does, again and again. In between it holds neither
+the lock nor the store: a fleet's round may train then. Signals only set a flag here: SIGTERM and Ctrl-C end the tick at
+the next safe place, SIGHUP loads the profile anew in a look of its own.
 """
 
 from __future__ import annotations
 
 import os
-import select
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from edge_far.console import Console
@@ -29,6 +27,7 @@ from edge_far.daemon.release_files import Release
 from edge_far.daemon.report import status
 from edge_far.daemon.report.measures import metrics_of
 from edge_far.daemon.report.metrics import write_metrics
+from edge_far.daemon.state import LOCK_WAIT_S, StateDirectory
 from edge_far.daemon.store.backup import back_up, is_due
 from edge_far.daemon.store.journal import CycleRow
 from edge_far.daemon.store.retention import Retention
@@ -37,13 +36,14 @@ from edge_far.daemon.training.conditions import Condition
 from edge_far.device.board.sensors import Readings
 from edge_far.errors import Deferred, EdgeFarError, StorageError
 from edge_far.process.failures import as_error
+from edge_far.process.termination import Signals
 from edge_far.profile.document import load_profile
 from edge_far.storage import write_json
 
-__all__ = ["Outcome", "Service", "ServiceSettings", "Signals", "running_service"]
+__all__ = ["Outcome", "Service", "ServiceSettings", "keep_looking", "running_service"]
 
 STATUS_MODE = 0o644
-REQUEST_S = 2.0  # how often a daemon that sleeps looks whether somebody asks for a cycle
+REQUEST_S = 2.0  # how often a daemon that sleeps looks whether somebody asks for a cycle, or still works here
 
 
 @dataclass(frozen=True)
@@ -65,43 +65,8 @@ class Outcome:
     deferred: str | None
 
 
-class Signals:
-    """SIGTERM, SIGINT and SIGHUP as flags, and a sleep that they end."""
-
-    def __init__(self) -> None:
-        self.stop = False
-        self.reload = False
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def __enter__(self) -> Signals:
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        self._before = {number: signal.signal(number, self._handle) for number in numbers}
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(-1)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        os.close(self._reader)
-        os.close(self._writer)
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, but no longer than until the next signal."""
-        ready, _, _ = select.select([self._reader], [], [], max(0.0, seconds))
-        if ready:
-            with suppress(BlockingIOError):
-                os.read(self._reader, 1024)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            self.reload = True
-        else:
-            self.stop = True
-
-
 class Service:
-    """One device's daemon, opened by `running_service`."""
+    """One look of a device's daemon, opened by `running_service`; `before` is that daemon's look before it."""
 
     def __init__(
         self,
@@ -110,22 +75,25 @@ class Service:
         settings: ServiceSettings,
         signals: Signals,
         console: Console,
+        before: Service | None = None,
     ) -> None:
-        self._context = context
+        self.context = context
         self._supervisor = supervisor
         self._settings = settings
         self._signals = signals
         self._console = console
         self._cycle = AdaptationCycle(context, supervisor)
-        self._host_samples = HostSamples(settings.replay, settings.base)
-        self._requests = Requests(context.spool, context.state.answer)
+        self._host_samples: HostSamples = (
+            before._host_samples if before else HostSamples(settings.replay, settings.base)
+        )
+        self._requests: Requests = before._requests if before else Requests(context.spool, context.state.answer)
         context.stop = lambda: signals.stop
         context.tick = self._reload_if_asked
         context.changed = self.report
 
     def tick(self) -> Outcome:
         """Ingest, then finish the cycle under way or start one where the conditions allow."""
-        context = self._context
+        context = self.context
         self._requests.take()
         self._reload_if_asked()
         self._cycle.tidy()
@@ -151,35 +119,44 @@ class Service:
         self._told_end(row)
         return Outcome(ingested, row, None)
 
-    def loop(self, interval_s: float) -> None:
-        """Tick until asked to stop; a tick that fails is told, and the next one tries again."""
-        watchdog = self._context.notifier.watchdog_s
-        while not self._signals.stop:
-            try:
-                self.tick()
-                self.succeeded()
-            except Exception as error:
-                self.failed(as_error(error, ["daemon"]))
-            self.report()
-            ends = time.monotonic() + interval_s
-            while not self._signals.stop and not self._requests.waiting and (left := ends - time.monotonic()) > 0:
-                self._context.notifier.ping()
-                self._signals.sleep(min(left, REQUEST_S, watchdog / 3 if watchdog else left))
-                self._reload_if_asked()
+    def look(self) -> None:
+        """Tick; one that fails is told, and the next one tries again."""
+        try:
+            self.tick()
+            self.succeeded()
+        except Exception as error:
+            self.failed(as_error(error, ["daemon"]))
+
+    def rest(self, seconds: float) -> None:
+        """Wait, without lock and store, until it is time, a signal comes, or somebody asks for a look."""
+        notifier, ends = self.context.notifier, time.monotonic() + seconds
+        while not (self._signals.stop or self._signals.reload or self._requests.waiting):
+            left = ends - time.monotonic()
+            if left <= 0:
+                return
+            notifier.ping()
+            self._signals.sleep(min(left, REQUEST_S, notifier.watchdog_s / 3 if notifier.watchdog_s else left))
+
+    def cannot_look(self, reason: EdgeFarError) -> None:
+        """Tell that there is no look now, without lock and store."""
+        self._requests.take()
+        self._requests.answer(deferred=str(reason))
+        self.context.notifier.ping()
+        self.context.notifier.status(f"deferred: {reason}")
 
     def succeeded(self) -> None:
         """Note that the last look failed in nothing."""
-        self._context.notes.tell("error", None)
+        self.context.notes.tell("error", None)
 
     def failed(self, error: EdgeFarError) -> None:
         """Note a failure for `status`."""
         self._console.warn(str(error))
-        self._context.notes.tell_error(error)
+        self.context.notes.tell_error(error)
         self._requests.answer(deferred=str(error))
 
-    def report(self) -> None:
+    def report(self, *, working: bool = True) -> None:
         """Write status.json and the metrics; what cannot be written now is written the next time."""
-        context = self._context
+        context = self.context
         readings = context.sensors.read()
         document = status.build(
             context.state,
@@ -190,6 +167,7 @@ class Service:
             readings=readings,
             settings=self._settings_document(readings),
             running=True,
+            working=working,
             verify=False,
         )
         with suppress(StorageError):
@@ -204,14 +182,14 @@ class Service:
         return {
             "profile": settings.places.profile,
             "bundle": str(settings.places.bundle.absolute()),
-            "spool": str(self._context.spool.absolute()),
-            "labels": self._context.bundle.manifest.labels if self._context.new_labels.allowed else [],
+            "spool": str(self.context.spool.absolute()),
+            "labels": self.context.bundle.manifest.labels if self.context.new_labels.allowed else [],
             "pid": os.getpid(),
             "memory_limit_mib": readings.cgroup_limit_mib,
         }
 
     def _ingest(self) -> IngestReport:
-        context = self._context
+        context = self.context
         context.notifier.status("reading the spool")
         report = Ingestion(context.spool, context.store, labels=context.labels, tick=self._stop_if_asked).run()
         if report.files:
@@ -230,7 +208,7 @@ class Service:
 
     def _checked_release(self) -> Release:
         """Return the current release, verified; go back to a good one where it is damaged."""
-        context = self._context
+        context = self.context
         ensure_factory(context, self._supervisor)
         release, note = context.releases.load_current()
         if note:
@@ -239,39 +217,39 @@ class Service:
         return release
 
     def _conditions(self) -> list[Condition]:
-        context = self._context
+        context = self.context
         return status.conditions_now(
             context.profile, context.sensors.read(), context.store, context.journal, context.local_time()
         )
 
     def _deferred(self, ingested: IngestReport, reason: str, *, told: bool = False) -> Outcome:
         """End a look; `told` where `status` cannot see the reason by itself, as it can see the conditions."""
-        self._context.notes.tell("waiting", reason if told else None)
+        self.context.notes.tell("waiting", reason if told else None)
         self._requests.answer(deferred=reason)
-        self._context.notifier.status(f"deferred: {reason}")
+        self.context.notifier.status(f"deferred: {reason}")
         self._console.info(f"deferred: {reason}")
         return Outcome(ingested, None, reason)
 
     def _told_end(self, row: CycleRow) -> None:
         text = f"cycle {row.id} {row.outcome}: {row.details.get('reason', '')}"
-        self._context.notifier.status(text)
+        self.context.notifier.status(text)
         self._console.info(text)
         aside = row.details.get("set_aside")
         if aside:
-            self._context.notes.tell("data", text, "look into them, then 'edge-far store bring-back'")
+            self.context.notes.tell("data", text, "look into them, then 'edge-far store bring-back'")
         elif row.outcome == "released":
-            self._context.notes.tell("data", None)
-            self._context.notes.tell("store", None)
+            self.context.notes.tell("data", None)
+            self.context.notes.tell("store", None)
 
     def _stop_if_asked(self) -> None:
         self._reload_if_asked()
-        self._context.notifier.ping()
+        self.context.notifier.ping()
         if self._signals.stop:
             raise Deferred("asked to stop; the next start goes on from here")
 
     def _reload_if_asked(self) -> None:
         """Load the profile anew after SIGHUP; no sign of life, for it is called while the trainer may hang."""
-        context = self._context
+        context = self.context
         if not self._signals.reload:
             return
         self._signals.reload = False
@@ -290,13 +268,61 @@ class Service:
 @contextmanager
 def running_service(settings: ServiceSettings, signals: Signals, console: Console) -> Iterator[Service]:
     """Open state, store and bundle under the lock, and say READY; raises EdgeFarError, noted for `status`."""
-    with opened_context(settings.places, console) as (context, lock):
-        notifier = context.notifier
-        supervisor = Supervisor(notifier, descriptors=[lock], stall_s=settings.stall_s)
-        service = Service(context, supervisor, settings, signals, console)
+    with _opened(settings, signals, console, None, LOCK_WAIT_S) as service:
+        notifier = service.context.notifier
         notifier.ready("ready")
         try:
             yield service
         finally:
             notifier.stopping("stopping")
-            service.report()
+
+
+@contextmanager
+def _opened(
+    settings: ServiceSettings, signals: Signals, console: Console, before: Service | None, lock_wait_s: float
+) -> Iterator[Service]:
+    known = before.context if before else None
+    with opened_context(settings.places, console, lock_wait_s=lock_wait_s, before=known) as (context, lock):
+        supervisor = Supervisor(context.notifier, descriptors=[lock], stall_s=settings.stall_s)
+        service = Service(context, supervisor, settings, signals, console, before)
+        try:
+            yield service
+        finally:
+            service.report(working=False)
+
+
+def keep_looking(settings: ServiceSettings, signals: Signals, console: Console, interval_s: float) -> None:
+    """Look until asked to stop; one look at a time, and in between the device is free for a fleet's round.
+
+    Where somebody else is at work, the look that is due comes soon after. Raises EdgeFarError where the first look
+    cannot open what it needs, Deferred (75) where another daemon looks here.
+    """
+    os.umask(0o077)
+    state = StateDirectory(settings.places.state)
+    state.prepare()
+    service: Service | None = None
+    with state.waiting():
+        while not signals.stop:
+            try:
+                service = _looked(settings, signals, console, service)
+            except Deferred as error:
+                if service is not None:
+                    service.cannot_look(error)
+                signals.sleep(REQUEST_S)
+                continue
+            except EdgeFarError as error:
+                if service is None:
+                    raise
+                service.failed(error)
+            service.rest(interval_s)
+    if service is not None:
+        service.context.notifier.stopping("stopping")
+
+
+def _looked(settings: ServiceSettings, signals: Signals, console: Console, before: Service | None) -> Service:
+    """Look once; raises Deferred (75) where somebody else is at work, EdgeFarError where something does not open."""
+    with _opened(settings, signals, console, before, 0.0) as service:
+        if before is None:
+            service.context.notifier.ready("ready")
+        service.look()
+    return service

@@ -1,7 +1,8 @@
-"""The state directory of one device: its paths, its modes, and the lock that keeps a second daemon out.
+"""The state directory of one device: its paths, its modes, and the locks that keep a second one out.
 
-Refuses to know what is in the files. The lock is the kernel's (flock), so it ends with the process that holds it,
-however that ended; a child inherits it, so that no new daemon starts beside the last one's trainer.
+Refuses to know what is in the files. The locks are the kernel's (flock), so they end with the process that holds them,
+however that ended. `lock` is held while somebody works here, a daemon's look or a fleet's round; a child inherits it,
+so that nobody starts beside a dead one's trainer. `waiting` is held by a daemon that looks by itself while it lives.
 """
 
 from __future__ import annotations
@@ -200,40 +201,25 @@ class StateDirectory:
 
     @contextmanager
     def lock(self, wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
-        """Yield the locked descriptor, which children may inherit; Deferred (75) when a daemon is at work."""
-        path = self.root / "lock"
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise storage_error(error, path) from error
-        try:
-            deadline = time.monotonic() + wait_s
-            while not _try_lock(descriptor):
-                if time.monotonic() > deadline:
-                    owner = _owner(descriptor)
-                    raise Deferred(
-                        f"another edge-far daemon{owner} is at work here", where=str(self.root), hint="wait for its end"
-                    )
-                time.sleep(0.05)
-            _sign(descriptor, path)
+        """Yield the locked descriptor, which children may inherit; Deferred (75) when somebody else is at work."""
+        told = "another edge-far daemon or a fleet's round{owner} is at work here"
+        with _locked(self.root / "lock", wait_s, told) as descriptor:
             yield descriptor
-        finally:
-            os.close(descriptor)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Be the one daemon that looks here by itself; Deferred (75) when there is one."""
+        with _locked(self.root / "waiting", LOCK_WAIT_S, "another edge-far daemon{owner} looks here by itself"):
+            yield
+
+    def working_pid(self) -> int | None:
+        """Return the process that is at work here (0: unknown), or None."""
+        return _holder(self.root / "lock")
 
     def running_pid(self) -> int | None:
-        """Return the process that holds the lock (0: unknown), or None when no daemon runs."""
-        try:
-            descriptor = os.open(self.root / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            if _try_lock(descriptor):
-                return None
-            with suppress(ValueError):
-                return int(os.pread(descriptor, 20, 0))
-            return 0
-        finally:
-            os.close(descriptor)
+        """Return the process that is at work here or waits to be (0: unknown), or None when there is none."""
+        waits = _holder(self.root / "waiting")
+        return self.working_pid() if waits is None else waits
 
     def give_to_owner(self) -> None:
         """After a command run by root: give new files to the directory's owner, whom the daemon runs as."""
@@ -249,6 +235,42 @@ class StateDirectory:
                     found = path.lstat()
                     if found.st_uid == 0 and (found.st_nlink == 1 or stat.S_ISDIR(found.st_mode)):
                         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+@contextmanager
+def _locked(path: Path, wait_s: float, told: str) -> Iterator[int]:
+    """Yield a file's locked descriptor; raises Deferred with `told` where it is another's for so long, StorageError."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    try:
+        deadline = time.monotonic() + wait_s
+        while not _try_lock(descriptor):
+            if time.monotonic() > deadline:
+                text = told.format(owner=_owner(descriptor))
+                raise Deferred(text, where=str(path.parent), hint="wait for its end")
+            time.sleep(0.05)
+        _sign(descriptor, path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _holder(path: Path) -> int | None:
+    """Return the process that holds a lock (0: unknown), None where it is free."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if _try_lock(descriptor):
+            return None
+        with suppress(ValueError):
+            return int(os.pread(descriptor, 20, 0))
+        return 0
+    finally:
+        os.close(descriptor)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -55,10 +55,19 @@ class Desk:
         self.root = Path(root)
 
     def must_exist(self) -> None:
-        """Raise InputMissing (66) where there is no such directory."""
-        if not self.root.is_dir():
-            hint = "install the fleet's units, or make the directory"
+        """Raise InputMissing (66) where there is no such directory, or none for this user."""
+        try:
+            found = stat.S_ISDIR(self.root.stat().st_mode)
+        except PermissionError:
+            found = True
+        except OSError:
+            found = False
+        if not found:
+            hint = f"'deploy/install.sh --fleet' makes it, or: mkdir -m 2770 {self.root}"
             raise InputMissing("no desk here", where=str(self.root), hint=hint)
+        if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
+            hint = "run it as root, or as a member of the directory's group"
+            raise InputMissing("the desk is not for this user", where=str(self.root), hint=hint)
 
     # --- who asks -------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from edge_far.errors import DataError
 from edge_far.json_file import Count, Damaged, Within, decode
 
-__all__ = ["FIGURES", "OUTCOMES", "REASONS", "TRAFFIC", "Answer", "Order", "Refused"]
+__all__ = ["FIGURES", "OUTCOMES", "REASONS", "TRAFFIC", "Answer", "Order", "Refused", "other_bundle"]
 
 TRAFFIC = ("float32", "int8")
 OUTCOMES = ("trained", "declined", "offered")
@@ -60,6 +60,13 @@ class Refused(DataError):
     def __init__(self, word: str, detail: str, *, where: str | None = None) -> None:
         super().__init__(f"{REASONS[word]}: {detail}", where=where)
         self.word = word
+
+
+def other_bundle(here: str, there: str) -> str:
+    """Return how the fingerprints of two bundles differ, and what to do, for the device's own log."""
+    return (
+        f"{here[:12]} here, {there[:12]} there; install the server's (deploy/install.sh --bundle), or give it this one"
+    )
 
 
 @dataclass(frozen=True)

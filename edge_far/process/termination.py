@@ -1,17 +1,20 @@
-"""SIGTERM as Ctrl-C is for a command that leaves its work half done on the disk: it unwinds, and ends in good order.
+"""How a process is asked to end: SIGTERM unwinds a command that leaves its work half done, as Ctrl-C does.
 
-Refuses to know what the command does; a command that hears the signal itself puts its own handler in this one's place.
+A command that goes on for long hears signals as flags instead (`Signals`, in the place of that handler). Refuses to
+know what the command does.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["Terminated", "unwinding"]
+__all__ = ["Signals", "Terminated", "unwinding"]
 
 
 class Terminated(KeyboardInterrupt):
@@ -29,6 +32,41 @@ def unwinding() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class Signals:
+    """SIGTERM, SIGINT and SIGHUP as flags, and a sleep that they end."""
+
+    def __init__(self) -> None:
+        self.stop = False
+        self.reload = False
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def __enter__(self) -> Signals:
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._handle) for number in numbers}
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but no longer than until the next signal."""
+        ready, _, _ = select.select([self._reader], [], [], max(0.0, seconds))
+        if ready:
+            with suppress(BlockingIOError):
+                os.read(self._reader, 1024)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self.reload = True
+        else:
+            self.stop = True
 
 
 def _in_main_thread() -> bool:

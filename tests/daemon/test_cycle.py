@@ -251,8 +251,9 @@ def zone(field: Field, celsius: float) -> None:
 def test_heat_pauses_training_and_coolness_resumes_it(field: Field, no_hold: None) -> None:
     from edge_far.console import Console
     from edge_far.daemon.context import Places
-    from edge_far.daemon.service import ServiceSettings, Signals, running_service
+    from edge_far.daemon.service import ServiceSettings, running_service
     from edge_far.device.board.sensors import Sensors
+    from edge_far.process.termination import Signals
 
     zone(field, 50)
     field.feed(9000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -69,12 +70,30 @@ def test_a_loop_trains_what_arrives(field: Field, daemon: subprocess.Popen[str])
 
 
 def test_a_tick_that_fails_is_told_and_the_next_one_tries_again(field: Field, daemon: subprocess.Popen[str]) -> None:
-    spool = field.state / "spool"
-    spool.rename(field.state / "elsewhere")
+    taking = field.state / "spool" / ".ingest"
+    taking.rmdir()
+    taking.write_text("in its way")
     wait_for(lambda: "error" in told(field))
-    (field.state / "elsewhere").rename(spool)
+    taking.unlink()
     wait_for(lambda: "error" not in told(field))
     assert daemon.poll() is None
+
+
+def test_a_bundle_that_was_replaced_is_the_next_looks(field: Field, test_bundles: Path) -> None:
+    """What a waiting daemon opened once, it goes on with only while that lies on the disk."""
+    field.bundle = shutil.copytree(field.bundle, field.root / "bundle")
+    command = field.command("daemon", "--interval-minutes", "0.01")
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment()}
+    process = subprocess.Popen(command, **streams)
+    try:
+        wait_for(lambda: (field.state / "model" / "current").exists() and (field.state / "status.json").exists())
+        factory = field.current()
+        field.bundle.rename(field.root / "old")
+        shutil.copytree(test_bundles / "tiny-int8", field.bundle)
+        wait_for(lambda: field.current() != factory)  # the factory release of the new one
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_wrong_profile_ends_it_with_78_and_status_says_why(field: Field) -> None:

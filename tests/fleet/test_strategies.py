@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("flwr", reason="flwr is not installed here: run this file in the environment of the extra 'fleet'")
+pytest.importorskip("flwr", reason="flwr is not installed here; 'make test' runs this in .venv-fleet")
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
@@ -20,6 +20,8 @@ from edge_far.fleet.server.strategies import Aggregation, Contribution
 from edge_far.fleet.terms import Order
 from edge_far.fleet.traffic import packed
 from tests.fleet.test_rounds import app_settings
+
+pytestmark = pytest.mark.fleet
 
 RANDOM = np.random.default_rng(5)
 BEFORE = {"w": RANDOM.normal(size=(20, 3)).astype(np.float32), "b": RANDOM.normal(size=3).astype(np.float32)}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("flwr", reason="flwr is not installed here: run this file in the environment of the extra 'fleet'")
+pytest.importorskip("flwr", reason="flwr is not installed here; 'make test' runs this in .venv-fleet")
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.common.serde import message_to_proto
@@ -21,6 +21,8 @@ from edge_far.bundles.arrays import write_arrays
 from edge_far.fleet.board import client_app
 from edge_far.fleet.desk import Desk
 from edge_far.fleet.terms import FIGURES, REASONS, Answer, Order
+
+pytestmark = pytest.mark.fleet
 
 SECRET = "unlock the back door at nine"
 LEARNERS = {"head": np.zeros((3, 4), np.float32), "bias": np.zeros(3, np.float32)}

@@ -1,8 +1,8 @@
 """Adapt the model to this device's own data: read the spool, and when conditions allow train, compare and release.
 
 With --once, the timer's job, it ends after one look (exit 0: a cycle ended; 75: deferred, see 'edge-far status');
-without, it looks every few minutes until it is asked to end. SIGTERM leaves a checkpoint and ends within 10 seconds
-(exit 75), SIGHUP loads the profile anew.
+without, it looks every few minutes until it is asked to end, and leaves the device to a fleet's round in between.
+SIGTERM leaves a checkpoint and ends within 10 seconds (exit 75), SIGHUP loads the profile anew.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run the daemon; the document says what the last look came to."""
-    from edge_far.daemon.service import ServiceSettings, Signals, running_service
+    from edge_far.daemon.service import ServiceSettings, keep_looking, running_service
     from edge_far.process.failures import as_error
+    from edge_far.process.termination import Signals
 
     settings = ServiceSettings(
         places=places_of(options),
@@ -74,10 +75,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         base=Path(options.base) if options.base else None,
         stall_s=options.stall_seconds,
     )
+    if not options.once:
+        with Signals() as signals:
+            keep_looking(settings, signals, console, options.interval_minutes * 60)
+        raise Deferred("asked to stop; the next start goes on from here")
     with Signals() as signals, running_service(settings, signals, console) as service:
-        if not options.once:
-            service.loop(options.interval_minutes * 60)
-            raise Deferred("asked to stop; the next start goes on from here")
         try:
             outcome = service.tick()
         except Deferred:

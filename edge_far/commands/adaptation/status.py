@@ -77,6 +77,7 @@ def looked(state: StateDirectory, profile_source: str | None, sensors_root: Path
             readings=readings,
             settings=settings,
             running=state.running_pid() is not None,
+            working=state.working_pid() is not None,
             problems=problems,
         )
     finally:

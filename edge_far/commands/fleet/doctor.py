@@ -8,7 +8,10 @@ import os
 import socket
 import ssl
 import stat
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,13 @@ __all__ = ["examined"]
 
 OLDEST = (1, 42)
 WAIT_S = 10.0
+# What `deploy/install.sh --fleet` has set up is looked at where nothing else is named.
+INSTALLED = Path("/etc/edge-far/fleet")
+FLOWER = Path("/opt/edge-far-fleet")
+GROUP = "edge-far-desk"  # deploy/edge-far-fleet.sysusers
+# OpenSSL's numbers for what is wrong with a certificate: man openssl-verification-options, X509_V_ERR_*.
+NOT_YET, EXPIRED, OTHER_NAME, OTHER_ADDRESS = 9, 10, 62, 64
+UNKNOWN_SIGNER = (2, 18, 19, 20, 21)
 
 
 def examined(options: argparse.Namespace) -> dict[str, Any]:
@@ -26,36 +36,50 @@ def examined(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _checks(options: argparse.Namespace) -> Iterator[tuple[str, bool, str]]:
+    server = options.server or _installed_server()
     yield _flower()
     yield _desk(options.desk)
     if options.bundle:
         yield _bundle(Path(options.bundle))
-    if options.key:
-        yield _key(options.key)
-    if options.server:
-        yield _server(options.server, options.root_certificates)
+    if options.key or (server and not options.server):
+        yield _key(options.key or INSTALLED / "node.key")
+    if server:
+        yield _server(server, options.root_certificates or (None if options.server else INSTALLED / "ca.crt"))
+
+
+def _installed_server() -> str | None:
+    """Return the server that the SuperNode's unit speaks with, None where there is no unit or only root may know."""
+    with suppress(OSError):
+        for line in (INSTALLED / "node.env").read_text().splitlines():
+            name, _, value = line.partition("=")
+            if name == "EDGE_FAR_FLEET_SERVER":
+                return value.strip()
+    return None
 
 
 def _flower() -> tuple[str, bool, str]:
-    try:
-        version = importlib.metadata.version("flwr")
-    except importlib.metadata.PackageNotFoundError:
-        hint = "the device's own environment needs none; Flower's has it: pip install 'edge-far[fleet]'"
-        return "flower", False, f"flwr is not installed here: {hint}"
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    places = [*map(str, FLOWER.glob("lib/python3*/site-packages")), *sys.path]
+    found = next(iter(importlib.metadata.distributions(name="flwr", path=places)), None)
+    if found is None:
+        hint = "'deploy/install.sh --fleet' puts it there; by hand: an environment of its own with 'edge-far[fleet]'"
+        return "flower", False, f"flwr is not in {FLOWER}, nor here; {hint}"
+    numbers = tuple(int(part) for part in found.version.split(".")[:2] if part.isdigit())
     known = numbers >= OLDEST
-    return "flower", known, f"flwr {version}" + ("" if known else f"; {'.'.join(map(str, OLDEST))} or newer is needed")
+    told = f"flwr {found.version} in {found.locate_file('')}"
+    return "flower", known, told + ("" if known else f"; {'.'.join(map(str, OLDEST))} or newer is needed")
 
 
 def _desk(desk: Path) -> tuple[str, bool, str]:
     try:
         mode = stat.S_IMODE(desk.stat().st_mode)
     except OSError as error:
-        return "desk", False, f"{desk}: {error.strerror}; deploy/edge-far-fleet.tmpfiles makes it"
+        hint = f"'deploy/install.sh --fleet' makes it, or: mkdir -m 2770 {desk}"
+        return "desk", False, f"{desk}: {error.strerror}; {hint}"
     if mode & 0o007:
-        return "desk", False, f"{desk} is open to everybody (mode {mode:o}); chmod 2770"
+        return "desk", False, f"{desk} is open to everybody (mode {mode:o}); chmod 2770 {desk}"
     if not os.access(desk, os.R_OK | os.W_OK | os.X_OK):
-        return "desk", False, f"{desk} is not this user's; its group is edge-far-fleet"
+        hint = f"run it as root, or as a member of the desk's group ({GROUP} where install.sh made it)"
+        return "desk", False, f"{desk} is not for this user: {hint}"
     return "desk", True, f"{desk}, mode {mode:o}"
 
 
@@ -75,22 +99,61 @@ def _key(key: Path) -> tuple[str, bool, str]:
     except OSError as error:
         return "key", False, f"{key}: {error.strerror}; ssh-keygen -t ecdsa -b 384 -N '' -f {key}"
     if mode & 0o077:
-        return "key", False, f"{key} can be read by others (mode {mode:o}); chmod 600"
+        return "key", False, f"{key} can be read by others (mode {mode:o}); chmod 600 {key}"
+    if not os.access(key, os.R_OK):
+        return "key", False, f"{key} is another user's; run it as root"
     return "key", True, f"{key}, mode {mode:o}"
 
 
 def _server(address: str, roots: Path | None) -> tuple[str, bool, str]:
     """Shake hands by TLS, which proves the server's name and who signed for it."""
     host, _, port = address.rpartition(":")
-    if not port.isdigit():
+    host = host.strip("[]")
+    if not host or not port.isdigit() or int(port) > 65535:
         return "server", False, f"{address!a:.80} is not HOST:PORT"
+    if roots is not None and not os.access(roots, os.R_OK):
+        return "server", False, f"{roots}: cannot be read; give the fleet's ca.crt with --root-certificates"
     try:
         trusted = ssl.create_default_context(cafile=roots)
+    except ssl.SSLError:
+        return "server", False, f"{roots}: is not a certificate (PEM); give the fleet's ca.crt with --root-certificates"
+    try:
         with (
-            socket.create_connection((host.strip("[]"), int(port)), WAIT_S) as plain,
-            trusted.wrap_socket(plain, server_hostname=host.strip("[]")) as channel,
+            socket.create_connection((host, int(port)), WAIT_S) as plain,
+            trusted.wrap_socket(plain, server_hostname=host) as channel,
         ):
-            return "server", True, f"{address} answers by {channel.version()}, and its certificate is good"
-    except (OSError, ssl.SSLError) as error:
-        reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
-        return "server", False, f"{address}: {reason}"
+            told = f"{address} answers by {channel.version()}, and its certificate is good"
+            return "server", True, f"{told}; {_clock()}"
+    except ssl.SSLCertVerificationError as error:
+        hint = _certificate_advice(error.verify_code, host, roots)
+        return "server", False, f"{address}: {error.verify_message}: {hint}"
+    except ssl.SSLError as error:
+        hint = "does Flower's SuperLink listen there, started with --ssl-certfile?"
+        return "server", False, f"{address} does not speak TLS ({error.reason}): {hint}"
+    except OSError as error:
+        return "server", False, f"{address}: {error.strerror or error}: {_connection_advice(error, host)}"
+
+
+def _certificate_advice(code: int, host: str, roots: Path | None) -> str:
+    """Return what to do about a certificate that was not accepted."""
+    if code in (NOT_YET, EXPIRED):
+        return f"{_clock()}; if that is wrong, set it (timedatectl set-ntp true), else make a new server.crt"
+    if code in (OTHER_NAME, OTHER_ADDRESS):
+        kind = "IP" if code == OTHER_ADDRESS else "DNS"
+        return f"call the server as server.crt does, or make it anew with subjectAltName={kind}:{host}"
+    if code in UNKNOWN_SIGNER and roots is None:
+        return "give the fleet's ca.crt with --root-certificates"
+    return f"{roots} is not the authority that signed server.crt; take ca.crt from the fleet's owner again"
+
+
+def _connection_advice(error: OSError, host: str) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"this machine does not know the name {host}: /etc/hosts, or the router's DNS"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there: is flower-superlink running, and is this its Fleet port?"
+    return "is the server on, and does a firewall let its port through?"
+
+
+def _clock() -> str:
+    """Return this machine's time, for Flower compares it with the server's."""
+    return time.strftime("this machine's clock says %Y-%m-%d %H:%M:%S UTC", time.gmtime())

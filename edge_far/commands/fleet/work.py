@@ -9,10 +9,10 @@ from typing import Any
 
 from edge_far.commands.service_places import places_of
 from edge_far.console import Console
-from edge_far.daemon.service import Signals
 from edge_far.errors import EdgeFarError
 from edge_far.fleet.board.worker import Worker
 from edge_far.fleet.desk import Desk
+from edge_far.process.termination import Signals
 
 __all__ = ["work"]
 

@@ -62,12 +62,14 @@ def build(
     readings: Readings | None,
     settings: dict[str, Any],
     running: bool,
+    working: bool,
     problems: Sequence[str] = (),
     verify: bool = True,
 ) -> dict[str, Any]:
     """Return the status document; `problems` are what kept the caller from opening something.
 
-    Without `verify` the current release is taken to be as good as its manifest.
+    `running`: there is a daemon, which may wait; `working`: somebody is at work under the lock. Without `verify` the
+    current release is taken to be as good as its manifest.
     """
     broken = list(problems)
     journal = Journal(store) if store else None
@@ -82,7 +84,7 @@ def build(
     told = notes.all()
     broken += [note.text for note in told if note.topic in BROKEN]
     document: dict[str, Any] = {
-        "state": _state(broken, told, current, under_way, last, conditions, running),
+        "state": _state(broken, told, current, under_way, last, conditions, working),
         "checked_s": round(time.time()),
         "daemon": {"running": running, "settings": settings, "profile": profile.name if profile else None},
         "model": _model(current),
@@ -124,12 +126,12 @@ def _state(
     under_way: CycleRow | None,
     last: CycleRow | None,
     conditions: Sequence[Condition],
-    running: bool,
+    working: bool,
 ) -> str:
     failing = {condition.name for condition in conditions if not condition.ok}
     if broken:
         return "broken"
-    if running and under_way is not None:
+    if working and under_way is not None:
         return "training"
     if under_way is not None or (failing and not failing & status_text.ARRIVAL):
         return "deferred"

@@ -21,7 +21,7 @@ from flwr.clientapp import ClientApp
 from edge_far.bundles.arrays import read_learners
 from edge_far.fleet.desk import DEFAULT_DESK, Desk
 from edge_far.fleet.exchange import Arrays, Form, change_between, check_norm, clipped
-from edge_far.fleet.terms import Answer, Order, Refused
+from edge_far.fleet.terms import Answer, Order, Refused, other_bundle
 from edge_far.fleet.traffic import Residual, packed, unpacked
 
 __all__ = ["app"]
@@ -79,7 +79,7 @@ def _said(message: Message, context: Context, kind: str) -> tuple[Answer, Arrays
 def _done(node: _Node, order: Order, received: Arrays) -> tuple[Answer, Arrays]:
     fingerprint = hashlib.sha256((node.bundle / "manifest.json").read_bytes()).hexdigest()
     if fingerprint != order.bundle:
-        raise Refused("bundle", f"{fingerprint[:12]} here, {order.bundle[:12]} there")
+        raise Refused("bundle", other_bundle(fingerprint, order.bundle))
     form = Form.of(read_learners(node.bundle / "learners.safetensors"))
     form.check(received, "the server")
     answer, learners = _awaited(node.desk, order, received)

@@ -34,7 +34,7 @@ from edge_far.daemon.training.trainer import run_trainer
 from edge_far.errors import BundleError, Deferred, EdgeFarError, StorageError
 from edge_far.fleet.desk import Desk, Ticket
 from edge_far.fleet.exchange import Arrays, Form
-from edge_far.fleet.terms import Answer, Order, Refused
+from edge_far.fleet.terms import Answer, Order, Refused, other_bundle
 from edge_far.process.failures import as_error
 from edge_far.storage import staged_directory, write_json
 from edge_far.tasks.figures import figures_of
@@ -42,7 +42,7 @@ from edge_far.tasks.figures import figures_of
 __all__ = ["Worker"]
 
 LEARNERS = "learners.safetensors"
-LOCK_WAIT_S = 5.0
+LOCK_WAIT_S = 10.0  # a look that finds nothing to train is over by then
 # The daemon's conditions by the words of the terms; that of new examples says nothing here.
 WORDS = {
     "hours": "hours",
@@ -95,7 +95,7 @@ class Worker:
                 context.stop = self._stop
                 round_ = _Round(context, Supervisor(context.notifier, descriptors=[lock]), ticket, began_s)
                 if order.bundle != context.bundle.fingerprint:
-                    raise Refused("bundle", f"{context.bundle.fingerprint[:12]} here, {order.bundle[:12]} there")
+                    raise Refused("bundle", other_bundle(context.bundle.fingerprint, order.bundle))
                 if context.new_labels.names() != context.bundle.manifest.labels:
                     raise Refused("labels", "its outputs mean something else than the fleet's")
                 return round_.train(self._desk) if order.kind == "train" else round_.offer(self._desk)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ from edge_far.cli import main
 from edge_far.fleet.desk import Desk
 from edge_far.fleet.server.rounds import Rounds, Settings
 from edge_far.fleet.terms import Answer
+from tests.daemon.field import environment
 from tests.fleet.flower import make_keys
 
 needs_programs = pytest.mark.skipif(
@@ -91,7 +95,7 @@ def server(keys: Path) -> Iterator[int]:
     """Return the port of a server that shakes hands by TLS with the page's certificate, twice."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(keys / "server.crt", keys / "server.key")
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server(("", 0)) as listening:  # by 127.0.0.2 as well, which is not in the certificate
         listening.settimeout(20)
 
         def serve() -> None:
@@ -142,3 +146,84 @@ def test_a_server_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.Captu
     assert "refused" in found["server"]["text"].lower()
     found = checks(asked(capsys, "doctor", "--desk", tmp_path / "no", "--server", "localhost", code=69))
     assert "HOST:PORT" in found["server"]["text"] and not found["desk"]["ok"]
+
+
+def told_of(capsys: pytest.CaptureFixture[str], tmp_path: Path, *words: str | Path) -> str:
+    return str(checks(asked(capsys, "doctor", "--desk", tmp_path, *words, code=69))["server"]["text"])
+
+
+@needs_programs
+def test_a_wrong_certificate_or_name_is_told_with_what_to_do(
+    tmp_path: Path, keys: Path, server: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address, roots = f"localhost:{server}", "--root-certificates"
+    make_keys(tmp_path / "other", 0)  # another fleet's
+    told = told_of(capsys, tmp_path, "--server", address, roots, tmp_path / "other" / "ca.crt")
+    assert "ca.crt is not the authority that signed server.crt" in told
+    told = told_of(capsys, tmp_path, "--server", f"127.0.0.2:{server}", roots, keys / "ca.crt")
+    assert "subjectAltName=IP:127.0.0.2" in told
+    told = told_of(capsys, tmp_path, "--server", address, roots, tmp_path / "nowhere.crt")
+    assert "nowhere.crt: cannot be read" in told
+    told = told_of(capsys, tmp_path, "--server", address, roots, keys / "server.key")
+    assert "server.key: is not a certificate" in told
+
+
+@pytest.mark.parametrize(("code", "told"), [(9, "clock says 20"), (10, "clock says 20"), (62, "DNS:fleet.example")])
+def test_a_certificate_out_of_its_time_or_of_another_name(code: int, told: str) -> None:
+    from edge_far.commands.fleet.doctor import _certificate_advice
+
+    assert told in _certificate_advice(code, "fleet.example", None)
+
+
+def test_a_server_without_tls_and_one_that_nobody_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            plain, _ = listening.accept()
+            with plain:
+                plain.recv(1000)
+                plain.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        told = told_of(capsys, tmp_path, "--server", f"127.0.0.1:{listening.getsockname()[1]}")
+        thread.join()
+    assert "does not speak TLS" in told
+    assert "does not know the name no-host.invalid" in told_of(capsys, tmp_path, "--server", "no-host.invalid:8000")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+def test_the_desk_of_another_user_is_told(tmp_path: Path) -> None:
+    desk = tmp_path / "desk"
+    desk.mkdir(mode=0o700)
+    code = "import sys; from pathlib import Path; from edge_far.fleet.desk import Desk; import os; os.setuid(65534)\n"
+    code += "from edge_far.errors import InputMissing\ntry: Desk(Path(sys.argv[1])).must_exist()\n"
+    code += "except InputMissing as error: print(error.exit_code, error, error.hint)"
+    done = subprocess.run([sys.executable, "-c", code, desk], capture_output=True, text=True, env=environment())
+    assert "66" in done.stdout and "the desk is not for this user" in done.stdout and "group" in done.stdout, done
+
+
+@needs_programs
+def test_what_install_sh_has_set_up_is_looked_at_without_a_word(
+    tmp_path: Path, keys: Path, server: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edge_far.commands.fleet import doctor
+
+    monkeypatch.setattr(doctor, "INSTALLED", tmp_path / "etc")
+    monkeypatch.setattr(doctor, "FLOWER", tmp_path / "opt")
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if "packages" not in place])
+    lone = checks(asked(capsys, "doctor", "--desk", tmp_path, code=69))
+    assert set(lone) == {"flower", "desk"} and "edge-far[fleet]" in lone["flower"]["text"]
+    for name, kept in (("node.key", "node-0"), ("ca.crt", "ca.crt")):
+        (tmp_path / "etc").mkdir(exist_ok=True)
+        shutil.copy(keys / kept, tmp_path / "etc" / name)
+    (tmp_path / "etc" / "node.env").write_text(f"EDGE_FAR_FLEET_SERVER=localhost:{server}\n")
+    info = tmp_path / "opt/lib/python3.11/site-packages/flwr-1.42.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: flwr\nVersion: 1.42.0\n")
+    desk = tmp_path / "desk"
+    desk.mkdir(mode=0o770)
+    for _ in range(2):  # the server of this test waits for two
+        found = asked(capsys, "doctor", "--desk", desk)
+    assert [check["name"] for check in found["checks"]] == ["flower", "desk", "key", "server"]
+    assert all(check["ok"] for check in found["checks"]), found

@@ -75,6 +75,7 @@ class Device:
             readings=readings,
             settings={"profile": "rpi4-2gb"},
             running=running,
+            working=running,
         )
 
 
@@ -172,7 +173,8 @@ def test_nothing_can_be_opened(tmp_path: Path) -> None:
     found = status.build(
         state,
         **{"store": None, "releases": None, "notes": Notes(state.notes), "profile": None, "readings": None},
-        **{"settings": {}, "running": False, "problems": ["the examples' store cannot be used: it is damaged"]},
+        **{"settings": {}, "running": False, "working": False},
+        problems=["the examples' store cannot be used: it is damaged"],
     )
     assert found["state"] == "broken"
     assert status_text.render(found).startswith("Broken: the examples' store cannot be used: it is damaged.")
