@@ -16,13 +16,15 @@ class FfnSlots:
     """Where the modules of a block's FFN hang, as paths from the block.
 
     An FFN is second(activation(first(x))), a gated one second(activation(first(x)) * gate(x)). All of a gated one hangs
-    in one module, which computes no more than this.
+    in one module, which computes no more than this. Where a block has several, `earlier` is its list of those that run
+    before, which may be missing; the paths are the same from each of these.
     """
 
     first: str
     activation: str
     second: str
     gate: str | None = None
+    earlier: str | None = None
 
     @property
     def place(self) -> str:
@@ -70,7 +72,8 @@ class Architecture:
 
     Of config.json: `keys` are those that decide what is computed, `other_names` are names that transformers reads too,
     `head_dropouts` are the keys of a new head's dropout, of which the first with a value counts. `table_width_key` is
-    that of the embedding tables' width, `pooling_key` that of a word, cls or mean, for what the model's own head reads.
+    that of the embedding tables' width, `inner_width_key` that of the width within blocks, where they are narrower
+    within than between, `pooling_key` that of a word, cls or mean, for what the model's own head reads.
     With `dense_token_head` transformers' head on every token is more than one linear layer.
     """
 
@@ -96,6 +99,7 @@ class Architecture:
     head_dropouts: tuple[str, ...] = ("classifier_dropout", "hidden_dropout_prob")
     width_key: str = "hidden_size"
     table_width_key: str = "hidden_size"
+    inner_width_key: str | None = None
     one_block: bool = False
     needs_a_block: bool = False
     heads_part: bool = True

@@ -34,7 +34,8 @@ class Size:
         """Return the number of elements of a tensor with these dimensions, times `scale`."""
         total = Size({(0, 0): scale})
         for dim in dims:
-            first, *taken_off = (_product(part) for part in str(dim).split("-"))  # as in 2*sequence-1
+            parts = str(dim).replace(" ", "").split("-")  # as in 2*sequence-1, or, as torch writes, sequence - 1
+            first, *taken_off = map(_product, parts)
             for part in taken_off:
                 first = first - part
             total = total * first
