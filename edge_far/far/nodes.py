@@ -224,9 +224,7 @@ class SplitFfn(nn.Module):
     place of, where that is more than the first linear: its dropout has no effect here.
     """
 
-    def __init__(
-        self, ffn: Ffn, activation: nn.Module, learners: np.ndarray, whole: nn.Module | None = None
-    ) -> None:
+    def __init__(self, ffn: Ffn, activation: nn.Module, learners: np.ndarray, whole: nn.Module | None = None) -> None:
         super().__init__()
         chosen = np.zeros(ffn.nodes, dtype=bool)
         chosen[learners] = True

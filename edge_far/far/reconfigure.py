@@ -158,10 +158,10 @@ def original_layout(model: nn.Module) -> dict[str, Any]:
     `counts` and `learners` are per block (of nodes per FFN, where a block has several); the group "heads" is there
     where attentions are split. COMPOSITION is a string, the reconfigured parameter that holds the value unchanged; or
     it is `{"group": g, "block": b, "axis": a, "learner": NAME or null, "frozen": NAME or null}`: along axis a (0 rows,
-    1 columns) the original array has `counts[b]` units of `width` elements each. Those of the units at `learners[b]` are the learner array's, in order;
-    all others, in ascending order, are the frozen array's. null stands for an empty side. Or it is
-    `{"joined": [COMPOSITION, ...]}`: these, of equally many rows, one below the other. Every parameter of the
-    reconfigured model appears exactly once. Raises UsageError when the model is not reconfigured.
+    1 columns) the original array has `counts[b]` units of `width` elements each. Those of the units at `learners[b]`
+    are the learner array's, in order; all others, in ascending order, are the frozen array's. null stands for an empty
+    side. Or it is `{"joined": [COMPOSITION, ...]}`: these, of equally many rows, one below the other. Every parameter
+    of the reconfigured model appears exactly once. Raises UsageError when the model is not reconfigured.
     """
     slots, places = ffn_slots(model), attention_slots(model)
     splits, attentions = _split_ffns(model), _split_attentions(model)

@@ -59,8 +59,7 @@ def test_a_reconfigured_model_is_refused(tiny_model):
 def test_node_l1_is_the_sum_over_row_bias_and_column(tiny_model):
     (ffn,) = find_ffn_blocks(tiny_model("bert"))[0].ffns
     first, bias, second = (
-        value.detach().numpy().astype(np.float64)
-        for value in (ffn.first.weight, ffn.first.bias, ffn.second.weight)
+        value.detach().numpy().astype(np.float64) for value in (ffn.first.weight, ffn.first.bias, ffn.second.weight)
     )
     expected = []
     for node in range(40):

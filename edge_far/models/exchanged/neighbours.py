@@ -2,8 +2,8 @@
 
 An embedding is a linear layer on three rows of the table, side by side: that of the token behind, the token's own and
 that of the token before. Behind the last token of a batch's longest text transformers reads zeros, but behind the last
-token of a shorter one the row of the padding; so an answer depends on the texts beside it. Here it is zeros for all: the
-answer is the one that transformers gives for a text alone. Parameters are the original's.
+token of a shorter one the row of the padding; so an answer depends on the texts beside it. Here it is zeros for all:
+the answer is the one that transformers gives for a text alone. Parameters are the original's.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["exchange_embeddings"]
 
 
 class _Mask:
-    """Which tokens of the batch are some, float32 [B, S]; a holder of its own, which a tracer may see written to."""
+    """Which tokens of the batch are some, float32 [B, S]; no attribute of a module, which a tracer would not allow."""
 
     there: torch.Tensor | None = None
 
 
 class NeighbourEmbeddings(nn.Module):
-    """The embeddings; `mask` is filled by the encoder's hook before they run."""
+    """The embeddings; the encoder's hook fills `mask`, and they empty it."""
 
     def __init__(self, original: Any) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class NeighbourEmbeddings(nn.Module):
         **_: Any,
     ) -> torch.Tensor:
         """Return the embeddings [B, S, hidden] of ids [B, S]."""
-        there = self.mask.there
+        there, self.mask.there = self.mask.there, None
         if there is None:
             there = torch.ones_like(input_ids, dtype=torch.float32)
         words = self.word_embeddings(_with_neighbours(input_ids)) * _with_neighbours(there)[..., None]
