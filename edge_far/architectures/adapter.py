@@ -74,7 +74,8 @@ class Architecture:
     `head_dropouts` are the keys of a new head's dropout, of which the first with a value counts. `table_width_key` is
     that of the embedding tables' width, `inner_width_key` that of the width within blocks, where they are narrower
     within than between, `pooling_key` that of a word, cls or mean, for what the model's own head reads.
-    With `dense_token_head` transformers' head on every token is more than one linear layer.
+    `answer_head` are the paths of transformers' head for answers, in order; the last is the linear layer that makes the
+    logits. Where it is more than that, so is the head for tags.
     """
 
     name: str
@@ -105,7 +106,7 @@ class Architecture:
     heads_part: bool = True
     activation_key: str = "hidden_act"
     pooling_key: str | None = None
-    dense_token_head: bool = False
+    answer_head: tuple[str, ...] = ("qa_outputs",)
     other_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -113,6 +114,11 @@ class Architecture:
         """Return the paths, from the encoder, of what makes tables for the blocks; it learns when the embeddings do."""
         bias = () if self.position_bias is None else (f"{self.position_bias}.relative_attention_bias",)
         return (*self.tables, *bias)
+
+    @property
+    def dense_token_head(self) -> bool:
+        """Say whether transformers' head on every token is more than one linear layer."""
+        return len(self.answer_head) > 1
 
     def skipped_positions(self, pad_token_id: int | None) -> int:
         """Return how many rows of the position table come before that of the first token."""
