@@ -34,8 +34,7 @@ class Size:
         """Return the number of elements of a tensor with these dimensions, times `scale`."""
         total = Size({(0, 0): scale})
         for dim in dims:
-            parts = str(dim).replace(" ", "").split("-")  # as in 2*sequence-1, or, as torch writes, sequence - 1
-            first, *taken_off = map(_product, parts)
+            first, *taken_off = (_product(part) for part in str(dim).split("-"))  # as in 2*sequence-1
             for part in taken_off:
                 first = first - part
             total = total * first

@@ -62,7 +62,8 @@ class NeighbourEmbeddings(nn.Module):
 
 def _with_neighbours(values: torch.Tensor) -> torch.Tensor:
     """Return [B, S, 3]: of each token the value behind it, its own, the value before it; 0 beyond the ends."""
-    behind, before = functional.pad(values[:, 1:], (0, 1)), functional.pad(values[:, :-1], (1, 0))
+    # A negative number cuts off.
+    behind, before = functional.pad(values, (-1, 1)), functional.pad(values, (1, -1))
     return torch.stack((behind, values, before), dim=-1)
 
 
