@@ -22,7 +22,7 @@ from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from edge_far.console import Console
-from edge_far.far.nodes import find_ffn_blocks, node_l1
+from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.prime import PrimingResult, PrimingSettings, prime, top_overlap
 
 BATCH, EPOCHS, RETENTION = 32, 4, 0.1
@@ -71,7 +71,7 @@ def run(pretrained: Any, data: Iterator[dict], steps: int, planned: int, rate: f
 def changes(before: Any, after: Any) -> list[np.ndarray]:
     """Return the L1 norm of each node's change between two copies of a model."""
     return [
-        node_l1(b.first.weight - a.first.weight, b.first.bias - a.first.bias, b.second.weight - a.second.weight)
+        b.l1([new - old for old, new in zip(a.values(), b.values(), strict=True)])
         for a, b in zip(find_ffn_blocks(before), find_ffn_blocks(after), strict=True)
     ]
 

@@ -126,7 +126,12 @@ CASES = (
     Case("albert-r10-5-embeddings-dropout", "albert", 0.1, 5, embeddings="train", dropout=True),
     Case("albert-head-5-mean-int8", "albert", 0.1, 5, precision="int8", method="head", pooling="mean"),
     Case("modernbert-r10-5-embeddings-dropout", "modernbert", 0.1, 5, "train", dropout=True, attention_retention=0.25),
+    Case("modernbert-r10-answer-dropout", "modernbert", 0.1, 2, dropout=True, task="answer"),
     Case("deberta-v2-r10-5-embeddings-dropout", "deberta-v2", 0.1, 5, "train", dropout=True, attention_retention=0.25),
+    Case("mobilebert-r10-5-embeddings-dropout", "mobilebert", 0.1, 5, "train", dropout=True, attention_retention=0.25),
+    Case(
+        "mobilebert-top1-5-mean-int8", "mobilebert", 0.4, 5, precision="int8", method="top-1", pooling="mean", hidden=64
+    ),
     # scripts/test_aarch64.sh trains these two; int8 and dropout meet in the second.
     Case("tiny-fp32", "distilbert", 0.1, 5, dropout=True),
     Case("tiny-int8", "distilbert", 0.1, 5, precision="int8", dropout=True),

@@ -30,7 +30,7 @@ from edge_far.texts.batches import Batch
 from tests.tiny_cases import gradient_errors
 
 ARCHITECTURES = ("bert", "distilbert", "roberta", "electra", "mpnet")  # all that differ in more than names
-WITH_LATER_ONES = (*ARCHITECTURES, "modernbert", "deberta-v2")  # those too that have one tiny bundle
+WITH_LATER_ONES = (*ARCHITECTURES, "modernbert", "deberta-v2", "mobilebert")  # those too that have one tiny bundle
 VOCABULARY = 100
 TAGS = ("O", "B-a", "I-a", "B-b", "I-b")
 MAX_POSITIONS = 64
@@ -156,6 +156,9 @@ def tiny_config(architecture: str, hidden: int, dropout: float, **common: Any) -
     }
     if known.table_width_key == "embedding_size":
         keys["embedding_size"] = TABLE_WIDTH
+    if known.inner_width_key is not None:  # of each block 64 nodes, in two FFNs
+        keys |= {known.inner_width_key: hidden, "hidden_size": 2 * hidden}
+        keys |= {"num_feedforward_networks": 2, "intermediate_size": 32}
     return config_class(**keys, **common)
 
 

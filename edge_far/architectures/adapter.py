@@ -16,13 +16,15 @@ class FfnSlots:
     """Where the modules of a block's FFN hang, as paths from the block.
 
     An FFN is second(activation(first(x))), a gated one second(activation(first(x)) * gate(x)). All of a gated one hangs
-    in one module, which computes no more than this.
+    in one module, which computes no more than this. Where a block has several, `earlier` is its list of those that run
+    before, which may be missing; the paths are the same from each of these.
     """
 
     first: str
     activation: str
     second: str
     gate: str | None = None
+    earlier: str | None = None
 
     @property
     def place(self) -> str:
@@ -70,8 +72,10 @@ class Architecture:
 
     Of config.json: `keys` are those that decide what is computed, `other_names` are names that transformers reads too,
     `head_dropouts` are the keys of a new head's dropout, of which the first with a value counts. `table_width_key` is
-    that of the embedding tables' width, `pooling_key` that of a word, cls or mean, for what the model's own head reads.
-    With `dense_token_head` transformers' head on every token is more than one linear layer.
+    that of the embedding tables' width, `inner_width_key` that of the width within blocks, where they are narrower
+    within than between, `pooling_key` that of a word, cls or mean, for what the model's own head reads.
+    `answer_head` are the paths of transformers' head for answers, in order; the last is the linear layer that makes the
+    logits. Where it is more than that, so is the head for tags.
     """
 
     name: str
@@ -96,12 +100,13 @@ class Architecture:
     head_dropouts: tuple[str, ...] = ("classifier_dropout", "hidden_dropout_prob")
     width_key: str = "hidden_size"
     table_width_key: str = "hidden_size"
+    inner_width_key: str | None = None
     one_block: bool = False
     needs_a_block: bool = False
     heads_part: bool = True
     activation_key: str = "hidden_act"
     pooling_key: str | None = None
-    dense_token_head: bool = False
+    answer_head: tuple[str, ...] = ("qa_outputs",)
     other_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -109,6 +114,11 @@ class Architecture:
         """Return the paths, from the encoder, of what makes tables for the blocks; it learns when the embeddings do."""
         bias = () if self.position_bias is None else (f"{self.position_bias}.relative_attention_bias",)
         return (*self.tables, *bias)
+
+    @property
+    def dense_token_head(self) -> bool:
+        """Say whether transformers' head on every token is more than one linear layer."""
+        return len(self.answer_head) > 1
 
     def skipped_positions(self, pad_token_id: int | None) -> int:
         """Return how many rows of the position table come before that of the first token."""

@@ -8,6 +8,7 @@ from edge_far.architectures.families.bert import BERT
 from edge_far.architectures.families.deberta import DEBERTA_V2
 from edge_far.architectures.families.distilbert import DISTILBERT
 from edge_far.architectures.families.electra import ELECTRA
+from edge_far.architectures.families.mobilebert import MOBILEBERT
 from edge_far.architectures.families.modernbert import MODERNBERT
 from edge_far.architectures.families.mpnet import MPNET
 from edge_far.architectures.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
@@ -16,7 +17,10 @@ __all__ = ["ARCHITECTURES", "TITLES", "architecture_named", "architecture_of_cla
 
 ARCHITECTURES: dict[str, Architecture] = {
     each.name: each
-    for each in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MPNET, ALBERT, MODERNBERT, DEBERTA_V2)
+    for each in (
+        *(BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MPNET, ALBERT, MODERNBERT, DEBERTA_V2),
+        MOBILEBERT,
+    )
 }
 TITLES = ", ".join(each.title for each in ARCHITECTURES.values())
 _HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
@@ -33,7 +37,6 @@ _NOT_TEXT = "no model of texts alone"
 _LOCAL = "its attention reads windows of a text"
 _REFUSED = {
     "nomic_bert": "no adapter says where its gated FFNs and rotary positions are",
-    "mobilebert": "its blocks hold four FFNs each, where one is known, and are narrower within than between",
     "squeezebert": "its products are grouped convolutions",
     "convbert": "its attention is half convolution",
     "deberta": "its query, key and value are one matrix, with the rows of each head together",

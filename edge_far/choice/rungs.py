@@ -34,7 +34,10 @@ class Rung:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Of an encoder: blocks, width, FFN nodes, labels, and the usual number of tokens of a text."""
+    """Of an encoder: blocks, width, FFN nodes of a block, labels, and the usual number of tokens of a text.
+
+    `inner` is the width within blocks, where that is another; what leads from one to the other is not counted.
+    """
 
     blocks: int
     width: int
@@ -42,6 +45,12 @@ class Geometry:
     labels: int
     tokens: float
     of_tokens: bool = False
+    inner: int | None = None
+
+    @property
+    def within(self) -> int:
+        """Return the width of attention and FFN."""
+        return self.inner or self.width
 
 
 def default_rungs(blocks: int, retention: float, selection: str = "far") -> list[Rung]:
@@ -53,7 +62,7 @@ def default_rungs(blocks: int, retention: float, selection: str = "far") -> list
 
 def forward_flops(shape: Geometry, blocks: int) -> float:
     """Return the floating-point operations of one text through that many blocks, products and attention alone."""
-    return blocks * (_linear(shape, 4 * shape.width**2 + 2 * shape.width * shape.ffn) + _attention(shape))
+    return blocks * (_linear(shape, 4 * shape.within**2 + 2 * shape.within * shape.ffn) + _attention(shape))
 
 
 def step_flops(rung: Rung, shape: Geometry, pooling: str) -> float:
@@ -86,7 +95,7 @@ def _linear(shape: Geometry, weights: float) -> float:
 
 
 def _attention(shape: Geometry) -> float:
-    return 4.0 * shape.tokens**2 * shape.width
+    return 4.0 * shape.tokens**2 * shape.within
 
 
 def _block(rung: Rung, shape: Geometry, lowest: bool, first_token: bool) -> float:
@@ -95,10 +104,10 @@ def _block(rung: Rung, shape: Geometry, lowest: bool, first_token: bool) -> floa
     Nothing below the lowest block learns, so no gradient leaves its query, key and value for its input.
     """
     rows = 1.0 / shape.tokens if first_token else 1.0
-    inner = _linear(shape, shape.width**2)
+    inner = _linear(shape, shape.within**2)
     share = 1.0 if rung.attention == "full" else rung.attention_retention
     query, both = rows * inner, 2 * inner
     flops = (query + both) * (1 + (0 if lowest else 1) + share)
     flops += rows * inner * (2 + share)
     flops += rows * _attention(shape) * (1 + 2 * (share if lowest else 1.0))
-    return flops + rows * _linear(shape, 2 * shape.width * shape.ffn) * (2 + rung.retention)
+    return flops + rows * _linear(shape, 2 * shape.within * shape.ffn) * (2 + rung.retention)

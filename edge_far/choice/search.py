@@ -102,11 +102,12 @@ def _geometry_of(model: nn.Module, encoded: Encoded) -> Geometry:
     config: Any = model.config
     return Geometry(
         len(block_paths(model)),
-        block.hidden_size,
-        block.ffn_size,
+        int(config.hidden_size),
+        block.units,
         int(config.num_labels),
         float(encoded.lengths.mean()),
         of_tokens=encoded.nothing is not None,
+        inner=block.width,
     )
 
 

@@ -2,12 +2,14 @@
 
 Node j of a block is hidden unit j of its FFN: row j of the first linear's weight, element j of its bias, and
 column j of the second linear's weight; of a gated FFN also row j and element j of the gate's. These are always kept
-together ("paired"); only this lets the second linear be split by columns. This file does not choose, train or
-put anything in its place (reconfigure.py).
+together ("paired"); only this lets the second linear be split by columns. A block of several FFNs, one behind the
+other (MobileBERT), numbers their nodes through, in the order they run. This file does not choose, train or put
+anything in its place (reconfigure.py).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +23,7 @@ from edge_far.architectures.registry import TITLES, architecture_named, architec
 from edge_far.errors import Unavailable, UsageError
 
 __all__ = [
+    "Ffn",
     "FfnBlock",
     "SplitFfn",
     "Units",
@@ -29,6 +32,7 @@ __all__ = [
     "block_paths",
     "embeddings_of",
     "empty_linear",
+    "ffn_paths",
     "ffn_slots",
     "find_ffn_blocks",
     "frozen_tables_of",
@@ -51,25 +55,21 @@ class Units(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class FfnBlock:
-    """The FFN of one encoder block: `first` is Linear(hidden, ffn), `second` is Linear(ffn, hidden).
+class Ffn:
+    """One FFN: `first` is Linear(width, nodes), `second` is Linear(nodes, width); `path` is where its slots hang.
 
-    A gated one has a `gate`, Linear(hidden, ffn), too. A linear may have no bias.
+    A gated one has a `gate`, Linear(width, nodes), too. A linear may have no bias.
     """
 
-    index: int
     path: str
-    hidden_size: int
-    ffn_size: int
     first: nn.Linear
     second: nn.Linear
-    activation: str
     gate: nn.Linear | None = None
 
     @property
-    def units(self) -> int:
+    def nodes(self) -> int:
         """Return the number of nodes."""
-        return self.ffn_size
+        return self.first.out_features
 
     def values(self) -> list[torch.Tensor]:
         """Return what node_l1 measures."""
@@ -77,9 +77,44 @@ class FfnBlock:
         arrays = [array for linear in inner for array in (linear.weight, linear.bias) if array is not None]
         return [*arrays, self.second.weight]
 
+
+@dataclass(frozen=True, eq=False)
+class FfnBlock:
+    """The FFNs of one encoder block, in the order they run: one but for MobileBERT, all of one form.
+
+    Nodes are numbered through them. `activation` is its name.
+    """
+
+    index: int
+    path: str
+    activation: str
+    ffns: tuple[Ffn, ...]
+
+    @property
+    def units(self) -> int:
+        """Return the number of nodes."""
+        return sum(ffn.nodes for ffn in self.ffns)
+
+    @property
+    def width(self) -> int:
+        """Return how many numbers of a token an FFN reads."""
+        return self.ffns[0].first.in_features
+
+    def by_ffn(self, nodes: np.ndarray) -> list[tuple[Ffn, np.ndarray]]:
+        """Return each FFN with its own of some nodes of the block, int64, numbered from its first one."""
+        starts = np.cumsum([0, *(ffn.nodes for ffn in self.ffns)])
+        mine = [nodes[(start <= nodes) & (nodes < end)] - start for start, end in itertools.pairwise(starts)]
+        return list(zip(self.ffns, mine, strict=True))
+
+    def values(self) -> list[torch.Tensor]:
+        """Return the values of all FFNs, equally many of each."""
+        return [value for ffn in self.ffns for value in ffn.values()]
+
     def l1(self, values: Sequence[torch.Tensor]) -> np.ndarray:
         """Return node_l1 of such values, or of differences of them."""
-        return node_l1(*values)
+        size = len(values) // len(self.ffns)
+        parts = [values[start : start + size] for start in range(0, len(values), size)]
+        return np.concatenate([node_l1(*part) for part in parts])
 
 
 def architecture_of(model: nn.Module) -> Architecture:
@@ -103,36 +138,39 @@ def ffn_slots(model: nn.Module) -> FfnSlots:
 
 
 def find_ffn_blocks(model: nn.Module) -> tuple[FfnBlock, ...]:
-    """Return the FFN of every encoder block, in the order they run.
+    """Return the FFNs of every encoder block, in the order they run.
 
     Raises Unavailable for an unsupported model and UsageError for one that is reconfigured already.
     """
+    blocks = zip(block_paths(model), ffn_paths(model), strict=True)
+    activation = _activation_name(model)
+    return tuple(
+        FfnBlock(index, path, activation, tuple(_ffn_at(model, each) for each in paths))
+        for index, (path, paths) in enumerate(blocks)
+    )
+
+
+def _ffn_at(model: nn.Module, path: str) -> Ffn:
     slots = ffn_slots(model)
-    blocks = []
-    for index, path in enumerate(block_paths(model)):
-        names = [name for name in (slots.first, slots.second, slots.gate) if name is not None]
-        modules = dict(model.get_submodule(path).named_modules())
-        found: list[Any] = [modules.get(name) for name in names]
-        if not all(type(module) is nn.Linear for module in found):
-            raise UsageError(
-                f"the FFN is not plain linear layers ({', '.join(type(module).__name__ for module in found)})",
-                where=path,
-                hint="a model that was reconfigured must be merged first",
-            )
-        first, second, *gates = found
-        blocks.append(
-            FfnBlock(
-                index=index,
-                path=path,
-                hidden_size=first.in_features,
-                ffn_size=first.out_features,
-                first=first,
-                second=second,
-                activation=_activation_name(model),
-                gate=gates[0] if gates else None,
-            )
+    names = [name for name in (slots.first, slots.second, slots.gate) if name is not None]
+    modules = dict(model.get_submodule(path).named_modules())
+    found: list[Any] = [modules.get(name) for name in names]
+    if not all(type(module) is nn.Linear for module in found):
+        raise UsageError(
+            f"the FFN is not plain linear layers ({', '.join(type(module).__name__ for module in found)})",
+            where=path,
+            hint="a model that was reconfigured must be merged first",
         )
-    return tuple(blocks)
+    return Ffn(path, *found)
+
+
+def ffn_paths(model: nn.Module) -> list[list[str]]:
+    """Return, for each block, the dotted path from which each of its FFNs' slots hang, reconfigured or not."""
+    earlier, paths = ffn_slots(model).earlier, []
+    for path in block_paths(model):
+        before = () if earlier is None else getattr(model.get_submodule(path), earlier, ())
+        paths.append([*(f"{path}.{earlier}.{number}" for number in range(len(before))), path])
+    return paths
 
 
 def block_paths(model: nn.Module) -> tuple[str, ...]:
@@ -186,19 +224,17 @@ class SplitFfn(nn.Module):
     place of, where that is more than the first linear: its dropout has no effect here.
     """
 
-    def __init__(
-        self, block: FfnBlock, activation: nn.Module, learners: np.ndarray, whole: nn.Module | None = None
-    ) -> None:
+    def __init__(self, ffn: Ffn, activation: nn.Module, learners: np.ndarray, whole: nn.Module | None = None) -> None:
         super().__init__()
-        chosen = np.zeros(block.units, dtype=bool)
+        chosen = np.zeros(ffn.nodes, dtype=bool)
         chosen[learners] = True
         self.activation = activation
         self.whole = (whole,)  # a tuple: no module of this one
         self.learners = np.flatnonzero(chosen)
         self.non_learners = np.flatnonzero(~chosen)
-        self.learner_in, self.learner_gate, self.learner_out = _take(block, self.learners, bias=True)
+        self.learner_in, self.learner_gate, self.learner_out = _take(ffn, self.learners, bias=True)
         bias = not len(self.learners)
-        self.frozen_in, self.frozen_gate, self.frozen_out = _take(block, self.non_learners, bias=bias)
+        self.frozen_in, self.frozen_gate, self.frozen_out = _take(ffn, self.non_learners, bias=bias)
         for linear in (self.frozen_in, self.frozen_gate):
             if linear is not None:
                 linear.requires_grad_(False)
@@ -254,17 +290,17 @@ def empty_linear(inputs: int, outputs: int, like: torch.Tensor, *, bias: bool) -
     return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, device=like.device, dtype=like.dtype)
 
 
-def _take(block: FfnBlock, indices: np.ndarray, *, bias: bool) -> tuple[Any, Any, Any]:
+def _take(ffn: Ffn, indices: np.ndarray, *, bias: bool) -> tuple[Any, Any, Any]:
     """Return copies of some rows of first linear and gate (None without one) and of some columns of the second.
 
     None three times where there are none.
     """
     if not len(indices):
         return None, None, None
-    second = block.second
+    second = ffn.second
     bias = bias and second.bias is not None
     index = torch.from_numpy(indices).to(second.weight.device)
-    inner, gate = (None if linear is None else _rows_of(linear, index) for linear in (block.first, block.gate))
+    inner, gate = (None if linear is None else _rows_of(linear, index) for linear in (ffn.first, ffn.gate))
     outer = empty_linear(len(indices), second.out_features, second.weight, bias=bias)
     with torch.no_grad():
         outer.weight.copy_(second.weight[:, index])

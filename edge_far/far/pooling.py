@@ -30,7 +30,7 @@ class _Output:
 class SpanClassifier(nn.Module):
     """The question answering model of transformers, whose two outputs a token are logits [B, S, 2] here.
 
-    Encoder and head (`qa_outputs`) keep their names. There is no dropout before the head.
+    Encoder and head keep their names. A dropout before a head of one layer is left out.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -39,14 +39,18 @@ class SpanClassifier(nn.Module):
         self.architecture, self.config = architecture.name, model.config
         self.encoder_name = architecture.encoder
         self.add_module(self.encoder_name, model.get_submodule(self.encoder_name))
-        self.qa_outputs = model.get_submodule("qa_outputs")
+        self.head_names = architecture.answer_head
+        for name in self.head_names:
+            self.add_module(name, model.get_submodule(name))
         self.train(model.training)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **others: torch.Tensor) -> _Output:
         """Return logits [B, S, 2]."""
         encoder = self.get_submodule(self.encoder_name)
         hidden = encoder(input_ids=input_ids, attention_mask=attention_mask, **others).last_hidden_state
-        return _Output(self.qa_outputs(hidden))
+        for name in self.head_names:
+            hidden = self.get_submodule(name)(hidden)
+        return _Output(hidden)
 
 
 class MeanPooledClassifier(nn.Module):

@@ -11,6 +11,7 @@ them (of a gated FFN it takes the place of the whole). The modules are nodes.Spl
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,12 +22,14 @@ from edge_far.architectures.adapter import FfnSlots
 from edge_far.errors import ConfigError, UsageError
 from edge_far.far.heads import AttentionBlock, SplitAttention, attention_slots, find_attention_blocks
 from edge_far.far.nodes import (
+    Ffn,
     FfnBlock,
     SplitFfn,
     after_blocks_of,
     architecture_of,
     block_paths,
     embeddings_of,
+    ffn_paths,
     ffn_slots,
     find_ffn_blocks,
     frozen_tables_of,
@@ -53,13 +56,8 @@ def reconfigure(model: nn.Module, selection: Selection) -> None:
         for attention, heads in zip(attentions, selection.heads.learners, strict=True):
             _split_attention(model, attention, heads)
     for block, learners in zip(blocks, selection.learners, strict=True):
-        activation, place = f"{block.path}.{slots.activation}", f"{block.path}.{slots.place}"
-        whole = None if slots.gate is None else model.get_submodule(place)
-        split = SplitFfn(block, model.get_submodule(activation), learners, whole)
-        model.set_submodule(place, split.train(model.training))
-        if whole is None:
-            model.set_submodule(activation, nn.Identity())
-            model.set_submodule(f"{block.path}.{slots.second}", nn.Identity())
+        for ffn, nodes in block.by_ffn(learners):
+            _split_ffn(model, slots, ffn, nodes)
 
 
 def _check_fit(selection: Selection, blocks: Sequence[FfnBlock | AttentionBlock], kind: str) -> None:
@@ -68,6 +66,16 @@ def _check_fit(selection: Selection, blocks: Sequence[FfnBlock | AttentionBlock]
     for block, learners in zip(blocks, selection.learners, strict=True):
         if len(learners) and not 0 <= learners.min() <= learners.max() < block.units:
             raise UsageError(f"the selection names {kind} outside 0 to {block.units - 1}", where=block.path)
+
+
+def _split_ffn(model: nn.Module, slots: FfnSlots, ffn: Ffn, learners: np.ndarray) -> None:
+    activation, place = f"{ffn.path}.{slots.activation}", f"{ffn.path}.{slots.place}"
+    whole = None if slots.gate is None else model.get_submodule(place)
+    split = SplitFfn(ffn, model.get_submodule(activation), learners, whole)
+    model.set_submodule(place, split.train(model.training))
+    if whole is None:
+        model.set_submodule(activation, nn.Identity())
+        model.set_submodule(f"{ffn.path}.{slots.second}", nn.Identity())
 
 
 def _split_attention(model: nn.Module, block: AttentionBlock, heads: np.ndarray) -> None:
@@ -147,13 +155,13 @@ def original_layout(model: nn.Module) -> dict[str, Any]:
                     "heads": {"width": 64, "counts": [12, ...], "learners": [[3], ...]}},
          "parameters": {ORIGINAL_NAME: COMPOSITION, ...}}
 
-    `counts` and `learners` are per block; the group "heads" is there where attentions are split. COMPOSITION is a
-    string, the reconfigured parameter that holds the value unchanged; or it is `{"group": g, "block": b, "axis": a,
-    "learner": NAME or null, "frozen": NAME or null}`: along axis a (0 rows, 1 columns) the original array has
-    `counts[b]` units of `width` elements each. Those of the units at `learners[b]` are the learner array's, in order;
-    all others, in ascending order, are the frozen array's. null stands for an empty side. Or it is
-    `{"joined": [COMPOSITION, ...]}`: these, of equally many rows, one below the other. Every parameter of the
-    reconfigured model appears exactly once. Raises UsageError when the model is not reconfigured.
+    `counts` and `learners` are per block (of nodes per FFN, where a block has several); the group "heads" is there
+    where attentions are split. COMPOSITION is a string, the reconfigured parameter that holds the value unchanged; or
+    it is `{"group": g, "block": b, "axis": a, "learner": NAME or null, "frozen": NAME or null}`: along axis a (0 rows,
+    1 columns) the original array has `counts[b]` units of `width` elements each. Those of the units at `learners[b]`
+    are the learner array's, in order; all others, in ascending order, are the frozen array's. null stands for an empty
+    side. Or it is `{"joined": [COMPOSITION, ...]}`: these, of equally many rows, one below the other. Every parameter
+    of the reconfigured model appears exactly once. Raises UsageError when the model is not reconfigured.
     """
     slots, places = ffn_slots(model), attention_slots(model)
     splits, attentions = _split_ffns(model), _split_attentions(model)
@@ -253,7 +261,8 @@ def _split_attentions(model: nn.Module) -> list[tuple[str, SplitAttention]]:
 
 def _split_ffns(model: nn.Module) -> list[tuple[str, SplitFfn]]:
     slots = ffn_slots(model)
-    found = [(path, model.get_submodule(f"{path}.{slots.place}")) for path in block_paths(model)]
+    paths = itertools.chain.from_iterable(ffn_paths(model))
+    found = [(path, model.get_submodule(f"{path}.{slots.place}")) for path in paths]
     if not all(isinstance(module, SplitFfn) for _, module in found):
         raise UsageError("the model is not reconfigured")
     return found

@@ -124,10 +124,10 @@ def _refuse_other_models(document: Mapping[str, Any], path: Path) -> None:
 
 def _check_sizes(model: ModelConfig, dropout: bool) -> None:
     config, path = model.config, model.path
-    hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
-    name = model.architecture.width_key
-    if hidden % heads:
-        raise _refusal(path, f"{name} is {hidden}, which {heads} attention heads do not divide", _DECIDES)
+    name, heads = model.architecture.width_key, int(config.num_attention_heads)
+    divided = model.architecture.inner_width_key or name
+    if (width := int(getattr(config, divided))) % heads:
+        raise _refusal(path, f"{divided} is {width}, which {heads} attention heads do not divide", _DECIDES)
     pad = config.pad_token_id
     if pad is None and model.architecture.first_position == "padding":
         raise _refusal(

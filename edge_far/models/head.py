@@ -77,10 +77,14 @@ def fit_head(
     new = missing | mismatched
     if f"{last}.weight" in missing:
         return Head("new", "the model has none")
-    if head_class == "QuestionAnswering":
-        return Head("kept", "it finds answers already")
-    saved = saved_labels(config)
     layer = model.get_submodule(last)
+    if head_class == "QuestionAnswering":
+        reason = _of_another_class(config, head_class)
+        if reason is None and not any(HEAD.search(name) for name in new):
+            return Head("kept", "it finds answers already")
+        _make_new(layer, config, seed)
+        return Head("new", reason or "the model's is not complete, or has not two rows", lost=True)
+    saved = saved_labels(config)
     if reason := _of_another_task(config, labels, problem_type):
         if f"{last}.weight" not in new:
             _make_new(layer, config, seed)
@@ -107,7 +111,7 @@ def fit_head(
 
 def last_layer(config: ModelConfig, head_class: str) -> str:
     """Return the path of the linear layer that makes the logits."""
-    named = {"TokenClassification": "classifier", "QuestionAnswering": "qa_outputs"}
+    named = {"TokenClassification": "classifier", "QuestionAnswering": config.architecture.answer_head[-1]}
     return named.get(head_class, config.architecture.last_layer)
 
 
@@ -121,13 +125,20 @@ def _of_another_task(config: ModelConfig, labels: Sequence[str], problem_type: s
 
 def _unlike(config: ModelConfig, saved: Sequence[str] | None, labels: Sequence[str], head_class: str) -> str | None:
     """Return why the rows cannot be told apart by name, or None."""
-    classes = config.document.get("architectures")
-    if isinstance(classes, list) and classes and f"For{head_class}" not in str(classes[0]):
-        return f"the model's is that of a {classes[0]}"
+    if reason := _of_another_class(config, head_class):
+        return reason
     if saved is None:
         return "config.json does not name each of its rows once (id2label)"
     if all(map(_UNNAMED.fullmatch, saved)) and _order(saved, labels) is None:
         return f"its rows have no names in config.json ({_some(saved)}); name them in id2label to keep it"
+    return None
+
+
+def _of_another_class(config: ModelConfig, head_class: str) -> str | None:
+    """Return why the head is none for this, by the class that config.json names, or None."""
+    classes = config.document.get("architectures")
+    if isinstance(classes, list) and classes and f"For{head_class}" not in str(classes[0]):
+        return f"the model's is that of a {classes[0]}"
     return None
 
 

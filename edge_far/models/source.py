@@ -80,9 +80,6 @@ def load_source(
     place.fetch_weights()
     check_weights(config)
     tokenizer = choose_tokenizer(config, examples)
-    if head_class == "QuestionAnswering" and config.architecture.dense_token_head:
-        message = f"the head of {config.architecture.title} for answers is more than one layer, which is not supported"
-        raise Unavailable(message, where=str(config.path), hint="choose another encoder for this task")
     loaded, loading = _load(config, len(labels) if outputs is None else outputs, seed, model, head_class)
     exchange_modules(loaded)
     architecture = architecture_of(loaded).name

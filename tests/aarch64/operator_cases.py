@@ -205,6 +205,14 @@ def _indexing(rng: np.random.Generator) -> list[Case]:
             attributes={"reduction": "add"},
         ),
         Case(
+            "ScatterND add, several rows a token",
+            "ScatterND",
+            {"x": total, "indices": indices.reshape(5, 4, 2, 1), "updates": updates.reshape(5, 4, 2, 8)},
+            added,
+            FP32,
+            attributes={"reduction": "add"},
+        ),
+        Case(
             "OneHot",
             "OneHot",
             {"labels": labels, "depth": np.array(5), "values": np.array([0, 1], np.float32)},

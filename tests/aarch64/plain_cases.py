@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.aarch64.case import BOOL, COLUMNS, EXACT, FLOAT, FP32, INNER, INT32, INT64, MICROSOFT, ROWS, Case
+from tests.aarch64.case import BOOL, COLUMNS, EXACT, FLOAT, FP32, INNER, INT32, INT64, MICROSOFT, ROWS, UINT8, Case
 
 __all__ = ["arithmetic", "integer_products", "rotations", "shapes"]
 
@@ -46,6 +46,7 @@ def shapes(rng: np.random.Generator) -> list[Case]:
     slices = {name: np.array([number]) for name, number in (("begin", 1), ("end", 12), ("axis", 2), ("step", 2))}
     padding = np.array([0, 0, 0, 0, 0, 3])
     shape, ones = np.array([3, 96]), np.array([1])
+    ids, behind = rng.integers(0, 30522, (3, 8)), np.array([0, -1, 0, 1])  # what stands behind each token: MobileBERT
     return [
         Case("Concat", "Concat", {"x": x, "y": -x}, np.concatenate([x, -x], 1), EXACT, attributes={"axis": 1}),
         Case("ConstantOfShape", "ConstantOfShape", {"shape": shape}, np.zeros(shape), EXACT),
@@ -55,6 +56,8 @@ def shapes(rng: np.random.Generator) -> list[Case]:
         Case("GatherND", "GatherND", {"x": x, "tokens": tokens}, x[np.arange(3), tokens[:, 0]], EXACT, "", (), (FLOAT,),
              {"batch_dims": 1}),
         Case("Pad", "Pad", {"x": x, "padding": padding}, np.pad(x, ((0, 0), (0, 0), (0, 3))), EXACT, "", ("padding",)),
+        Case("Pad, cut at one end", "Pad", {"x": ids, "padding": behind}, np.pad(ids[:, 1:], ((0, 0), (0, 1))), EXACT,
+             "", ("padding",), (INT64,)),
         Case("Range", "Range", {"first": np.array(2), "limit": np.array(40), "step": np.array(3)}, np.arange(2, 40, 3),
              EXACT, outputs=(INT64,)),
         Case("Reshape", "Reshape", {"x": x, "shape": shape}, x.reshape(3, 96), EXACT),
@@ -98,4 +101,6 @@ def integer_products(rng: np.random.Generator) -> list[Case]:
         cases.append(Case(name, "MatMulInteger", inputs, product, EXACT, constants=("b",), outputs=(INT32,)))
     table = rng.integers(-127, 128, (ROWS, INNER)).astype(np.int8)
     cases.append(Case("Cast int8 to float", "Cast", {"x": table}, table, EXACT, attributes={"to": FLOAT}))
+    to_bytes = {"outputs": (UINT8,), "attributes": {"to": UINT8}}
+    cases.append(Case("Cast bool to uint8", "Cast", {"x": table > 0}, table > 0, EXACT, **to_bytes))
     return cases

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from edge_far.far.nodes import find_ffn_blocks
 from edge_far.far.reconfigure import reconfigure, trained_parameters
 from edge_far.far.select import select_learners
 from edge_far.texts.batches import Batch
+from tests import tiny_models
 from tests.other_tasks import counted
 from tests.tiny_cases import BATCH_SHAPES, CASES, Case, Oracle, cases, gradient_errors
 from tests.tiny_graphs import run_graph
@@ -131,6 +133,15 @@ def compiled(
     return model, trained, graphs.step
 
 
+def gradients_of(step: ir.Model, trained: dict[str, torch.nn.Parameter], batch: Batch) -> dict[str, np.ndarray]:
+    values = {name: parameter.detach().numpy() for name, parameter in trained.items()}
+    accumulators = {f"acc.{name}": np.zeros_like(array) for name, array in values.items()}
+    fields = {n: getattr(batch, n) for n in Batch.__slots__ if getattr(batch, n) is not None}
+    loss, *found = run_graph(step, **fields, **values, **accumulators, loss_scale=np.array(1, np.float32))
+    assert np.isfinite(loss)
+    return dict(zip(trained, found, strict=True))
+
+
 @pytest.mark.parametrize("architecture", WITH_LATER_ONES)
 def test_first_token_only_changes_no_gradient(architecture: str) -> None:
     """Without the fused attention, which onnxruntime-training's ONNX Runtime does not know."""
@@ -138,19 +149,32 @@ def test_first_token_only_changes_no_gradient(architecture: str) -> None:
     gradients, counts = [], []
     for switch in (True, False):
         model, trained, step = compiled(architecture, first_token_only=switch)
-        values = {name: parameter.detach().numpy() for name, parameter in trained.items()}
-        accumulators = {f"acc.{name}": np.zeros_like(array) for name, array in values.items()}
-        fields = {n: getattr(batch, n) for n in Batch.__slots__ if getattr(batch, n) is not None}
-        feeds = fields | values | accumulators | {"loss_scale": np.array(1, np.float32)}
-        loss, *found = run_graph(step, **feeds)
-        gradients.append(dict(zip(trained, found, strict=True)))
+        gradients.append(gradients_of(step, trained, batch))
         expected = torch.autograd.grad(torch_loss(model, batch), list(trained.values()))
         torch_gradients = {name: g.numpy() for name, g in zip(trained, expected, strict=True)}
         assert max(gradient_errors(gradients[-1], torch_gradients).values()) <= 1e-5
-        assert np.isfinite(loss)
         counts.append(sum(1 for node in step.graph if "batch*sequence" in str(node.outputs[0].shape)))
     assert max(gradient_errors(*gradients).values()) <= 1e-5
     assert counts[0] < counts[1], "fewer operators run on all tokens"
+
+
+def test_mobilebert_with_layer_norms_and_one_ffn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a head without a layer of its own before the last one."""
+    usual = tiny_models.tiny_config
+
+    def other(*arguments: Any, **named: Any) -> Any:
+        config = usual(*arguments, **named)
+        config.update({"normalization_type": "layer_norm", "classifier_activation": False})
+        config.num_feedforward_networks = 1
+        return config
+
+    monkeypatch.setattr(tiny_models, "tiny_config", other)
+    model, trained, step = compiled("mobilebert")
+    batch = make_batch(rows=3, length=8, token_types=True)
+    expected = torch.autograd.grad(torch_loss(model, batch), list(trained.values()))
+    found = gradients_of(step, trained, batch)
+    assert max(gradient_errors(found, {n: g.numpy() for n, g in zip(trained, expected, strict=True)}).values()) <= 1e-5
+    assert sum("LayerNorm" in name for name in trained) == 2 * 5 * 2 and not any(".ffn." in name for name in trained)
 
 
 @pytest.mark.parametrize("first_token_only", [True, False])
@@ -193,10 +217,7 @@ def test_int8_of_a_later_form_is_sane(architecture: str) -> None:
     """Its tiny bundle is exact; with random weights and few nodes a cosine of 0.99 is what others have."""
     batch = make_batch(rows=3, length=24, token_types=takes_token_types(architecture))
     model, trained, step = compiled(architecture, heads=0.25, hidden=64, frozen_precision="int8")
-    values = {name: parameter.detach().numpy() for name, parameter in trained.items()}
-    accumulators = {f"acc.{name}": np.zeros_like(array) for name, array in values.items()}
-    fields = {n: getattr(batch, n) for n in Batch.__slots__ if getattr(batch, n) is not None}
-    _, *found = run_graph(step, **fields, **values, **accumulators, loss_scale=np.array(1, np.float32))
+    found = list(gradients_of(step, trained, batch).values())
     expected = torch.autograd.grad(torch_loss(model, batch), list(trained.values()))
     whole = [np.concatenate([np.ravel(array) for array in arrays]) for arrays in (found, expected)]
     assert whole[0] @ whole[1] / np.linalg.norm(whole[0]) / np.linalg.norm(whole[1]) >= 0.99

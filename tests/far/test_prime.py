@@ -45,7 +45,7 @@ def test_the_metric_is_each_nodes_own_change(tiny_model, batches, architecture):
     for block, metric in zip(find_ffn_blocks(model), result.metrics, strict=True):
         change = {
             name: (after[name].double() - before[name].double()).numpy()
-            for linear in (block.first, block.second)
+            for linear in (block.ffns[0].first, block.ffns[0].second)
             for name in (f"{names[id(linear)]}.weight", f"{names[id(linear)]}.bias")
         }
         rows, biases, columns, _ = change.values()

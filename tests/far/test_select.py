@@ -53,7 +53,7 @@ def test_equal_values_go_to_the_lowest_index():
 def test_magnitude_takes_the_largest_nodes(tiny_model):
     block = find_ffn_blocks(tiny_model("distilbert"))[1]
     chosen = select_learners("magnitude", 0.2, [block]).learners[0]
-    norms = node_l1(block.first.weight, block.first.bias, block.second.weight)
+    norms = node_l1(block.ffns[0].first.weight, block.ffns[0].first.bias, block.ffns[0].second.weight)
     assert norms[chosen].min() > np.delete(norms, chosen).max()
 
 

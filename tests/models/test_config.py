@@ -229,3 +229,26 @@ def test_deberta_as_published_names_both_products_in_one_word(model: SaveModel) 
 
     directory = model("deberta-v2", pos_att_type="p2c|c2p", model_type="deberta-v2", legacy=False)
     assert read_config(directory, dropout=True).config.pos_att_type == ["p2c", "c2p"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("trigram_input", False, "trigram_input is false, and embeddings are known that read a token's neighbours too"),
+        ("use_bottleneck", False, "use_bottleneck is false, and blocks are known that are narrower within"),
+        ("use_bottleneck_attention", True, "and values are known to read a block's input, not its bottleneck"),
+        ("key_query_shared_bottleneck", False, "and queries and keys are known to read one bottleneck"),
+        ("normalization_type", "rms_norm", "normalization_type is rms_norm, not no_norm or layer_norm"),
+        ("intra_bottleneck_size", 30, "intra_bottleneck_size is 30, which 4 attention heads do not divide"),
+    ],
+)
+def test_mobilebert_of_another_form(key: str, value: object, says: str, model: SaveModel) -> None:
+    refused(Unavailable, says, model=model("mobilebert", **{key: value}))
+
+
+def test_mobileberts_inner_width_is_the_heads(model: SaveModel) -> None:
+    """Nothing else is divided by them."""
+    from edge_far.models.config import read_config
+
+    config = read_config(model("mobilebert", hidden_size=42, num_feedforward_networks=1), dropout=False).config
+    assert (config.hidden_size, config.true_hidden_size) == (42, 32)

@@ -114,3 +114,27 @@ def test_a_head_of_another_task_is_made_new(model: SaveModel, labels: tuple[str,
     if labels:
         own = load_source(str(directory), labels, 0, problem_type="single_label_classification")
         assert own.head.kind == "kept"
+
+
+@pytest.mark.parametrize(("architecture", "last"), [("bert", "qa_outputs"), ("modernbert", "classifier")])
+def test_a_head_for_answers(architecture: str, last: str, model: SaveModel) -> None:
+    """Kept with all its layers; a classifier's of the same name and size finds none."""
+    import torch
+
+    from edge_far.models.source import load_source
+    from tests.tiny_models import make_batch, make_original
+
+    directory = model(architecture)
+    make_original(architecture, labels=2).save_pretrained(directory)
+    fresh = load_source(str(directory), [], 0, outputs=2, head_class="QuestionAnswering")
+    assert fresh.head.kind == "new" and fresh.head.lost == (last == "classifier")
+    theirs = make_original(architecture, labels=2, head_class="QuestionAnswering")
+    theirs.save_pretrained(directory)
+    ours = load_source(str(directory), [], 0, outputs=2, head_class="QuestionAnswering")
+    assert ours.head.kind == "kept" and ours.model.get_submodule(last).out_features == 2
+    batch = make_batch(rows=1, length=16)
+    inputs = {name: torch.tensor(array) for name, array in batch.model_inputs(token_types=False).items()}
+    with torch.no_grad():
+        found, expected = ours.model.eval()(**inputs).logits, theirs(**inputs)
+    torch.testing.assert_close(found[..., 0], expected.start_logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[..., 1], expected.end_logits, rtol=0, atol=1e-5)

@@ -55,7 +55,7 @@ MODERNBERT = Architecture(
     after_blocks=("final_norm",),
     joined={"attn.Wqkv": _QUERY_KEY_VALUE, "mlp.Wi": ("mlp.inner", "mlp.gate")},
     pooling_key="classifier_pooling",
-    dense_token_head=True,
+    answer_head=("head", "drop", "classifier"),
     head_dropouts=("classifier_dropout",),
     activation_key="hidden_activation",
 )

@@ -31,16 +31,15 @@ def largest_inputs(model: torch.nn.Module, batches: Iterable[Batch], trained: Co
     """
     largest: dict[str, np.ndarray] = {}
 
-    def watch(names: list[str]) -> Any:
+    def watch(name: str) -> Any:
         def see(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
             seen = arguments[0].detach().abs().flatten(0, -2).amax(0).cpu().numpy()
-            for name in names:
-                largest[name] = np.maximum(largest[name], seen) if name in largest else seen
+            largest[name] = np.maximum(largest[name], seen) if name in largest else seen
 
         return see
 
-    watched = {module: names for module, names in _frozen_linears(model).items() if not set(names) & set(trained)}
-    hooks = [module.register_forward_pre_hook(watch(names)) for module, names in watched.items()]
+    watched = {name: module for name, module in _frozen_linears(model).items() if name not in trained}
+    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in watched.items()]
     was_training = model.training
     model.eval()
     try:
@@ -74,19 +73,19 @@ def by_constants(
     return found
 
 
-def _frozen_linears(model: torch.nn.Module) -> dict[torch.nn.Module, list[str]]:
-    """Return one linear for each input that is to be seen, with the names of all weights that read it."""
-    found: dict[torch.nn.Module, list[str]] = {}
+def _frozen_linears(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Return the linears whose inputs are to be seen, by the names of their weights."""
+    found: dict[str, torch.nn.Module] = {}
     for path, module in model.named_modules():
         if isinstance(module, SplitFfn) and module.frozen_out is not None:
-            found[module.frozen_out] = [f"{path}.frozen_out.weight"]
+            found[f"{path}.frozen_out.weight"] = module.frozen_out
     slots = attention_slots(model)
     for path in (f"{block}.{slots.attention}" for block in block_paths(model)):
         attention = model.get_submodule(path)
         if isinstance(attention, SplitAttention):
             path, attention = f"{path}.frozen", attention.frozen
         if attention is not None:
-            found[attention.get_submodule(slots.inputs[0])] = [f"{path}.{name}.weight" for name in slots.inputs]
+            found |= {f"{path}.{name}.weight": attention.get_submodule(name) for name in slots.inputs}
     return found
 
 

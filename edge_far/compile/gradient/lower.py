@@ -157,6 +157,13 @@ def _silu_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     return [b.mul(dy, b.add(sigmoid, rest))]
 
 
+def _relu_grad(node: ir.Node, b: Builder) -> list[ir.Value | None]:
+    """From the output y: dx = dy where y > 0, else 0."""
+    dy, y = _values(node)
+    positive = b.op("Greater", [y, b.scalar(0.0)], dims_of(y), dtype=ir.DataType.BOOL)
+    return [b.op("Where", [positive, dy, b.scalar(0.0)], dims_of(y))]
+
+
 def _rotary(node: ir.Node, b: Builder) -> list[ir.Value | None]:
     """RotaryEmbedding on [batch, sequence, heads * width]; positions begin at 0."""
     x, *tables = _values(node)
@@ -273,6 +280,7 @@ _LOWERINGS: dict[str, Lowering] = {
     "TanhGeluGrad": _tanh_gelu_grad,
     "Silu": _silu,
     "SiluGrad": _silu_grad,
+    "ReluGrad": _relu_grad,
     "Rotary": _rotary,
     "Shifted": _shifted,
     "ShiftedGrad": _shifted_grad,

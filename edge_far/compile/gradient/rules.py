@@ -198,8 +198,7 @@ def _tanh(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Grad
 def _relu(node: ir.Node, dy: ir.Value, want: Sequence[bool], b: Builder) -> Gradients:
     """dx = dy where y > 0, else 0."""
     y = node.outputs[0]
-    positive = b.op("Greater", [y, b.scalar(0.0)], dims_of(y), dtype=ir.DataType.BOOL)
-    yield 0, b.op("Where", [positive, dy, b.scalar(0.0)], dims_of(y))
+    yield 0, b.op("ReluGrad", [dy, y], dims_of(y), domain=INTERNAL)
 
 
 @_rule("MaskedDropout", INTERNAL)

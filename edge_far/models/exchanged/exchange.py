@@ -6,6 +6,7 @@ from torch import nn
 
 from edge_far.models.exchanged.disentangled import exchange_attention
 from edge_far.models.exchanged.joined import join_linears, part_linears
+from edge_far.models.exchanged.neighbours import exchange_embeddings
 
 __all__ = ["exchange_modules", "restore_modules"]
 
@@ -14,6 +15,7 @@ def exchange_modules(model: nn.Module) -> None:
     """Put our modules into a model as transformers loads it, in place."""
     part_linears(model)
     exchange_attention(model)
+    exchange_embeddings(model)
 
 
 def restore_modules(model: nn.Module) -> None:

@@ -109,3 +109,18 @@ def test_a_learners_silu_keeps_its_formula() -> None:
     """ONNX Runtime's sigmoid is up to 1e-7 off, which x multiplies."""
     x, found = of_all_x(trained=True, function="Silu")
     np.testing.assert_allclose(found, silu_derivative(x), rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_of_a_frozen_relu_only_its_sign_is_kept(frozen: bool) -> None:
+    def build(b, x, dy, learner):
+        active = b.unary("Relu", b.gemm(x, b.constant(W, "w") if frozen else learner))
+        return [active, b.op("ReluGrad", [dy, active], (TOKENS, 24), domain=INTERNAL)]
+
+    model = make_graph({"x": (TOKENS, 16), "dy": (TOKENS, 24), "learner": (16, 24)}, build)
+    note = stash_gelu_derivatives(model)
+    assert note.changes == ({"ReLUs kept as 8-bit derivatives": 1} if frozen else {})
+    if frozen:
+        assert operators(model) == ["Gemm", "Relu", "Greater", "Cast", "DequantizeLinear", "Mul"]
+    _, found = run_graph(model, X, DY, W)
+    np.testing.assert_array_equal(found, np.where(X @ W > 0, DY, 0))

@@ -16,7 +16,8 @@ from edge_far.device.optimizers.registry import OPTIMIZERS
 from edge_far.device.planning import machine_speed
 from edge_far.device.planning.machine_speed import Calibration, calibrate, machine_name
 from edge_far.device.planning.parts import value_at
-from edge_far.device.planning.probe import SHAPES
+from edge_far.device.planning.probe import SHAPES, _time_operators
+from tests.tiny_cases import CASES
 
 pytestmark = pytest.mark.device  # the probe holds operators that the workstation's ONNX Runtime does not know
 
@@ -52,6 +53,14 @@ def test_every_operator_is_measured_at_every_shape(bundle: Bundle, cache: Path) 
     assert set(found.parameter_seconds) == set(OPTIMIZERS)
     assert all(0 < seconds < 1e-5 for seconds in found.parameter_seconds.values())
     assert found.source.startswith(machine_name()) and "1 thread, onnxruntime" in found.source
+
+
+@pytest.mark.parametrize("name", {case.architecture: case.name for case in CASES}.values())
+def test_the_sizes_of_every_architectures_probe_are_known(name: str, tiny_bundle: Callable[[str], Bundle]) -> None:
+    """One whose sizes are not is no failure: a plan says that it predicts no times."""
+    bundle = tiny_bundle(name)
+    kernels, _ = _time_operators(bundle, threads=1, room_mib=1024.0, seconds=0.0)
+    assert set(kernels) == {operator.kernel for operator in bundle.manifest.portable.probe}
 
 
 def test_the_second_time_the_file_answers(bundle: Bundle, cache: Path) -> None:
