@@ -33,8 +33,8 @@ def test_scores_are_those_of_the_gradients_of_each_batch() -> None:
     gradient = selections.node_sums(model, batches, "softmax", lambda weight, mean, _: weight * mean)
     fisher = selections.node_sums(model, batches, "softmax", lambda _, __, squares: squares)
 
-    block, node = find_ffn_blocks(model)[1], 3
-    parts = (block.first.weight, block.first.bias, block.second.weight)
+    (ffn,), node = find_ffn_blocks(model)[1].ffns, 3
+    parts = (ffn.first.weight, ffn.first.bias, ffn.second.weight)
     model.eval()
     grads = []
     for batch in batches:
