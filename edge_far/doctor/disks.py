@@ -50,7 +50,7 @@ def examine_disks(subject: Subject) -> list[Finding]:
 
 def _kind(subject: Subject, name: str, directory: Path) -> Finding:
     place = _inside(subject.root, directory)
-    if directory.exists() and not directory.is_dir():
+    if _is_no_directory(directory):
         why = "a file stands where the directory should be: the service cannot start"
         return Finding(name, "bad", f"{place} is no directory", why, "name another with --state, or move the file away")
     mount = _mount_of(subject.root, place)
@@ -149,6 +149,14 @@ def _existing(directory: Path) -> Path:
             if each.is_dir() and os.access(each, os.X_OK):
                 return each
     return directory
+
+
+def _is_no_directory(path: Path) -> bool:
+    """Say whether something else than a directory stands there, as far as this user may look."""
+    try:
+        return path.exists() and not path.is_dir()
+    except OSError:
+        return False
 
 
 def _inside(root: Path, path: Path) -> str:

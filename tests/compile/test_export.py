@@ -71,12 +71,12 @@ def settings_for(
 
 def test_labels_that_look_alike_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = replace(settings_for(tmp_path), train=tmp_path / "train.csv", model=str(tmp_path))
-    settings.train.write_text("text,label\na,l0\nb, l0\nc,l1\n", encoding="utf-8")
+    settings.train.write_text("text,label\na,l0\nb,L0\nc,l1\n", encoding="utf-8")
     capsys.readouterr()  # how the tiny model was saved
     with pytest.raises(InputMissing, match="no model here"):
         export_bundle(settings, Console(quiet=True))
     assert capsys.readouterr().err == (
-        f"warning: {settings.train}: the labels ' l0' and 'l0' differ in blanks, case or the form of characters alone: "
+        f"warning: {settings.train}: the labels 'L0' and 'l0' differ in blanks, case or the form of characters alone: "
         "if they mean the same, write them alike\n"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -456,3 +457,17 @@ def test_a_file_in_the_place_of_the_state(tmp_path: Path) -> None:
     found = {each.name: each for each in examine(subject_below(tmp_path, state=Path("/state")))}
     assert found["state disk"].verdict == "bad" and "is no directory" in found["state disk"].read
     assert state.read_text() == ""
+
+
+def test_a_state_that_this_user_may_not_see_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd keeps a DynamicUser's state below /var/lib/private, mode 0700; root, who runs tests, may see it."""
+    hidden, exists = tmp_path / "var/lib/edge-far", Path.exists
+
+    def refused(path: Path, *arguments: Any, **named: Any) -> bool:
+        if path.is_relative_to(hidden):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return exists(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    found = {each.name: each for each in examine(subject_below(tmp_path, state=Path("/var/lib/edge-far")))}
+    assert "is no directory" not in found["state disk"].read and "state space" in found
