@@ -22,7 +22,7 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.cli import main
 from edge_far.fleet.desk import Desk
 from edge_far.fleet.server.rounds import Rounds, Settings
-from edge_far.fleet.terms import Answer
+from edge_far.fleet.terms import Answer, Order
 from tests.daemon.field import environment
 from tests.fleet.flower import make_keys
 
@@ -66,12 +66,27 @@ def test_status_of_a_server_tells_every_round(tmp_path: Path, capsys: pytest.Cap
     asked(capsys, "status", "--rounds", tmp_path / "nothing", code=66)
 
 
-def test_work_needs_a_bundle_and_a_desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked(capsys, "work", "--once", "--desk", tmp_path, code=64)
-    words = ("--profile", "rpi4-2gb", "--bundle", tmp_path)
-    asked(capsys, "work", "--once", "--desk", tmp_path / "nowhere", *words, code=66)
-    found = asked(capsys, "work", "--once", "--desk", tmp_path, "--state", tmp_path / "state", *words)
-    assert found["answers"] == []
+def test_work_checks_every_setting_before_the_first_order(
+    tiny_bundle: Callable[[str], Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk, bundle, state = tmp_path / "desk", tiny_bundle("tiny-fp32").root, tmp_path / "state"
+    desk.mkdir()
+    (tmp_path / "file").touch()
+
+    def ended(code: int, *, desk: Path = desk, profile: str = "rpi4-2gb", **places: Path) -> None:
+        words = [word for name, path in places.items() for word in (f"--{name}", path)]
+        asked(capsys, "work", "--desk", desk, "--profile", profile, *words, code=code)
+
+    ended(64, state=state)
+    ended(66, state=state, bundle=bundle, desk=tmp_path / "nowhere")
+    ended(66, state=state, bundle=tmp_path / "nowhere")
+    ended(78, state=state, bundle=bundle, profile="nope")
+    assert not state.exists()
+    order = {"kind": "train", "bundle": "0" * 64, "round": 1, "wait_s": 60.0}
+    id = Desk(desk).place(Order.of(order), {"w": np.zeros(3, np.float32)})
+    ended(74, state=tmp_path / "file", bundle=bundle)  # the server need not wait for this board
+    assert (found := Desk(desk).answer(id)) and found[0] == Answer.declined("failed")
+    assert not Desk(desk).has_order()
 
 
 def test_work_takes_the_profile_that_the_daemon_takes(
