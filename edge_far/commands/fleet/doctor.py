@@ -15,12 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from edge_far.commands.fleet.node_key import wrong_with
 from edge_far.errors import EdgeFarError
 
 __all__ = ["examined"]
 
 OLDEST = (1, 42)
 WAIT_S = 10.0
+KEY_BYTES = 1 << 16
 # What `deploy/install.sh --fleet` has set up is looked at where nothing else is named.
 INSTALLED = Path("/etc/edge-far/fleet")
 FLOWER = Path("/opt/edge-far-fleet")
@@ -90,18 +92,30 @@ def _bundle(root: Path) -> tuple[str, bool, str]:
         bundle = open_bundle(root)
     except EdgeFarError as error:
         return "bundle", False, str(error)
+    except OSError as error:
+        return "bundle", False, f"{error.filename or root}: {error.strerror}; run it with sudo, or mend its modes"
     return "bundle", True, f"bundle {bundle.fingerprint[:12]}; every device of the fleet must have this one"
 
 
 def _key(key: Path) -> tuple[str, bool, str]:
     try:
-        mode = stat.S_IMODE(key.stat().st_mode)
-    except OSError as error:
+        mode = key.stat().st_mode
+        if not stat.S_ISREG(mode):
+            return "key", False, f"{key}: is not a file; name the SuperNode's private key"
+        with key.open("rb") as file:
+            content = file.read(KEY_BYTES)
+    except FileNotFoundError as error:
         return "key", False, f"{key}: {error.strerror}; ssh-keygen -t ecdsa -b 384 -N '' -f {key}"
+    except PermissionError:
+        return "key", False, f"{key}: not readable for this user; run it with sudo"
+    except OSError as error:
+        return "key", False, f"{key}: cannot be read: {error.strerror}"
+    wrong = wrong_with(content, str(key))
+    if wrong is not None:
+        return "key", False, f"{key} {wrong}"
+    mode = stat.S_IMODE(mode)
     if mode & 0o077:
         return "key", False, f"{key} can be read by others (mode {mode:o}); chmod 600 {key}"
-    if not os.access(key, os.R_OK):
-        return "key", False, f"{key} is another user's; run it as root"
     return "key", True, f"{key}, mode {mode:o}"
 
 

@@ -25,14 +25,16 @@ from edge_far.fleet.server.rounds import Rounds, Settings
 from edge_far.fleet.terms import Answer, Order
 from tests.daemon.field import environment
 from tests.fleet.flower import make_keys
+from tests.ssh_keys import SSH_KEYGEN
 
 needs_programs = pytest.mark.skipif(
     not (shutil.which("openssl") and shutil.which("ssh-keygen")), reason="openssl or ssh-keygen is not there"
 )
 
 
-def asked(capsys: pytest.CaptureFixture[str], *words: str | Path, code: int = 0) -> dict[str, Any]:
-    assert main(["fleet", *map(str, words), "--json"]) == code
+def asked(capsys: pytest.CaptureFixture[str], *words: str | Path, code: int | None = 0) -> dict[str, Any]:
+    """Return the document; without `code` of whatever end, for Flower is not in every environment."""
+    assert main(["fleet", *map(str, words), "--json"]) == code or code is None
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
     return document
 
@@ -141,8 +143,7 @@ def test_the_doctor_finds_what_is_good_and_what_is_missing(
     desk.chmod(0o770)
     address = f"localhost:{server}"
     words = ("doctor", "--desk", desk, "--key", keys / "node-0", "--server", address)
-    assert main(["fleet", *map(str, (*words, "--root-certificates", keys / "ca.crt")), "--json"]) in (0, 69)
-    good = checks(json.loads(capsys.readouterr().out))
+    good = checks(asked(capsys, *words, "--root-certificates", keys / "ca.crt", code=None))
     assert all(good[name]["ok"] for name in ("desk", "key", "server")), good
     # Nobody whom this machine trusts has signed for it; the key is shown around; the desk is open.
     desk.chmod(0o777)
@@ -152,6 +153,53 @@ def test_the_doctor_finds_what_is_good_and_what_is_missing(
     assert not any(bad[name]["ok"] for name in ("desk", "key", "server"))
     assert "certificate" in bad["server"]["text"] or "issuer" in bad["server"]["text"], bad["server"]
     assert "chmod" in bad["key"]["text"] and "chmod" in bad["desk"]["text"]
+
+
+def key_told(capsys: pytest.CaptureFixture[str], key: Path) -> str:
+    return str(checks(asked(capsys, "doctor", "--desk", key.parent, "--key", key, code=69))["key"]["text"])
+
+
+@needs_programs
+def test_the_doctor_reads_what_a_key_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Flower's own reader is the oracle of tests/fleet/test_node_key.py."""
+    for name, words in SSH_KEYGEN.items():
+        subprocess.run(["ssh-keygen", "-q", *words, "-f", tmp_path / name], check=True)
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "directory").mkdir()
+    lines = (tmp_path / "good").read_text().splitlines(keepends=True)
+    (tmp_path / "damaged").write_text("".join(lines[:2] + lines[3:]))
+    for path in tmp_path.iterdir():
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    for name, told in (
+        ("other", "is of kind 'ssh-ed25519', and Flower wants ecdsa"),
+        ("locked", "has a passphrase"),
+        ("pem", "is not in OpenSSH's form"),
+        ("good.pub", "is a public key"),
+        ("text", "is not a private key"),
+        ("damaged", "is a damaged private key"),
+        ("directory", "is not a file"),
+        ("nowhere", "ssh-keygen -t ecdsa"),
+    ):
+        assert told in key_told(capsys, tmp_path / name)
+    good = asked(capsys, "doctor", "--desk", tmp_path, "--key", tmp_path / "good", code=None)
+    assert checks(good)["key"]["ok"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+def test_a_key_and_a_bundle_of_another_user_are_lines(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    for name in ("key", "bundle/manifest.json"):
+        (tmp_path / name).touch(mode=0o600)
+    (tmp_path / "bundle").chmod(0o700)
+    code = "import os, sys; from edge_far.cli import main; from edge_far.bundles import bundle\n"
+    code += "from edge_far.commands.fleet import command, doctor; os.setuid(65534); sys.exit(main(sys.argv[1:]))"
+    words = ["fleet", "doctor", "--desk", "/", "--key", tmp_path / "key", "--bundle", tmp_path / "bundle"]
+    command = [sys.executable, "-c", code, *map(str, words), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert done.returncode == 69, done
+    found = checks(json.loads(done.stdout))
+    assert found["key"]["text"].endswith("not readable for this user; run it with sudo")
+    assert not found["bundle"]["ok"] and "Permission denied" in found["bundle"]["text"]
 
 
 def test_a_server_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
