@@ -47,6 +47,8 @@ def _checks(options: argparse.Namespace) -> Iterator[tuple[str, bool, str]]:
         yield _key(options.key or INSTALLED / "node.key")
     if server:
         yield _server(server, options.root_certificates or (None if options.server else INSTALLED / "ca.crt"))
+    elif options.root_certificates:
+        yield _authority(options.root_certificates)
 
 
 def _installed_server() -> str | None:
@@ -73,10 +75,15 @@ def _flower() -> tuple[str, bool, str]:
 
 def _desk(desk: Path) -> tuple[str, bool, str]:
     try:
-        mode = stat.S_IMODE(desk.stat().st_mode)
+        mode = desk.stat().st_mode
+    except PermissionError:
+        return "desk", False, f"{desk} is not for this user: run it with sudo"
     except OSError as error:
         hint = f"'deploy/install.sh --fleet' makes it, or: mkdir -m 2770 {desk}"
         return "desk", False, f"{desk}: {error.strerror}; {hint}"
+    if not stat.S_ISDIR(mode):
+        return "desk", False, f"{desk} is no directory; name the desk's with --desk"
+    mode = stat.S_IMODE(mode)
     if mode & 0o007:
         return "desk", False, f"{desk} is open to everybody (mode {mode:o}); chmod 2770 {desk}"
     if not os.access(desk, os.R_OK | os.W_OK | os.X_OK):
@@ -119,18 +126,38 @@ def _key(key: Path) -> tuple[str, bool, str]:
     return "key", True, f"{key}, mode {mode:o}"
 
 
+def _authority(roots: Path) -> tuple[str, bool, str]:
+    try:
+        _trusted(roots)
+    except ValueError as error:
+        return "certificate", False, str(error)
+    return "certificate", True, f"{roots} is a certificate; whether the server's is signed by it: --server HOST:PORT"
+
+
+def _trusted(roots: Path | None) -> ssl.SSLContext:
+    """Return whom to trust, without a file the system's authorities; raises ValueError with the sentence."""
+    hint = "give the fleet's ca.crt with --root-certificates"
+    if roots is not None and not os.access(roots, os.R_OK):
+        raise ValueError(f"{roots}: cannot be read; {hint}")
+    try:
+        return ssl.create_default_context(cafile=roots)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"{roots}: is not a certificate (PEM); {hint}") from error
+
+
 def _server(address: str, roots: Path | None) -> tuple[str, bool, str]:
     """Shake hands by TLS, which proves the server's name and who signed for it."""
+    if "://" in address:
+        scheme = address.partition("://")[0]
+        return "server", False, f"{address!a:.80} is not HOST:PORT; leave out {f'{scheme}://'!a:.20}"
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isdigit() or int(port) > 65535:
         return "server", False, f"{address!a:.80} is not HOST:PORT"
-    if roots is not None and not os.access(roots, os.R_OK):
-        return "server", False, f"{roots}: cannot be read; give the fleet's ca.crt with --root-certificates"
     try:
-        trusted = ssl.create_default_context(cafile=roots)
-    except ssl.SSLError:
-        return "server", False, f"{roots}: is not a certificate (PEM); give the fleet's ca.crt with --root-certificates"
+        trusted = _trusted(roots)
+    except ValueError as error:
+        return "server", False, str(error)
     try:
         with (
             socket.create_connection((host, int(port)), WAIT_S) as plain,

@@ -211,6 +211,24 @@ def test_a_server_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.Captu
     assert "HOST:PORT" in found["server"]["text"] and not found["desk"]["ok"]
 
 
+@needs_programs
+def test_what_is_named_wrongly_is_told_as_what_it_is(
+    tmp_path: Path, keys: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch(mode=0o600)
+
+    def found(*words: str | Path, code: int | None = 69) -> dict[str, dict[str, Any]]:
+        return checks(asked(capsys, "doctor", *words, code=code))
+
+    assert "file is no directory" in found("--desk", tmp_path / "file")["desk"]["text"]
+    assert "leave out 'https://'" in found("--desk", tmp_path, "--server", "https://localhost:8000")["server"]["text"]
+    roots = ("--desk", tmp_path, "--root-certificates")
+    assert "cannot be read" in found(*roots, tmp_path / "nowhere")["certificate"]["text"]
+    assert "is not a certificate" in found(*roots, keys / "ca.key")["certificate"]["text"]
+    assert "is not a certificate" in found(*roots, tmp_path)["certificate"]["text"]
+    assert found(*roots, keys / "ca.crt", code=None)["certificate"]["ok"]
+
+
 def told_of(capsys: pytest.CaptureFixture[str], tmp_path: Path, *words: str | Path) -> str:
     return str(checks(asked(capsys, "doctor", "--desk", tmp_path, *words, code=69))["server"]["text"])
 
