@@ -65,7 +65,8 @@ def test_status_of_a_server_tells_every_round(tmp_path: Path, capsys: pytest.Cap
     assert found["rounds"] == [record] and found["released"] is None
     assert main(["fleet", "status", "--rounds", str(tmp_path / "fleet")]) == 0
     assert "1/2" in (told := capsys.readouterr().out) and "accuracy 81.25%" in told
-    asked(capsys, "status", "--rounds", tmp_path / "nothing", code=66)
+    missing = asked(capsys, "status", "--rounds", tmp_path / "nothing", code=66)
+    assert "'state'" in missing["error"]["hint"]
 
 
 def test_work_checks_every_setting_before_the_first_order(
@@ -274,14 +275,18 @@ def test_a_server_without_tls_and_one_that_nobody_knows(tmp_path: Path, capsys: 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
-def test_the_desk_of_another_user_is_told(tmp_path: Path) -> None:
+def test_the_desk_and_the_rounds_of_another_user_are_told(tmp_path: Path) -> None:
     desk = tmp_path / "desk"
     desk.mkdir(mode=0o700)
-    code = "import sys; from pathlib import Path; from edge_far.fleet.desk import Desk; import os; os.setuid(65534)\n"
+    code = "import sys; from pathlib import Path; from edge_far.fleet.desk import Desk; import os\n"
+    code += "from edge_far.fleet.server.rounds import Rounds; os.setuid(65534)\n"
     code += "from edge_far.errors import InputMissing\ntry: Desk(Path(sys.argv[1])).must_exist()\n"
-    code += "except InputMissing as error: print(error.exit_code, error, error.hint)"
+    code += "except InputMissing as error: print(error.exit_code, error, error.hint)\n"
+    code += "try: Rounds(Path(sys.argv[1])).records()\n"
+    code += "except InputMissing as error: print(error)"
     done = subprocess.run([sys.executable, "-c", code, desk], capture_output=True, text=True, env=environment())
     assert "66" in done.stdout and "the desk is not for this user" in done.stdout and "group" in done.stdout, done
+    assert "the rounds are not for this user (run it with sudo)" in done.stdout, done
 
 
 @needs_programs
