@@ -65,7 +65,8 @@ def _flower() -> tuple[str, bool, str]:
     places = [*map(str, FLOWER.glob("lib/python3*/site-packages")), *sys.path]
     found = next(iter(importlib.metadata.distributions(name="flwr", path=places)), None)
     if found is None:
-        hint = "'deploy/install.sh --fleet' puts it there; by hand: an environment of its own with 'edge-far[fleet]'"
+        hint = "'deploy/install.sh --fleet' puts it there; by hand, beside the checkout, in an environment of its own: "
+        hint += "pip install './edge-far[fleet]'"
         return "flower", False, f"flwr is not in {FLOWER}, nor here; {hint}"
     numbers = tuple(int(part) for part in found.version.split(".")[:2] if part.isdigit())
     known = numbers >= OLDEST
