@@ -26,7 +26,7 @@ def wrong_with(content: bytes, name: str) -> str | None:
         if content.startswith(PUBLIC):
             return "is a public key; name the private one, the file without .pub"
         if OTHER_ARMOUR.search(content):
-            return f"is not in OpenSSH's form, which Flower wants; turn it into that: ssh-keygen -p -N '' -f {name}"
+            return f"is not in OpenSSH's form, which Flower wants; is it the authority's, or a server's? {ANOTHER}"
         return f"is not a private key; {ANOTHER}"
     try:
         cipher, kind = _parts(base64.b64decode(b"".join(found[1].split()), validate=True))

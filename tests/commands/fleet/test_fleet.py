@@ -174,7 +174,7 @@ def test_the_doctor_reads_what_a_key_is(tmp_path: Path, capsys: pytest.CaptureFi
     for name, told in (
         ("other", "is of kind 'ssh-ed25519', and Flower wants ecdsa"),
         ("locked", "has a passphrase"),
-        ("pem", "is not in OpenSSH's form"),
+        ("pem", "is not in OpenSSH's form, which Flower wants; is it the authority's, or a server's? make another"),
         ("good.pub", "is a public key"),
         ("text", "is not a private key"),
         ("damaged", "is a damaged private key"),
