@@ -14,6 +14,14 @@ import pytest
 NAMESPACE = "edge-far@bundle"
 needs_ssh_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
 
+# What ssh-keygen is told for keys that a SuperNode takes (the first), or does not.
+SSH_KEYGEN = {
+    "good": ("-t", "ecdsa", "-b", "384", "-N", ""),
+    "other": ("-t", "ed25519", "-N", ""),
+    "locked": ("-t", "ecdsa", "-b", "384", "-N", "a passphrase"),
+    "pem": ("-t", "ecdsa", "-b", "384", "-m", "PEM", "-N", ""),
+}
+
 
 @dataclass(frozen=True)
 class Key:

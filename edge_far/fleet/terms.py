@@ -37,7 +37,7 @@ REASONS = {
     "disk": "too little disk is free",
     "time": "it would take longer than the round",
     "paused": "it had to pause, or was asked to stop",
-    "failed": "training failed; its own log says how",
+    "failed": "it could not train; its own log says why",
     "away": "nobody works at its desk",
 }
 # What a device may tell in numbers. `examples` weighs it in the mean.

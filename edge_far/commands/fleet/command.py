@@ -1,7 +1,7 @@
 """Rounds of learners over many devices: serve this device's desk, or see how the fleet is.
 
 work     take what lies on the desk, train where the profile's conditions allow, and answer; with --once one look
-         (exit 0: answered or nothing there), without until SIGTERM
+         (exit 0: answered or nothing there), without until SIGTERM or Ctrl-C (0; 75 in the midst of a round)
 status   of this device: desk, offer; with --rounds of a server: every finished round
 doctor   is everything there that a round needs; a line a check, exit 69 where one fails
 """
@@ -20,7 +20,7 @@ from edge_far.errors import Unavailable
 EXAMPLES = """examples:
   edge-far fleet work --once --state state --profile rpi4-2gb --bundle bundle --desk desk
   edge-far fleet status
-  edge-far fleet status --rounds /var/lib/edge-far-fleet/rounds-of-kitchen
+  sudo edge-far fleet status --rounds /var/lib/edge-far-fleet-server/rounds-of-home
   edge-far fleet doctor --server fleet.example:8000 --root-certificates ca.crt --key node.key
 """
 

@@ -15,12 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from edge_far.commands.fleet.node_key import wrong_with
 from edge_far.errors import EdgeFarError
 
 __all__ = ["examined"]
 
 OLDEST = (1, 42)
 WAIT_S = 10.0
+KEY_BYTES = 1 << 16
 # What `deploy/install.sh --fleet` has set up is looked at where nothing else is named.
 INSTALLED = Path("/etc/edge-far/fleet")
 FLOWER = Path("/opt/edge-far-fleet")
@@ -45,6 +47,8 @@ def _checks(options: argparse.Namespace) -> Iterator[tuple[str, bool, str]]:
         yield _key(options.key or INSTALLED / "node.key")
     if server:
         yield _server(server, options.root_certificates or (None if options.server else INSTALLED / "ca.crt"))
+    elif options.root_certificates:
+        yield _authority(options.root_certificates)
 
 
 def _installed_server() -> str | None:
@@ -61,7 +65,8 @@ def _flower() -> tuple[str, bool, str]:
     places = [*map(str, FLOWER.glob("lib/python3*/site-packages")), *sys.path]
     found = next(iter(importlib.metadata.distributions(name="flwr", path=places)), None)
     if found is None:
-        hint = "'deploy/install.sh --fleet' puts it there; by hand: an environment of its own with 'edge-far[fleet]'"
+        hint = "'deploy/install.sh --fleet' puts it there; by hand, beside the checkout, in an environment of its own: "
+        hint += "pip install './edge-far[fleet]'"
         return "flower", False, f"flwr is not in {FLOWER}, nor here; {hint}"
     numbers = tuple(int(part) for part in found.version.split(".")[:2] if part.isdigit())
     known = numbers >= OLDEST
@@ -71,10 +76,15 @@ def _flower() -> tuple[str, bool, str]:
 
 def _desk(desk: Path) -> tuple[str, bool, str]:
     try:
-        mode = stat.S_IMODE(desk.stat().st_mode)
+        mode = desk.stat().st_mode
+    except PermissionError:
+        return "desk", False, f"{desk} is not for this user: run it with sudo"
     except OSError as error:
         hint = f"'deploy/install.sh --fleet' makes it, or: mkdir -m 2770 {desk}"
         return "desk", False, f"{desk}: {error.strerror}; {hint}"
+    if not stat.S_ISDIR(mode):
+        return "desk", False, f"{desk} is no directory; name the desk's with --desk"
+    mode = stat.S_IMODE(mode)
     if mode & 0o007:
         return "desk", False, f"{desk} is open to everybody (mode {mode:o}); chmod 2770 {desk}"
     if not os.access(desk, os.R_OK | os.W_OK | os.X_OK):
@@ -90,33 +100,65 @@ def _bundle(root: Path) -> tuple[str, bool, str]:
         bundle = open_bundle(root)
     except EdgeFarError as error:
         return "bundle", False, str(error)
+    except OSError as error:
+        return "bundle", False, f"{error.filename or root}: {error.strerror}; run it with sudo, or mend its modes"
     return "bundle", True, f"bundle {bundle.fingerprint[:12]}; every device of the fleet must have this one"
 
 
 def _key(key: Path) -> tuple[str, bool, str]:
     try:
-        mode = stat.S_IMODE(key.stat().st_mode)
-    except OSError as error:
+        mode = key.stat().st_mode
+        if not stat.S_ISREG(mode):
+            return "key", False, f"{key}: is not a file; name the SuperNode's private key"
+        with key.open("rb") as file:
+            content = file.read(KEY_BYTES)
+    except FileNotFoundError as error:
         return "key", False, f"{key}: {error.strerror}; ssh-keygen -t ecdsa -b 384 -N '' -f {key}"
+    except PermissionError:
+        return "key", False, f"{key}: not readable for this user; run it with sudo"
+    except OSError as error:
+        return "key", False, f"{key}: cannot be read: {error.strerror}"
+    wrong = wrong_with(content, str(key))
+    if wrong is not None:
+        return "key", False, f"{key} {wrong}"
+    mode = stat.S_IMODE(mode)
     if mode & 0o077:
         return "key", False, f"{key} can be read by others (mode {mode:o}); chmod 600 {key}"
-    if not os.access(key, os.R_OK):
-        return "key", False, f"{key} is another user's; run it as root"
     return "key", True, f"{key}, mode {mode:o}"
+
+
+def _authority(roots: Path) -> tuple[str, bool, str]:
+    try:
+        _trusted(roots)
+    except ValueError as error:
+        return "certificate", False, str(error)
+    return "certificate", True, f"{roots} is a certificate; whether the server's is signed by it: --server HOST:PORT"
+
+
+def _trusted(roots: Path | None) -> ssl.SSLContext:
+    """Return whom to trust, without a file the system's authorities; raises ValueError with the sentence."""
+    hint = "give the fleet's ca.crt with --root-certificates"
+    if roots is not None and not os.access(roots, os.R_OK):
+        raise ValueError(f"{roots}: cannot be read; {hint}")
+    try:
+        return ssl.create_default_context(cafile=roots)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"{roots}: is not a certificate (PEM); {hint}") from error
 
 
 def _server(address: str, roots: Path | None) -> tuple[str, bool, str]:
     """Shake hands by TLS, which proves the server's name and who signed for it."""
+    if "://" in address:
+        scheme = address.partition("://")[0]
+        return "server", False, f"{address!a:.80} is not HOST:PORT; leave out {f'{scheme}://'!a:.20}"
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isdigit() or int(port) > 65535:
         return "server", False, f"{address!a:.80} is not HOST:PORT"
-    if roots is not None and not os.access(roots, os.R_OK):
-        return "server", False, f"{roots}: cannot be read; give the fleet's ca.crt with --root-certificates"
     try:
-        trusted = ssl.create_default_context(cafile=roots)
-    except ssl.SSLError:
-        return "server", False, f"{roots}: is not a certificate (PEM); give the fleet's ca.crt with --root-certificates"
+        trusted = _trusted(roots)
+    except ValueError as error:
+        return "server", False, str(error)
     try:
         with (
             socket.create_connection((host, int(port)), WAIT_S) as plain,

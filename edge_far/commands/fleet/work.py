@@ -21,13 +21,17 @@ AFTER_FAILURE_S = 30.0
 
 
 def work(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Look at the desk once, or until asked to stop; the document holds the answers."""
+    """Look at the desk once, or until asked to stop; the document holds the answers.
+
+    What is wrong with bundle, profile, state or desk is raised before the first look.
+    """
     places = places_of(options)
     desk = Desk(options.desk)
     desk.must_exist()
     answers = []
     with Signals() as signals:
         worker = Worker(places, desk, console, lambda: signals.stop)
+        worker.check()
         while not signals.stop:
             try:
                 answer = worker.look()

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from edge_far.bundles.arrays import read_arrays, read_learners
+from edge_far.bundles.bundle import open_bundle
 from edge_far.console import Console
 from edge_far.daemon.children.child_end import ChildEnd, Progress
 from edge_far.daemon.children.supervisor import Supervisor, Wish
@@ -27,7 +28,7 @@ from edge_far.daemon.context import Context, Places, opened_context
 from edge_far.daemon.intake.offers import put_offer
 from edge_far.daemon.intake.requests import ask
 from edge_far.daemon.report.status import conditions_now
-from edge_far.daemon.state import CycleDirectory
+from edge_far.daemon.state import CycleDirectory, StateDirectory
 from edge_far.daemon.training.material import write_material
 from edge_far.daemon.training.overseer import Overseer
 from edge_far.daemon.training.trainer import run_trainer
@@ -36,6 +37,7 @@ from edge_far.fleet.desk import Desk, Ticket
 from edge_far.fleet.exchange import Arrays, Form
 from edge_far.fleet.terms import Answer, Order, Refused, other_bundle
 from edge_far.process.failures import as_error
+from edge_far.profile.document import load_profile
 from edge_far.storage import staged_directory, write_json
 from edge_far.tasks.figures import figures_of
 
@@ -61,6 +63,19 @@ class Worker:
 
     def __init__(self, places: Places, desk: Desk, console: Console, stop: Callable[[], bool]) -> None:
         self._places, self._desk, self._console, self._stop = places, desk, console, stop
+
+    def check(self) -> None:
+        """Raise what is wrong with profile (78), bundle (66, 65) or state (74), after declining what waits."""
+        try:
+            open_bundle(self._places.bundle, load_profile(self._places.profile).security)
+            state = StateDirectory(self._places.state)
+            state.prepare()
+            state.give_to_owner()
+        except (EdgeFarError, OSError) as error:
+            ticket = self._desk.waiting()
+            if ticket is not None:  # else the server waits for nothing, and the path unit starts us again and again
+                self._desk.lay_answer(ticket.id, self._declined("failed", str(as_error(error, ["fleet"]))), {})
+            raise
 
     def look(self) -> Answer | None:
         """Do what lies on the desk; None where nothing does. Raises StorageError (74) where no answer can be given.

@@ -119,10 +119,16 @@ class Rounds:
 
     def records(self) -> list[dict[str, Any]]:
         """Return what is kept of every finished round, the first one first; raises InputMissing without a fleet."""
-        if not self._rounds.is_dir():
-            raise InputMissing("no fleet has had a round here", where=str(self.root))
+        try:
+            names = self._names()
+        except PermissionError as error:
+            hint = "run it with sudo"
+            raise InputMissing("the rounds are not for this user", where=str(self.root), hint=hint) from error
+        except OSError as error:
+            hint = "name the directory that 'flwr run' was given as 'state'"
+            raise InputMissing("no fleet has had a round here", where=str(self.root), hint=hint) from error
         found = []
-        for name in self._names():
+        for name in names:
             try:
                 found.append(read_document(self._rounds / name / ROUND, dict[str, Any]))
             except (OSError, Damaged) as error:
