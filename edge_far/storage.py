@@ -32,6 +32,7 @@ from edge_far.errors import InputMissing, OutputExists, StorageError, UsageError
 
 __all__ = [
     "TRIAL",
+    "check_file",
     "check_output",
     "hint_of",
     "named_path",
@@ -56,6 +57,7 @@ HINTS = {
     errno.EACCES: "check the owner and the mode of the directory",
     errno.EPERM: "check the owner and the mode of the directory",
     errno.ENOENT: "create the directory first",
+    errno.EISDIR: "name a file in it",
     errno.EFBIG: "raise the limit on the size of a file (ulimit -f), or choose a file system that takes larger ones",
     errno.EMFILE: "raise the limit on open files (ulimit -n), then run the same command again",
     errno.ENFILE: "too many files are open on this machine: end what opens them, then run the same command again",
@@ -184,6 +186,17 @@ def check_output(final: Path) -> None:
     final = Path(final)
     _refuse_existing(final)
     try_directory(final.parent)
+
+
+def check_file(path: Path) -> None:
+    """Raise now what `write_atomically(path, ...)` would raise when the work for it is done: StorageError."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:  # a name that is too long, too
+        raise storage_error(error, path) from error
+    try_directory(path.parent)
 
 
 def try_directory(directory: Path) -> None:

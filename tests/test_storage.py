@@ -17,6 +17,7 @@ import pytest
 from edge_far import storage
 from edge_far.errors import InputMissing, OutputExists, StorageError
 from edge_far.storage import (
+    check_file,
     publish_directory,
     remove_leftovers,
     replace_directory,
@@ -47,6 +48,15 @@ def disk_full(*_: object) -> None:
 
 
 # Files
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    check_file(tmp_path / "new.png")
+    assert names(tmp_path) == []
+    with pytest.raises(StorageError, match="create the directory first"):
+        check_file(tmp_path / "absent" / "new.png")
+    with pytest.raises(StorageError, match="Is a directory.*name a file in it"):
+        check_file(tmp_path)
 
 
 def test_write_bytes_or_by_a_function(tmp_path: Path) -> None:
