@@ -55,7 +55,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path
     assert names(tmp_path) == []
     with pytest.raises(StorageError, match="create the directory first"):
         check_file(tmp_path / "absent" / "new.png")
-    with pytest.raises(StorageError, match="Is a directory.*name a file in it"):
+    with pytest.raises(StorageError, match=r"Is a directory.*name a file in it"):
         check_file(tmp_path)
 
 

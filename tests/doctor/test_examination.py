@@ -372,7 +372,7 @@ def test_a_trap_is_found(trap: str, tmp_path: Path) -> None:
         ("rpi5-8gb", "1.21.0", "bad", "needs 1.23 or newer"),
         ("jetson-nano-4gb", "1.17.3", "bad", "IR version 10"),
         ("rpi4-4gb", "1.29.0", "warn", "no shell"),
-        ("rpi4-4gb", None, "bad", "pip install 'edge-far[device]'"),
+        ("rpi4-4gb", None, "bad", "pip install './edge-far[device]'  # beside the checkout"),
     ],
 )
 def test_onnxruntime(board: str, version: str | None, verdict: str, words: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from edge_far.commands.workstation import export
 from edge_far.console import Console
 from edge_far.errors import Unavailable, UsageError
+from edge_far.process.packages import install_line
 from edge_far.process.privacy import keep_caches_together
 from edge_far.storage import check_file
 
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         from edge_far.compile.pipeline import choose_only
     except ImportError as error:
         raise Unavailable(
-            f"choose needs the workstation's packages, and {error.name} is missing", hint="pip install 'edge-far[host]'"
+            f"choose needs the workstation's packages, and {error.name} is missing", hint=install_line("host")
         ) from error
     document = choose_only(settings, console)
     if board is not None:
