@@ -16,8 +16,9 @@ MATRIX = DOCS / "lab" / "plan-matrix.md"
 TABLE = re.compile(r"(<!-- plan-matrix: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 NOTE = re.compile(r"(<!-- plan-note -->\n).*?(<!-- end -->)", re.DOTALL)
-OF = """The models' plain geometries, with a head on the first token; a head on the mean of all tokens, as `export` gives
-all-MiniLM-L6-v2, takes more where blocks learn, and `edge-far plan BUNDLE --profile all` tells it of your own bundle."""
+OF = """The models' plain geometries, with a head on the first token; a head on the mean of all tokens, as `export`
+gives all-MiniLM-L6-v2, takes more where blocks learn, and `edge-far plan BUNDLE --profile all` tells it of your own
+bundle."""
 
 
 def with_tables(text: str) -> str:
