@@ -28,7 +28,7 @@ from edge_far.disk.directory_moves import (
     temporary_sibling,
 )
 from edge_far.disk.durability import fsync
-from edge_far.errors import InputMissing, OutputExists, StorageError, UsageError
+from edge_far.errors import EdgeFarError, InputMissing, OutputExists, StorageError, UsageError
 
 __all__ = [
     "TRIAL",
@@ -43,6 +43,7 @@ __all__ = [
     "staged_directory",
     "storage_error",
     "try_directory",
+    "unreadable",
     "write_atomically",
     "write_json",
 ]
@@ -75,6 +76,16 @@ def storage_error(error: OSError, path: Path) -> StorageError:
 def hint_of(error: OSError) -> str | None:
     """Return what to do about an error of the operating system, None where its number says nothing."""
     return HINTS.get(error.errno or 0)
+
+
+def unreadable(error: OSError, path: Path, hint: str) -> EdgeFarError:
+    """Return what to raise where a named file cannot be read: InputMissing (66) with `hint`, or StorageError (74)."""
+    if isinstance(error, FileNotFoundError):
+        return InputMissing("no such file", where=str(path), hint=hint)
+    if isinstance(error, IsADirectoryError):
+        return InputMissing("is a directory, not a file", where=str(path), hint=hint)
+    todo = "check its owner and mode" if isinstance(error, PermissionError) else hint_of(error)
+    return StorageError(f"cannot be read: {error.strerror}", where=str(path), hint=todo)
 
 
 def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None]) -> None:

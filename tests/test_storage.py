@@ -23,6 +23,7 @@ from edge_far.storage import (
     replace_directory,
     sha256_of,
     staged_directory,
+    unreadable,
     write_atomically,
     write_json,
 )
@@ -48,6 +49,20 @@ def disk_full(*_: object) -> None:
 
 
 # Files
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "told"),
+    [
+        (errno.ENOENT, InputMissing, "x: no such file (make it)"),
+        (errno.EISDIR, InputMissing, "x: is a directory, not a file (make it)"),
+        (errno.EACCES, StorageError, "x: cannot be read: Permission denied (check its owner and mode)"),
+        (errno.ELOOP, StorageError, "x: cannot be read: Too many levels of symbolic links"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_said_without_a_number(number: int, kind: type[Exception], told: str) -> None:
+    error = unreadable(OSError(number, os.strerror(number)), Path("x"), "make it")
+    assert type(error) is kind and str(error) == told
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_far import __version__
-from edge_far.commands.arguments import Number
+from edge_far.commands.arguments import Number, check_root
 from edge_far.console import Console
 from edge_far.daemon.state import DEFAULT_STATE
-from edge_far.errors import InputMissing, OutputExists, Unavailable, UsageError
+from edge_far.errors import OutputExists, Unavailable, UsageError
 from edge_far.json_file import Within
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise UsageError("the plan's times are of a bundle", where="--keep-calibration", hint="add --bundle BUNDLE")
     if keep is not None and keep.exists():
         raise OutputExists("exists already", where=str(keep), hint="name another file")
-    if not options.root.is_dir():
-        raise InputMissing("no such directory", where=str(options.root), hint="name the root of a system's files")
+    check_root(options.root)
     subject = subject_below(options.root, state=options.state)
     if options.bench and not subject.is_here:
         raise UsageError("another system's speed cannot be measured", where="--bench", hint="leave out --root")

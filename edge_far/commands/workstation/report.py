@@ -14,11 +14,12 @@ from typing import Any
 
 from edge_far.commands.common import open_checked, refuse_another_bundle
 from edge_far.console import Console
-from edge_far.errors import BundleError, DataError, InputMissing, StorageError, UsageError
+from edge_far.errors import BundleError, DataError, UsageError
 from edge_far.json_file import Damaged, read_document
 from edge_far.process.privacy import keep_caches_together
 from edge_far.report.plot import draw_run
 from edge_far.report.runlog import RunLog, read_run_log
+from edge_far.storage import unreadable
 from edge_far.tasks.figures import FIGURES
 
 EXAMPLES = """examples:
@@ -173,10 +174,8 @@ def _evaluation(path: Path) -> Any:
     try:
         document = read_document(path, dict[str, Any])
         check_evaluation(document)
-    except FileNotFoundError as error:
-        raise InputMissing("no such file", where=str(path), hint=hint) from error
     except OSError as error:
-        raise StorageError(f"cannot read: {error.strerror}", where=str(path)) from error
+        raise unreadable(error, path, hint) from error
     except Damaged as error:
         raise DataError(f"is no evaluation: {error}", where=str(path), hint=hint) from error
     return evaluation_section(document)
