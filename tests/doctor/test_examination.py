@@ -441,6 +441,8 @@ def test_nothing_at_all_is_unknown_and_no_crash(tmp_path: Path) -> None:
     assert list(found) == list(findings_of(RPI, tmp_path / "other"))
     bad = {name for name, finding in found.items() if finding.verdict in ("warn", "bad")}
     assert bad == {"onnxruntime", "packages"}  # nothing is installed there
+    fine = {name for name, finding in found.items() if finding.verdict == "ok"}
+    assert not {name for name in fine if not name.startswith(("state ", "cache "))}  # directories that could be tried
     assert worst(list(found.values())) == "bad"
     assert worst([]) == "ok"
 
