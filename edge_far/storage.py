@@ -28,10 +28,11 @@ from edge_far.disk.directory_moves import (
     temporary_sibling,
 )
 from edge_far.disk.durability import fsync
-from edge_far.errors import InputMissing, OutputExists, StorageError, UsageError
+from edge_far.errors import EdgeFarError, InputMissing, OutputExists, StorageError, UsageError
 
 __all__ = [
     "TRIAL",
+    "check_file",
     "check_output",
     "hint_of",
     "named_path",
@@ -42,6 +43,7 @@ __all__ = [
     "staged_directory",
     "storage_error",
     "try_directory",
+    "unreadable",
     "write_atomically",
     "write_json",
 ]
@@ -56,6 +58,7 @@ HINTS = {
     errno.EACCES: "check the owner and the mode of the directory",
     errno.EPERM: "check the owner and the mode of the directory",
     errno.ENOENT: "create the directory first",
+    errno.EISDIR: "name a file in it",
     errno.EFBIG: "raise the limit on the size of a file (ulimit -f), or choose a file system that takes larger ones",
     errno.EMFILE: "raise the limit on open files (ulimit -n), then run the same command again",
     errno.ENFILE: "too many files are open on this machine: end what opens them, then run the same command again",
@@ -73,6 +76,16 @@ def storage_error(error: OSError, path: Path) -> StorageError:
 def hint_of(error: OSError) -> str | None:
     """Return what to do about an error of the operating system, None where its number says nothing."""
     return HINTS.get(error.errno or 0)
+
+
+def unreadable(error: OSError, path: Path, hint: str) -> EdgeFarError:
+    """Return what to raise where a named file cannot be read: InputMissing (66) with `hint`, or StorageError (74)."""
+    if isinstance(error, FileNotFoundError):
+        return InputMissing("no such file", where=str(path), hint=hint)
+    if isinstance(error, IsADirectoryError):
+        return InputMissing("is a directory, not a file", where=str(path), hint=hint)
+    todo = "check its owner and mode" if isinstance(error, PermissionError) else hint_of(error)
+    return StorageError(f"cannot be read: {error.strerror}", where=str(path), hint=todo)
 
 
 def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None]) -> None:
@@ -184,6 +197,17 @@ def check_output(final: Path) -> None:
     final = Path(final)
     _refuse_existing(final)
     try_directory(final.parent)
+
+
+def check_file(path: Path) -> None:
+    """Raise now what `write_atomically(path, ...)` would raise when the work for it is done: StorageError."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:  # a name that is too long, too
+        raise storage_error(error, path) from error
+    try_directory(path.parent)
 
 
 def try_directory(directory: Path) -> None:

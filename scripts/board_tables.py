@@ -2,7 +2,8 @@
 
     python scripts/board_tables.py
 
-A table stands between `<!-- plan-matrix: PROFILE -->` and `<!-- end -->`. A test compares (tests/test_boards_pages.py).
+A table stands between `<!-- plan-matrix: PROFILE -->` and `<!-- end -->`, what it is of between `<!-- plan-note -->`
+and `<!-- end -->`. A test compares (tests/test_boards_pages.py).
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 MATRIX = DOCS / "lab" / "plan-matrix.md"
 TABLE = re.compile(r"(<!-- plan-matrix: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
+NOTE = re.compile(r"(<!-- plan-note -->\n).*?(<!-- end -->)", re.DOTALL)
+OF = """The models' plain geometries, with a head on the first token; a head on the mean of all tokens, as `export`
+gives all-MiniLM-L6-v2, takes more where blocks learn, and `edge-far plan BUNDLE --profile all` tells it of your own
+bundle."""
+
 
 def with_tables(text: str) -> str:
-    """Return a board's page with its tables as the plan matrix says."""
+    """Return a board's page with its tables as the plan matrix says, and what they are of."""
+    text = NOTE.sub(lambda found: f"{found[1]}\n{OF}\n\n{found[2]}", text)
     return TABLE.sub(lambda found: f"{found[1]}\n{table(found[2])}\n{found[3]}", text)
 
 

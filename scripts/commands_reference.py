@@ -30,6 +30,8 @@ PLAIN = ("positional arguments", "options")  # argparse's own groups
 # What a help says of the default: at its end, or in all of it.
 SAID = re.compile(r" ?\(default: ([^()]*(?:\([^()]*\)[^()]*)*)\)$|^default: (.*)$")
 
+VALUE = re.compile(r"%\(default\)[sdg]")  # the default alone, as argparse writes it
+
 
 def page() -> str:
     """Return the page."""
@@ -97,8 +99,7 @@ def _row(action: argparse.Action) -> str:
             shown = ", ".join([*(f"`{word}`" for word in action.option_strings[:-1]), shown])
     else:
         shown = f"`{_value(action)}`"
-    said = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
-    said = SAID.sub("", said) + _bounds(action)
+    said = SAID.sub("", (action.help or "") % vars(action)) + _bounds(action)
     return f"| {_cell(shown)} | {_cell(said)} | {_default(action)} |"
 
 
@@ -117,11 +118,11 @@ def _default(action: argparse.Action) -> str:
         return "needed"
     told = SAID.search(action.help or "")
     words = (told[1] or told[2]) if told else "%(default)s"
-    if words != "%(default)s":
-        return _cell(words.replace("%(default)s", str(action.default)))
+    if not VALUE.fullmatch(words):
+        return _cell(words % vars(action))
     if isinstance(action.default, bool) or not isinstance(action.default, str | int | float | Path):
         return ""
-    return f"`{_cell(str(action.default))}`" if str(action.default) else ""
+    return f"`{_cell(words % vars(action))}`" if str(action.default) else ""
 
 
 def _cell(text: str) -> str:

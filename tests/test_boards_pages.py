@@ -50,6 +50,7 @@ def test_every_board_has_one_page() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_tables_are_those_of_the_plan_matrix(page: Path) -> None:
     assert tables().with_tables(page.read_text()) == page.read_text(), "run: python scripts/board_tables.py"
+    assert page.read_text().count(tables().OF) == 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

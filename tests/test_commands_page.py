@@ -18,6 +18,7 @@ def test_the_page_is_what_the_parsers_say() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.page() == PAGE, "run: python scripts/commands_reference.py"
+    assert "%(" not in PAGE, "a default is not filled in"
 
 
 def test_every_option_of_every_help_is_on_the_page() -> None:

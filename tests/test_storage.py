@@ -17,11 +17,13 @@ import pytest
 from edge_far import storage
 from edge_far.errors import InputMissing, OutputExists, StorageError
 from edge_far.storage import (
+    check_file,
     publish_directory,
     remove_leftovers,
     replace_directory,
     sha256_of,
     staged_directory,
+    unreadable,
     write_atomically,
     write_json,
 )
@@ -47,6 +49,29 @@ def disk_full(*_: object) -> None:
 
 
 # Files
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "told"),
+    [
+        (errno.ENOENT, InputMissing, "x: no such file (make it)"),
+        (errno.EISDIR, InputMissing, "x: is a directory, not a file (make it)"),
+        (errno.EACCES, StorageError, "x: cannot be read: Permission denied (check its owner and mode)"),
+        (errno.ELOOP, StorageError, "x: cannot be read: Too many levels of symbolic links"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_said_without_a_number(number: int, kind: type[Exception], told: str) -> None:
+    error = unreadable(OSError(number, os.strerror(number)), Path("x"), "make it")
+    assert type(error) is kind and str(error) == told
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    check_file(tmp_path / "new.png")
+    assert names(tmp_path) == []
+    with pytest.raises(StorageError, match="create the directory first"):
+        check_file(tmp_path / "absent" / "new.png")
+    with pytest.raises(StorageError, match=r"Is a directory.*name a file in it"):
+        check_file(tmp_path)
 
 
 def test_write_bytes_or_by_a_function(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from edge_far.bench.environments import missing_for_compiling
 from edge_far.bench.work.geometries import GEOMETRIES
 from edge_far.bundles.manifest import Manifest
 from edge_far.console import Console
-from edge_far.errors import InputMissing, StorageError, Unavailable
+from edge_far.errors import DataError, InputMissing, StorageError, Unavailable
 from edge_far.json_file import Damaged, read_document
 from edge_far.process.children import child_environment, module_command
 from edge_far.process.privacy import cache_directory
-from edge_far.storage import write_json
+from edge_far.storage import unreadable, write_json
 
 __all__ = ["LADDER", "Found", "manifests_of", "method_of_ladder"]
 
@@ -89,8 +89,10 @@ def _described(model: str) -> str:
     except FileNotFoundError as error:
         hint = f"name a directory of a transformers model, or one of {', '.join(GEOMETRIES)}"
         raise InputMissing("no config.json here", where=model, hint=hint) from error
-    except (OSError, ValueError) as error:
-        raise StorageError(f"cannot be read: {error}", where=str(path)) from error
+    except OSError as error:
+        raise unreadable(error, path, "name a directory of a transformers model") from error
+    except ValueError as error:
+        raise DataError("is not UTF-8 text", where=str(path), hint="copy the model again") from error
 
 
 def _cache_path(described: str, method: Method, pooling: str) -> Path | None:

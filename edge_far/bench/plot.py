@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.errors import Unavailable
+from edge_far.process.packages import install_line
 from edge_far.report.plot import BLUE, DOTS_PER_INCH, GRID, INK, ORANGE, STYLE
 from edge_far.storage import write_atomically
 
@@ -23,7 +24,7 @@ def draw_bench(document: Mapping[str, Any], out: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise Unavailable("drawing needs matplotlib", hint="pip install 'edge-far[host]'") from error
+        raise Unavailable("drawing needs matplotlib", hint=install_line("host")) from error
     rows = document["rows"]
     names = [_name(row) for row in rows]
     with matplotlib.rc_context(STYLE):

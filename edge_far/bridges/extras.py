@@ -6,6 +6,7 @@ import importlib
 from types import ModuleType
 
 from edge_far.errors import Unavailable
+from edge_far.process.packages import install_line
 
 __all__ = ["module_of"]
 
@@ -18,4 +19,4 @@ def module_of(extra: str, name: str) -> ModuleType:
         if error.name is None or error.name.partition(".")[0] != name.partition(".")[0]:
             raise
         message = f"the package {name.partition('.')[0]} is not installed here"
-        raise Unavailable(message, hint=f"pip install 'edge-far[device,{extra}]'") from error
+        raise Unavailable(message, hint=install_line(f"device,{extra}")) from error

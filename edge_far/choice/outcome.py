@@ -96,13 +96,13 @@ def as_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> st
     """Return rows as a table for people, the chosen one marked.
 
     Work is a run's, relative to full fine-tuning; GFLOP are what a device computes in it, the state is trained numbers,
-    gradients and moments in float32. `board, s` is what it takes at least on the board that was given.
+    gradients and moments in float32. `board, s >=` is what it takes at least on the board that was given.
     """
     on_board = "board_seconds" in chosen
     told = [name for name in chosen if name in FIGURES]
     columns = " ".join(f"{FIGURES[name].column:>{_width(name)}}" for name in told)
     names = f"  {'rung':<14} {'pooling':<7} {columns} {'below best':>15} "
-    lines = [f"{names}{'work':>6} {'a step':>6} {'GFLOP':>9} {'state, MiB':>10}" + f" {'board, s':>9}" * on_board]
+    lines = [f"{names}{'work':>6} {'a step':>6} {'GFLOP':>9} {'state, MiB':>10}" + f" {'board, s >=':>11}" * on_board]
     for row in rows:
         mark = "*" if row == chosen else " "
         below = f"{row['below_best']:.3f} +- {row['below_best_error']:.3f}"
@@ -110,7 +110,7 @@ def as_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> st
         lines.append(
             f"{mark} {row['rung']:<14} {row['pooling']:<7} {figures} {below:>15} "
             f"{row['job_work']:>6.3f} {row['step_work']:>6.3f} {row['gflop']:>9,.0f} {row['state_mib']:>10.1f}"
-            + (f" {row['board_seconds']:>9,.0f}" if on_board else "")
+            + (f" {row['board_seconds']:>11,.0f}" if on_board else "")
         )
     return "\n".join(lines)
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any
 
 from edge_far.bundles.manifest import bounds_of
-from edge_far.errors import ConfigError, DataError, EdgeFarError
+from edge_far.errors import ConfigError, DataError, EdgeFarError, InputMissing
 from edge_far.json_file import Within
 from edge_far.texts.reading.columns import Columns, parse_columns
 
-__all__ = ["LARGEST", "SEEDS", "AtLeast", "Number", "add_columns_argument", "add_setting", "text_argument"]
+__all__ = [
+    "LARGEST",
+    "SEEDS",
+    "AtLeast",
+    "Number",
+    "add_columns_argument",
+    "add_setting",
+    "check_root",
+    "text_argument",
+]
 
 LARGEST = 2**63 - 1
 SHOWN_CHARACTERS = 40
@@ -86,6 +96,13 @@ def text_argument(word: str) -> str:
         return os.fsencode(word).decode()
     except UnicodeError as error:
         raise DataError("a text is not UTF-8", where="TEXT", hint="check the terminal's encoding") from error
+
+
+def check_root(root: Path) -> None:
+    """Raise InputMissing (66) where --root is no directory."""
+    if not root.is_dir():
+        what = "is a file, not a directory" if root.exists() else "no such directory"
+        raise InputMissing(what, where=str(root), hint="name the root of a system's files")
 
 
 def _shown(value: float) -> str:

@@ -132,7 +132,8 @@ class Releases:
                     release = self.verify(candidate)
                     self._point_at(candidate)
                     return release
-            raise InputMissing("there is no earlier release", where=id or str(self.directory))
+            hint = "'edge-far releases' shows which there are, and --to names one"
+            raise InputMissing("there is no earlier release", where=id or str(self.directory), hint=hint)
 
     def prune(self, keep: Iterable[str] = ()) -> list[str]:
         """Remove all releases but the current, the one it replaced, the first, and `keep`; return the removed."""

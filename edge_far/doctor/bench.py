@@ -48,15 +48,18 @@ def bench(
     except ImportError as error:  # no NumPy: the findings say so, and are told
         reason = str(error)
     else:
+        opened = None
+        if bundle is not None:
+            from edge_far.bundles.bundle import open_bundle
+
+            opened = open_bundle(bundle)  # before the seconds are spent
         console.info(f"measuring products and memory, at most {seconds:.0f} s")
         found, reason = measure_apart("edge_far.device.planning.basic_speed", threads, room, seconds)
-    if bundle is not None and found is not None:
-        from edge_far.bundles.bundle import open_bundle
-
-        opened = open_bundle(bundle)
-        calibration = calibrate(opened, threads, console, room)
-        if keep is not None and calibration is not None:
-            write_calibration(keep, calibration, opened.manifest)
+        if opened is not None and found is not None:
+            calibration = calibrate(opened, threads, console, room)
+            if keep is not None and calibration is not None:
+                write_calibration(keep, calibration, opened.manifest)
+                console.info(f"the plan's times are written to {shown(str(keep))}")
     if keep is not None and calibration is None:
         console.warn(f"nothing was measured for the plan, and {shown(str(keep))} is not written")
     return {

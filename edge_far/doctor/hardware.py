@@ -70,6 +70,8 @@ def _profile(subject: Subject) -> Finding:
             return Finding("profile", "ok", read, match.why)
         todo = f"edge-far profiles show {match.profile.name} > my-board.yaml   # and correct what differs"
         return Finding("profile", "note", read, match.why, todo)
+    if board.model is None and board.processor == "unknown":
+        return Finding("profile", "note", UNKNOWN, "which board it is cannot be read")
     if not board.is_arm:
         return Finding("profile", "ok", "workstation", "no board that a built-in profile names")
     near = nearest_profile(board)
@@ -117,6 +119,8 @@ def _share(subject: Subject) -> Finding:
 
 def _memory_limit(subject: Subject) -> Finding:
     limit = cgroup_limit_mib(subject.root)
+    if limit is None and read_text(subject.root / "proc/self/cgroup") is None:
+        return Finding("memory limit", "note", UNKNOWN, "/proc/self/cgroup cannot be read")
     if limit is None or (subject.board.ram_mib is not None and limit >= subject.board.ram_mib):
         return Finding("memory limit", "ok", "no control group limits the memory of this process")
     read = f"{limit:.0f} MiB (control group)"

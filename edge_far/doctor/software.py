@@ -16,7 +16,7 @@ from pathlib import Path
 from edge_far.device.board.kernel_files import names_in, read_bytes, read_text
 from edge_far.doctor.finding import UNKNOWN, Finding, Subject
 from edge_far.errors import Unavailable
-from edge_far.process.packages import refuse_deadly_packages
+from edge_far.process.packages import install_line, refuse_deadly_packages
 from edge_far.process.privacy import NO_REPORTS
 
 __all__ = ["examine_software"]
@@ -27,7 +27,7 @@ NEEDED = ("numpy", "pyyaml", "tokenizers", "safetensors", "psutil")
 # Modules of Python's own that a build may lack, by the library that they need.
 BUILT_WITH = {"_ctypes": "libffi", "_sqlite3": "SQLite"}
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training")
-INSTALL = "pip install 'edge-far[device]'"
+INSTALL = install_line("device")
 UPGRADE = "pip install --upgrade 'onnxruntime>=1.30'"
 # The service's environment, then the system's.
 ENVIRONMENTS = ("opt/edge-far/venv/lib", "usr/local/lib", "usr/lib")
@@ -182,6 +182,8 @@ def _packages(subject: Subject, python: Python) -> Finding:
 def _telemetry(subject: Subject) -> Finding:
     """Who reports: edge-far forbids it in each of its processes, so what is left is the unit and the system."""
     name = "telemetry"
+    if not subject.is_here and not names_in(subject.root / "etc"):
+        return Finding(name, "note", UNKNOWN, "/etc cannot be read")
     off = f"off in every process of edge-far ({len(NO_REPORTS)} variables)"
     for place, text in _settings(subject):
         if said := re.findall(rf"{VARIABLE}=[\"']?([^\s\"']*)", text):

@@ -17,7 +17,7 @@ from edge_far.errors import Unavailable
 from edge_far.process.limits import little_memory, out_of_memory
 from edge_far.process.privacy import cache_directory
 
-__all__ = ["explain_import", "refuse_deadly_packages", "training_package_missing"]
+__all__ = ["explain_import", "install_line", "refuse_deadly_packages", "training_package_missing"]
 
 # Packages of the device with machine code: one that was built for another processor kills the process that imports it.
 NATIVE = ("numpy", "onnxruntime", "tokenizers", "safetensors", "psutil")
@@ -86,6 +86,11 @@ def _remember(known: Path | None) -> None:
             known.touch()
 
 
+def install_line(extra: str) -> str:
+    """Return the line that installs edge-far with an extra (host, device, device,mqtt): no index has edge-far."""
+    return f"pip install './edge-far[{extra}]'  # beside the checkout"
+
+
 def explain_import(error: BaseException, extra: str) -> Unavailable | None:
     """Return what to say of an error that came of importing a package; None where it came of something else.
 
@@ -116,7 +121,7 @@ def _missing(name: str, extra: str) -> Unavailable:
             where=sys.executable,
             hint="take your distribution's Python, or build it again where that library's headers are installed",
         )
-    return Unavailable(f"the package {name} is not installed here", hint=f"pip install 'edge-far[{extra}]'")
+    return Unavailable(f"the package {name} is not installed here", hint=install_line(extra))
 
 
 def _does_not_start(package: str, path: str | None, reason: str, starved: bool) -> Unavailable:

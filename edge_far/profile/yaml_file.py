@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from edge_far.errors import ConfigError, InputMissing, StorageError
+from edge_far.errors import ConfigError, InputMissing
+from edge_far.storage import unreadable
 
 __all__ = ["read_yaml"]
 
@@ -53,7 +54,7 @@ def read_yaml(
     except (FileNotFoundError, ValueError):  # a name that no file can have: it holds a zero byte or half a character
         raise InputMissing(f"no such {what} file", where=str(path), hint=where_to_look) from None
     except OSError as error:
-        raise StorageError(f"cannot read the {what}: {error.strerror}", where=str(path)) from None
+        raise unreadable(error, path, sample) from None
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError(f"is larger than {MAX_FILE_BYTES // 1024} KiB, so not a {what}", where=str(path))
     try:
@@ -71,7 +72,7 @@ def read_yaml(
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         reason = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(f"is not valid YAML: {reason}", where=where) from None
+        raise ConfigError(f"is not valid YAML: {reason}", where=where, hint=sample) from None
     except RecursionError:
         raise ConfigError("is not valid YAML: nested too deeply", where=str(path)) from None
     except Exception as error:  # PyYAML lets through whatever int(), a date or a look-up raises for an odd value

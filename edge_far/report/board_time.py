@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_far.errors import DataError, InputMissing, StorageError
+from edge_far.errors import DataError
+from edge_far.storage import unreadable
 
 __all__ = ["BoardSpeed", "read_board_speed"]
 
@@ -39,10 +40,8 @@ def read_board_speed(path: Path) -> BoardSpeed:
     hint = "run 'edge-far doctor --bench --json > board.json' on the board, and bring the file"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputMissing("no such file", where=str(path), hint=hint) from error
     except OSError as error:
-        raise StorageError(f"cannot be read: {error}", where=str(path)) from error
+        raise unreadable(error, path, hint) from error
     except ValueError as error:
         raise DataError("not a JSON document", where=str(path), hint=hint) from error
     speeds = {inner: speed for inner, speed in _products(document) if math.isfinite(speed) and speed > 0}

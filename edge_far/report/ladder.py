@@ -58,5 +58,5 @@ def draw_ladder(choice: Mapping[str, Any], out: Path) -> None:
 
 def _costs(row: Mapping[str, Any]) -> str:
     """Return what a run of the row is: operations, memory of what trains, and the seconds on a board where known."""
-    seconds = f", {row['board_seconds']:,.0f} s" if "board_seconds" in row else ""
+    seconds = f", >= {row['board_seconds']:,.0f} s" if "board_seconds" in row else ""
     return f"{row['gflop']:,.0f} GFLOP, {row['state_mib']:,.1f} MiB{seconds}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.errors import Unavailable
+from edge_far.process.packages import install_line
 from edge_far.report.runlog import RunLog
 from edge_far.storage import write_atomically
 from edge_far.tasks.figures import FIGURES
@@ -49,7 +50,7 @@ def drawing() -> tuple[Any, Any, Any]:
     except ImportError as error:
         raise Unavailable(
             "drawing needs matplotlib, which is not installed here",
-            hint="run this on the workstation: pip install 'edge-far[host]'",
+            hint=f"run this on the workstation: {install_line('host')}",
         ) from error
     return matplotlib, FigureCanvasAgg, Figure
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge_far.bundles.manifest import Scale, TaskInfo
-from edge_far.errors import ConfigError
+from edge_far.errors import ConfigError, DataError
 from edge_far.quoting import shown
 from edge_far.tasks.counting import by_label, macro_f1
 from edge_far.tasks.figures import FIGURES
@@ -53,14 +53,14 @@ class Classify:
 
     @classmethod
     def of_labels(cls, labels: Iterable[str], reserved: Sequence[str]) -> Classify:
-        """Return the task of training data; raises ConfigError where there is nothing to tell apart."""
+        """Return the task of training data; raises DataError where there is nothing to tell apart."""
         names = label_names(labels)
         if taken := next(filter(is_place, names), None):
             message = f"the label '{taken}' is called like a place for labels to come"
             raise ConfigError(message, hint="give it another name")
         names += reserved
         if len(names) < 2:
-            raise ConfigError("the training data has fewer than two labels")
+            raise DataError("the training data has fewer than two labels", hint="add examples of another label")
         return cls(names)
 
     def fitted(self, measured: Mapping[str, Any]) -> Classify:

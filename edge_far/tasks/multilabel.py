@@ -53,14 +53,14 @@ class Multilabel:
 
     @classmethod
     def of_labels(cls, labels: Iterable[str], reserved: Sequence[str]) -> Multilabel:
-        """Return the task of training data; raises ConfigError where no example has a label."""
+        """Return the task of training data; raises DataError where no example has a label."""
         if reserved:
             raise ConfigError(
                 "lists of labels have no places for others", where="--reserve-labels", hint="leave it out"
             )
         names = label_names(name for label in labels for name in json.loads(label))
         if not names:
-            raise ConfigError("no example of the training data has a label", hint="there is nothing to learn")
+            raise DataError("no example of the training data has a label", hint="there is nothing to learn")
         return cls(names)
 
     def fitted(self, measured: Mapping[str, Any]) -> Multilabel:

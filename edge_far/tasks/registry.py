@@ -25,7 +25,7 @@ class TaskKind(Protocol):
         """Return the task that a bundle or a release describes; ValueError where a part is missing."""
 
     def of_labels(self, labels: Iterable[str], reserved: Sequence[str]) -> Task:
-        """Return the task of training data by its canonical labels; ConfigError where there is nothing to learn."""
+        """Return the task of training data by its canonical labels; DataError where there is nothing to learn."""
 
     def answer_text(self, answer: Mapping[str, Any]) -> str:
         """Return one answer of `predict` in a column for people."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edge_far.bundles.manifest import Scale, TaskInfo
-from edge_far.errors import ConfigError
+from edge_far.errors import ConfigError, DataError
 from edge_far.tasks.interface import Metrics, all_alike
 from edge_far.texts.encode import Encoded
 from edge_far.texts.labels import Numbers
@@ -56,13 +56,13 @@ class Regress:
 
     @classmethod
     def of_labels(cls, labels: Iterable[str], reserved: Sequence[str]) -> Regress:
-        """Return the task of training data; raises ConfigError where all labels are the same."""
+        """Return the task of training data; raises DataError where all labels are the same."""
         if reserved:
             raise ConfigError("numbers have no labels to reserve", where="--reserve-labels", hint="leave it out")
         numbers = np.array([float(label) for label in labels])
         deviation = float(numbers.std())
         if deviation < SMALLEST_DEVIATION or np.ptp(numbers) == 0:
-            raise ConfigError("all labels of the training data are the same number", hint="there is nothing to learn")
+            raise DataError("all labels of the training data are the same number", hint="there is nothing to learn")
         return cls(Scale(float(numbers.mean()), deviation))
 
     def fitted(self, measured: Mapping[str, Any]) -> Regress:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_far.errors import ConfigError
+from edge_far.errors import ConfigError, DataError
 from edge_far.tasks.interface import Task
 from edge_far.tasks.registry import TASKS
 from edge_far.texts.data import OUR_NAMES, Example, iterate_examples, read_examples
@@ -34,8 +34,8 @@ def read_training_data(
     `named` is a task's name; None lets the labels say it: objects with an answer mean answer, lists of BIO tags tag,
     other lists multilabel, numbers with a fraction regress, all others classify. `columns` says how the file calls our
     fields.
-    Raises what reading does, DataError with the line for a label of another kind, and
-    ConfigError (78) where there is nothing to learn.
+    Raises what reading does, DataError (65) with the line for a label of another kind, and where there is nothing to
+    learn; ConfigError (78) for labels to reserve that cannot be.
     """
     name, why = (named, None) if named is not None else _meant(path, columns)
     if name not in TASKS:
@@ -43,8 +43,8 @@ def read_training_data(
     examples = read_examples(path, labels=label_form(TASKS[name].form_name), columns=columns)
     try:
         task = TASKS[name].of_labels((example.label or "" for example in examples), reserved)
-    except ConfigError as error:
-        raise ConfigError(error.message, where=error.where or str(path), hint=error.hint) from error
+    except (ConfigError, DataError) as error:
+        raise type(error)(error.message, where=error.where or str(path), hint=error.hint) from error
     return TrainingData(examples, task, why)
 
 

@@ -262,4 +262,5 @@ def test_without_the_package_it_names_the_line_that_installs_it(
     monkeypatch.setitem(sys.modules, "paho", None)
     assert cli.main(["bridge", "mqtt"]) == 69
     told = capsys.readouterr().err
-    assert told == "edge-far: error: the package paho is not installed here (pip install 'edge-far[device,mqtt]')\n"
+    line = "pip install './edge-far[device,mqtt]'  # beside the checkout"
+    assert told == f"edge-far: error: the package paho is not installed here ({line})\n"

@@ -233,6 +233,5 @@ def test_without_the_package_it_names_the_line_that_installs_it(
     monkeypatch.setitem(sys.modules, "wyoming", None)
     assert cli.main(["serve", "--wyoming"]) == 69
     told = capsys.readouterr().err
-    assert (
-        told == "edge-far: error: the package wyoming is not installed here (pip install 'edge-far[device,wyoming]')\n"
-    )
+    line = "pip install './edge-far[device,wyoming]'  # beside the checkout"
+    assert told == f"edge-far: error: the package wyoming is not installed here ({line})\n"

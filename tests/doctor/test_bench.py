@@ -55,8 +55,20 @@ def test_what_contradicts_itself_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert main(["doctor", "--bench", "--root", str(tmp_path)]) == 64
     assert main(["doctor", "--bundle", str(tmp_path)]) == 64
     assert main(["doctor", "--bench", "--keep-calibration", str(tmp_path / "kept.json")]) == 64
+    assert main(["doctor", "--bench-seconds", "5"]) == 64
     assert main(["doctor", "--bench", "--bench-seconds", "61"]) == 78
     assert "--bench-seconds: must be from 1 to 60 s" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_or_written_is_refused_before_it_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    none = str(tmp_path / "none")
+    assert main(["doctor", "--bench", "--bundle", none]) == 66
+    assert main(["doctor", "--bench", "--bundle", none, "--keep-calibration", f"{none}/kept.json"]) == 74
+    told = capsys.readouterr().err
+    assert "none: cannot write: No such file or directory (create the directory first)" in told
+    assert "measuring" not in told
 
 
 @pytest.mark.device
@@ -76,7 +88,7 @@ def test_the_plan_takes_what_was_measured(
     assert document["bench"]["calibration"]["kernels"] > 10
     assert set(document["bench"]["calibration"]["best_gflop_s"]) == {"float32", "int8"}
     assert document["bench"]["basics"]["copy_gb_s"] > 0 and document["report"].startswith("```\nedge-far")
-    assert "measuring this machine's speed" in shown.err
+    assert "measuring this machine's speed" in shown.err and f"the plan's times are written to {kept}" in shown.err
     assert main(["plan", bundle, "--threads", "1", "--json"]) == 0
     shown = capsys.readouterr()
     here = json.loads(shown.out)

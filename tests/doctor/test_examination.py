@@ -373,7 +373,7 @@ def test_a_trap_is_found(trap: str, tmp_path: Path) -> None:
         ("rpi5-8gb", "1.21.0", "bad", "needs 1.23 or newer"),
         ("jetson-nano-4gb", "1.17.3", "bad", "IR version 10"),
         ("rpi4-4gb", "1.29.0", "warn", "no shell"),
-        ("rpi4-4gb", None, "bad", "pip install 'edge-far[device]'"),
+        ("rpi4-4gb", None, "bad", "pip install './edge-far[device]'  # beside the checkout"),
     ],
 )
 def test_onnxruntime(board: str, version: str | None, verdict: str, words: str, tmp_path: Path) -> None:
@@ -442,6 +442,8 @@ def test_nothing_at_all_is_unknown_and_no_crash(tmp_path: Path) -> None:
     assert list(found) == list(findings_of(RPI, tmp_path / "other"))
     bad = {name for name, finding in found.items() if finding.verdict in ("warn", "bad")}
     assert bad == {"onnxruntime", "packages"}  # nothing is installed there
+    fine = {name for name, finding in found.items() if finding.verdict == "ok"}
+    assert not {name for name in fine if not name.startswith(("state ", "cache "))}  # directories that could be tried
     assert worst(list(found.values())) == "bad"
     assert worst([]) == "ok"
 

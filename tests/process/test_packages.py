@@ -95,7 +95,7 @@ def test_a_python_that_was_built_without_a_library(module: str, told: str, tmp_p
 def test_a_package_of_the_device_that_is_not_there(command: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['numpy'] = None")
     done = run(command, tmp_path, first=tmp_path)
-    refusal(done, "the package numpy is not installed here (pip install 'edge-far[device]')")
+    refusal(done, "the package numpy is not installed here (pip install './edge-far[device]'  # beside the checkout)")
 
 
 def test_what_starts_is_remembered_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

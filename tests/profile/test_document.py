@@ -240,7 +240,7 @@ def test_a_missing_file_and_an_unknown_name(tmp_path: Path) -> None:
         load_profile("rpi-zero-2w")
     with pytest.raises(ConfigError, match="built in are jetson-nano-4gb, "):
         load_profile("")
-    with pytest.raises(StorageError, match="cannot read the profile: Is a directory"):
+    with pytest.raises(InputMissing, match=r"is a directory, not a file [(]start from"):
         load_profile(f"{tmp_path}/")
 
 

@@ -44,3 +44,5 @@ def test_other_documents_are_refused(text: str, why: str, tmp_path: Path) -> Non
         read_board_speed(tmp_path / "b")
     with pytest.raises(InputMissing, match="no such file"):
         read_board_speed(tmp_path / "absent")
+    with pytest.raises(InputMissing, match=r"is a directory, not a file .run 'edge-far doctor"):
+        read_board_speed(tmp_path)

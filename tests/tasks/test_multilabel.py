@@ -97,7 +97,7 @@ def test_the_labels_are_all_that_occur() -> None:
     assert Multilabel.of_labels(['["10", "2"]', "[]", '["2"]'], []).labels == ("2", "10")
     with pytest.raises(ConfigError, match="no places for others"):
         Multilabel.of_labels(['["2"]'], ["reserved-0"])
-    with pytest.raises(ConfigError, match="no example of the training data has a label"):
+    with pytest.raises(DataError, match="no example of the training data has a label"):
         Multilabel.of_labels(["[]", "[]"], [])
 
 

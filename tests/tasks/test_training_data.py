@@ -96,11 +96,11 @@ def test_a_wrong_mixture_is_refused_with_its_line(
 
 
 def test_nothing_to_learn_is_said_with_the_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"a\.jsonl: the training data has fewer than two labels"):
+    with pytest.raises(DataError, match=r"a\.jsonl: the training data has fewer than two labels [(]add examples"):
         read_training_data(write(tmp_path / "a.jsonl", ["on", "on"]))
-    with pytest.raises(ConfigError, match=r"a\.jsonl: all labels of the training data are the same number"):
+    with pytest.raises(DataError, match=r"a\.jsonl: all labels of the training data are the same number"):
         read_training_data(write(tmp_path / "a.jsonl", [0.5, 0.5]))
-    with pytest.raises(ConfigError, match=r"a\.jsonl: no example of the training data has a label"):
+    with pytest.raises(DataError, match=r"a\.jsonl: no example of the training data has a label"):
         read_training_data(write(tmp_path / "a.jsonl", [[], []]))
     reserved = read_training_data(write(tmp_path / "a.jsonl", ["on", "off"]), reserved=["reserved-0"])
     assert reserved.task.labels == ("off", "on", "reserved-0")

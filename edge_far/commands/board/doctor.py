@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_far import __version__
-from edge_far.commands.arguments import Number
+from edge_far.commands.arguments import Number, check_root
 from edge_far.console import Console
 from edge_far.daemon.state import DEFAULT_STATE
-from edge_far.errors import InputMissing, OutputExists, Unavailable, UsageError
+from edge_far.errors import OutputExists, Unavailable, UsageError
 from edge_far.json_file import Within
+from edge_far.storage import check_file
 
 if TYPE_CHECKING:
     from edge_far.doctor.finding import Finding, Subject
@@ -32,6 +33,7 @@ EXAMPLES = """examples:
 """
 EXIT_CODES = {"ok": 0, "note": 0, "warn": 1, "bad": Unavailable.exit_code}
 WIDTH = 110
+BENCH_SECONDS = 20.0
 SUMMARIES = {
     "ok": "All is well.",
     "note": "It runs here; see the notes.",
@@ -59,9 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         within=Within(1, 60),
         unit=" s",
-        default=20.0,
         metavar="S",
-        help="time for that, at most (default: %(default)g)",
+        help=f"with --bench: time for that, at most (default: {BENCH_SECONDS:g})",
     )
     parser.add_argument(
         "--bundle",
@@ -82,15 +83,18 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_far.doctor.examination import examine, subject_below
     from edge_far.doctor.finding import worst
 
-    if options.bundle is not None and not options.bench:
-        raise UsageError("measures nothing without --bench", where="--bundle", hint="add --bench")
+    for name in ("bundle", "bench_seconds"):
+        if getattr(options, name) is not None and not options.bench:
+            where = f"--{name.replace('_', '-')}"
+            raise UsageError("measures nothing without --bench", where=where, hint="add --bench")
     keep: Path | None = options.keep_calibration
     if keep is not None and options.bundle is None:
         raise UsageError("the plan's times are of a bundle", where="--keep-calibration", hint="add --bundle BUNDLE")
     if keep is not None and keep.exists():
         raise OutputExists("exists already", where=str(keep), hint="name another file")
-    if not options.root.is_dir():
-        raise InputMissing("no such directory", where=str(options.root), hint="name the root of a system's files")
+    if keep is not None:
+        check_file(keep)
+    check_root(options.root)
     subject = subject_below(options.root, state=options.state)
     if options.bench and not subject.is_here:
         raise UsageError("another system's speed cannot be measured", where="--bench", hint="leave out --root")
@@ -114,7 +118,8 @@ def _measured(
     from edge_far.doctor.bench import bench, report
 
     board = next(finding.read for finding in findings if finding.name == "board")
-    measured = bench(subject, options.bench_seconds, options.bundle, console, options.keep_calibration)
+    seconds = options.bench_seconds or BENCH_SECONDS
+    measured = bench(subject, seconds, options.bundle, console, options.keep_calibration)
     return measured, report(findings, measured, board)
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
+from edge_far.commands.arguments import check_root
 from edge_far.console import Console
 from edge_far.device.board.identity import identify
 from edge_far.device.board.known_boards import nearest_profile, recognise
-from edge_far.errors import InputMissing, Unavailable, UsageError
+from edge_far.errors import Unavailable, UsageError
 from edge_far.profile.document import Profile, list_profiles, load_profile, reference_yaml
 
 EXAMPLES = """examples:
@@ -96,8 +97,7 @@ def render(document: dict[str, Any]) -> str:
 
 def _detected(root: Path) -> dict[str, Any]:
     """Return which profile fits the machine whose files lie below `root`; RAM in MiB."""
-    if not root.is_dir():
-        raise InputMissing("no such directory", where=str(root), hint="name the root of a system's files")
+    check_root(root)
     board = identify(root)
     match, near = recognise(board), nearest_profile(board)
     name = f"'{board.model}'" if board.model else f"no name ({board.processor})"

@@ -294,7 +294,9 @@ def render(document: dict[str, Any]) -> str:
     if seconds:
         where = document["calibration"]
         machine = "this machine" if where is None else f"another machine ({shown(where)})"
-        return "\n".join([*lines, "", f"times       predicted for {machine}: {document['times_from']}"])
+        lines += ["", f"times       predicted for {machine}: {document['times_from']}"]
+        chosen = "            they choose the micro-batch, and so the peak; of a board: --calibration FILE"
+        return "\n".join(lines if where is not None else [*lines, chosen])
     return "\n".join([*lines, "", "times       none: this machine was not measured"])
 
 

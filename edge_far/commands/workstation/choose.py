@@ -13,8 +13,10 @@ from typing import Any
 
 from edge_far.commands.workstation import export
 from edge_far.console import Console
-from edge_far.errors import Unavailable
+from edge_far.errors import Unavailable, UsageError
+from edge_far.process.packages import install_line
 from edge_far.process.privacy import keep_caches_together
+from edge_far.storage import check_file
 
 EXAMPLES = """examples:
   edge-far choose --model ./all-MiniLM-L6-v2 --train train.jsonl
@@ -54,6 +56,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Choose; the document is the choice."""
     from edge_far.profile.document import load_profile
 
+    keep_caches_together()
+    _check_picture(options.picture)
     profile = load_profile(options.profile)
     export.check_model(options.model)
     board = None
@@ -61,13 +65,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         from edge_far.report.board_time import read_board_speed
 
         board = read_board_speed(options.board)
-    keep_caches_together()
     settings = export.settings_from(options, profile)
     try:
         from edge_far.compile.pipeline import choose_only
     except ImportError as error:
         raise Unavailable(
-            f"choose needs the workstation's packages, and {error.name} is missing", hint="pip install 'edge-far[host]'"
+            f"choose needs the workstation's packages, and {error.name} is missing", hint=install_line("host")
         ) from error
     document = choose_only(settings, console)
     if board is not None:
@@ -78,6 +81,18 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
         draw_ladder(document, options.picture)
     return document
+
+
+def _check_picture(picture: Path | None) -> None:
+    """Refuse before the trials what could not be drawn after them."""
+    if picture is None:
+        return
+    from edge_far.report.plot import drawing
+
+    if picture.suffix.lower() != ".png":
+        raise UsageError(f"'{picture}' is not a .png file", where="--picture", hint="name it FILE.png")
+    check_file(picture)
+    drawing()
 
 
 def render(document: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from edge_far.commands.arguments import SEEDS, Number
 from edge_far.console import Console
 from edge_far.demo.generate import INTENTS, generate
 from edge_far.errors import Unavailable
+from edge_far.process.packages import install_line
 from edge_far.storage import staged_directory, write_atomically
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _baseline(splits: dict[str, list[Example]]) -> dict[str, Any]:
     try:
         from edge_far.demo.bag_of_words import measure_baseline
     except ImportError as error:
-        raise Unavailable("the baseline needs numpy", hint="pip install edge-far") from error
+        raise Unavailable("the baseline needs numpy", hint=install_line("device")) from error
     found = measure_baseline(splits["train"], splits["eval"], splits["test"])
     return {
         "test_accuracy": found.test_accuracy,

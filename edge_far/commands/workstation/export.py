@@ -19,6 +19,7 @@ from edge_far.commands.profile_choice import profile_word
 from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable
 from edge_far.json_file import Within
+from edge_far.process.packages import install_line
 from edge_far.process.privacy import keep_caches_together
 from edge_far.profile.run_sections import Compute
 from edge_far.profile.schema import settings_of
@@ -227,7 +228,7 @@ def settings_from(options: argparse.Namespace, profile: Profile) -> ExportSettin
 
 def _packages_missing(error: ImportError) -> Unavailable:
     return Unavailable(
-        f"export needs the workstation's packages, and {error.name} is missing", hint="pip install 'edge-far[host]'"
+        f"export needs the workstation's packages, and {error.name} is missing", hint=install_line("host")
     )
 
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from edge_far.commands.common import open_checked, refuse_another_bundle
 from edge_far.console import Console
-from edge_far.errors import BundleError, DataError, InputMissing, StorageError, UsageError
+from edge_far.errors import BundleError, DataError, OutputExists, UsageError
 from edge_far.json_file import Damaged, read_document
 from edge_far.process.privacy import keep_caches_together
 from edge_far.report.plot import draw_run
 from edge_far.report.runlog import RunLog, read_run_log
+from edge_far.storage import unreadable
 from edge_far.tasks.figures import FIGURES
 
 EXAMPLES = """examples:
@@ -64,12 +65,21 @@ def _check(options: argparse.Namespace) -> None:
     if wanted.suffix.lower() not in endings:
         raise UsageError(f"'{wanted}' is not a {endings[0]} file", where=where, hint=f"name it FILE{endings[0]}")
     if options.html is not None:
+        _check_page(options.html)
         return
     if len(options.sources) > 1:
         raise UsageError("a picture is of one run", where="--out", hint="name one run, or --html FILE.html")
     for name in ("bundle", "eval"):
         if getattr(options, name) is not None:
             raise UsageError("a picture does not show it", where=f"--{name}", hint="write a page: --html FILE.html")
+
+
+def _check_page(path: Path) -> None:
+    """Refuse what is there and is no page of ours: OutputExists (73)."""
+    from edge_far.report.page.document import is_page
+
+    if path.is_file() and not is_page(path):
+        raise OutputExists("is there, and no page of edge-far", where=str(path), hint="name another file")
 
 
 def _picture(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -173,10 +183,8 @@ def _evaluation(path: Path) -> Any:
     try:
         document = read_document(path, dict[str, Any])
         check_evaluation(document)
-    except FileNotFoundError as error:
-        raise InputMissing("no such file", where=str(path), hint=hint) from error
     except OSError as error:
-        raise StorageError(f"cannot read: {error.strerror}", where=str(path)) from error
+        raise unreadable(error, path, hint) from error
     except Damaged as error:
         raise DataError(f"is no evaluation: {error}", where=str(path), hint=hint) from error
     return evaluation_section(document)

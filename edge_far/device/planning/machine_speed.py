@@ -22,12 +22,12 @@ from edge_far.bundles.manifest import Manifest
 from edge_far.console import Console, say
 from edge_far.device.board.cpu import cpu_name, cpu_share
 from edge_far.device.optimizers.registry import OPTIMIZERS
-from edge_far.errors import DataError, EdgeFarError, InputMissing, StorageError
+from edge_far.errors import DataError, EdgeFarError
 from edge_far.json_file import Damaged, Name, Size, Within, decode, parse_json, read_document
 from edge_far.process.children import child_environment, module_command
 from edge_far.process.privacy import cache_directory
 from edge_far.quoting import one_line
-from edge_far.storage import write_json
+from edge_far.storage import unreadable, write_json
 
 __all__ = [
     "Calibration",
@@ -136,10 +136,8 @@ def read_calibration(path: Path, manifest: Manifest) -> Calibration:
         return _decoded(read_document(path, Any), manifest)
     except Damaged as error:
         raise DataError(f"no calibration of this bundle: {error}", where=str(path), hint=hint) from error
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise InputMissing("no such file", where=str(path), hint=hint) from error
     except OSError as error:
-        raise StorageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        raise unreadable(error, path, hint) from error
 
 
 def machine_name() -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from edge_far import __version__
 from edge_far.report.page.markup import Section, escaped
 from edge_far.report.page.style import STYLE
 
-__all__ = ["page"]
+__all__ = ["is_page", "page"]
+
+FOOTER = "<footer>edge-far "
 
 
 def page(title: str, lead: str, head: str, sections: Sequence[Section]) -> str:
@@ -33,11 +36,19 @@ def page(title: str, lead: str, head: str, sections: Sequence[Section]) -> str:
 <main>
 <header><h1>{escaped(title)}</h1><p>{escaped(lead)}</p>{head}<nav aria-label="Sections"><ul>{links}</ul></nav></header>
 {parts}
-<footer>edge-far {escaped(__version__)}. This page needs no other file and asks nobody for anything.</footer>
+{FOOTER}{escaped(__version__)}. This page needs no other file and asks nobody for anything.</footer>
 </main>
 </body>
 </html>
 """
+
+
+def is_page(path: Path) -> bool:
+    """Return whether a file is a page that was written here; False where it cannot be read."""
+    try:
+        return FOOTER in path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
 
 
 def _policy() -> str:

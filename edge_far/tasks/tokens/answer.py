@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from edge_far.bundles.manifest import Scale, TaskInfo
-from edge_far.errors import ConfigError
+from edge_far.errors import ConfigError, DataError
 from edge_far.quoting import shown
 from edge_far.tasks.interface import all_alike
 from edge_far.tasks.tokens.answer_evaluation import (
@@ -69,11 +69,11 @@ class Answer:
 
     @classmethod
     def of_labels(cls, labels: Iterable[str], reserved: Sequence[str]) -> Answer:
-        """Return the task of training data; raises ConfigError where no example has an answer."""
+        """Return the task of training data; raises DataError where no example has an answer."""
         if reserved:
             raise ConfigError("answers have no labels to reserve", where="--reserve-labels", hint="leave it out")
         if not any(json.loads(label) for label in labels):
-            raise ConfigError("no example of the training data has an answer", hint="there is nothing to learn")
+            raise DataError("no example of the training data has an answer", hint="there is nothing to learn")
         return cls()
 
     def fitted(self, measured: Mapping[str, Any]) -> Answer:

@@ -60,12 +60,12 @@ class Tag:
 
     @classmethod
     def of_labels(cls, labels: Iterable[str], reserved: Sequence[str]) -> Tag:
-        """Return the task of training data: O, and B- and I- of every kind that occurs; ConfigError for none."""
+        """Return the task of training data: O, and B- and I- of every kind that occurs; DataError for none."""
         if reserved:
             raise ConfigError("tags have no labels to reserve", where="--reserve-labels", hint="leave it out")
         kinds = label_names(tag[2:] for label in labels for tag in label.split() if tag != OUTSIDE)
         if not kinds:
-            raise ConfigError("every tag of the training data is O", hint="there is nothing to learn")
+            raise DataError("every tag of the training data is O", hint="there is nothing to learn")
         return cls([OUTSIDE, *(f"{first}-{kind}" for kind in kinds for first in "BI")])
 
     def fitted(self, measured: Mapping[str, Any]) -> Tag:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.errors import DataError, InputMissing, StorageError, Unavailable
+from edge_far.process.packages import install_line
 
 __all__ = ["arrow_records", "is_arrow"]
 
@@ -43,7 +44,7 @@ def arrow_records(path: Path, needed: Sequence[str] = ()) -> Iterator[tuple[int,
         raise Unavailable(
             f"reading this needs the package {error.name}",
             where=str(path),
-            hint="pip install 'edge-far[host]', or write the data as JSONL",
+            hint=f"write the data as JSONL, or: {install_line('host')}",
         ) from error
     if path.is_dir() and (path / SPLITS).is_file():
         splits = _object(path / SPLITS).get("splits")

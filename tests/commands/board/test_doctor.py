@@ -64,6 +64,10 @@ def test_json_and_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_a_root_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--root", str(tmp_path / "none")]) == 66
     assert "none: no such directory (name the root of a system's files)" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    for command in (["doctor"], ["profiles", "detect"]):
+        assert main([*command, "--root", str(tmp_path / "file")]) == 66
+        assert "file: is a file, not a directory (name the root" in capsys.readouterr().err
 
 
 def test_this_machine_without_packages_of_the_device() -> None:

@@ -80,9 +80,10 @@ def test_times_are_those_of_this_machine_and_say_so(root: str, capsys: pytest.Ca
     assert document["times_from"].startswith(machine_name())
     assert main(["plan", root, "--threads", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == f"times       predicted for this machine: {document['times_from']}"
-    assert lines[-3].split()[:3] == ["64", str(document["rows"]["64"]), "step"]
-    assert float(lines[-3].split()[3]) == pytest.approx(seconds["64"], abs=1e-3)
+    assert lines[-2] == f"times       predicted for this machine: {document['times_from']}"
+    assert lines[-1].split()[:4] == ["they", "choose", "the", "micro-batch,"]
+    assert lines[-4].split()[:3] == ["64", str(document["rows"]["64"]), "step"]
+    assert float(lines[-4].split()[3]) == pytest.approx(seconds["64"], abs=1e-3)
 
 
 def test_no_probe_makes_no_time_up(root: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,7 +178,7 @@ def test_the_loss_and_windows_alone(tmp_path: Path) -> None:
 
 def test_there_must_be_an_answer() -> None:
     assert Answer.of_labels(["[]", '[[0, "w1"]]'], []).info.outputs == 2
-    with pytest.raises(ConfigError, match="no example of the training data has an answer"):
+    with pytest.raises(DataError, match="no example of the training data has an answer"):
         Answer.of_labels(["[]"], [])
     with pytest.raises(ConfigError, match="no labels to reserve"):
         Answer.of_labels(['[[0, "w1"]]'], ["reserved-0"])

@@ -154,7 +154,7 @@ def test_what_is_told(tmp_path: Path) -> None:
 
 def test_the_tags_are_all_kinds_that_occur() -> None:
     assert Tag.of_labels(["O I-day", "B-city"], []).labels == TAGS
-    with pytest.raises(ConfigError, match="every tag of the training data is O"):
+    with pytest.raises(DataError, match="every tag of the training data is O"):
         Tag.of_labels(["O O", "O"], [])
     with pytest.raises(ConfigError, match="no labels to reserve"):
         Tag.of_labels(["B-city"], ["reserved-0"])
