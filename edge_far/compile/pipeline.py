@@ -110,7 +110,7 @@ def choose_only(settings: ExportSettings, console: Console) -> dict[str, Any]:
         raise DataError(
             f"{len(prepared.encoded)} examples are too few to choose by",
             where=str(settings.train),
-            hint=f"give at least {FEWEST_EXAMPLES}, or take --method far",
+            hint=f"give at least {FEWEST_EXAMPLES}, or export with --method far",
         )
     choice = _choose(prepared, console)
     task, width = prepared.task, int(prepared.source.model.config.hidden_size)
