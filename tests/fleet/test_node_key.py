@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("flwr", reason="flwr is not installed here; 'make test' runs this in .venv-fleet")
+
 from edge_far.commands.fleet.node_key import wrong_with
 from tests.ssh_keys import SSH_KEYGEN, needs_ssh_keygen
 

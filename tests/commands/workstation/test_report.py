@@ -91,7 +91,6 @@ def test_a_page_of_two_runs(run_directory: Path, capsys: pytest.CaptureFixture[s
     assert parsed.text.count("75.00%") >= 4 and HOSTILE in [data for tag, data in parsed.texts if tag == "h1"]
 
 
-@pytest.mark.device
 def test_a_page_replaces_a_page_and_no_other_file(run_directory: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.html"
     words = ["report", str(run_directory), "--html", str(out)]
@@ -101,6 +100,7 @@ def test_a_page_replaces_a_page_and_no_other_file(run_directory: Path, tmp_path:
     assert out.read_text() == "<p>mine</p>"
 
 
+@pytest.mark.device
 def test_a_page_of_a_real_run(tiny_bundle: Callable[[str], Bundle], tiny_data: Path, tmp_path: Path) -> None:
     root, run, out = tiny_bundle("bert-r10-5-heads").root, tmp_path / "run", tmp_path / "run.html"
     data = ("--train", tiny_data, "--eval", tiny_data)
