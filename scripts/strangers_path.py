@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.daemon.field import PROFILE, Field
 from tests.systemd.container import Container, missing, wait_for
 from tests.systemd.emulated_board import EmulatedBoard, why_not
+from tests.systemd.machine import Machine
 from tests.tiny_cases import BUNDLES, REPOSITORY
 
 # The application: one process that answers and is corrected in the morning, and answers again after the night.
@@ -76,9 +77,6 @@ class Fresh(Container):
     def shown(self) -> list[str]:
         """Return those folders alone."""
         return [f"{outside}:{inside}" for inside, outside in self.files.items()]
-
-
-Machine = Fresh | EmulatedBoard
 
 
 class Steps:

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from tests.systemd.machine import Machine
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEBIAN = Path(os.environ.get("EDGE_FAR_DEBIAN_ROOT", CHECKOUT / "build" / "debian"))
 VENV = "/opt/edge-far/venv"
@@ -54,7 +56,7 @@ def missing() -> str | None:
     return None
 
 
-class Container:
+class Container(Machine):
     """One booted container; changes to its root are thrown away with it.
 
     With `unprivileged`, its root is an ordinary user outside (a user namespace).
@@ -110,16 +112,6 @@ class Container:
             ["nsenter", "--all", "--target", str(self.leader()), "env", "-i", "PATH=/usr/sbin:/usr/bin", *command],
             **{"capture_output": True, "text": True, "timeout": 300, "check": False, "stdin": subprocess.DEVNULL},
         )
-
-    def run(self, *command: str, check: bool = True) -> str:
-        """Run a command inside and return what it prints."""
-        done = self.call(*command)
-        assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout.strip()
-
-    def show(self, name: str, unit: str = "edge-far.service") -> str:
-        """Return a property of a unit."""
-        return self.run("systemctl", "show", unit, f"--property={name}", "--value")
 
     def read(self, path: str) -> str | None:
         """Return the text of a file inside, None where there is none."""

@@ -20,6 +20,7 @@ import subprocess
 from pathlib import Path
 
 from tests.systemd.container import CHECKOUT, wait_for
+from tests.systemd.machine import Machine
 
 ARM64 = Path(os.environ.get("EDGE_FAR_DEBIAN_ARM64_ROOT", CHECKOUT / "build" / "debian-arm64"))
 PROGRAMS = {"qemu-system-aarch64": "qemu-system-arm", "mke2fs": "e2fsprogs", "ssh": "openssh-client"}
@@ -40,7 +41,7 @@ def why_not() -> str | None:
     return None
 
 
-class EmulatedBoard:
+class EmulatedBoard(Machine):
     """One booted machine of one core; its disk is made of `root` and of `files`, and thrown away with it.
 
     `files` are folders by the place where they are seen, read when the disk is made.
@@ -99,16 +100,6 @@ class EmulatedBoard:
             ["ssh", *words, "-i", self.key, "-p", str(self.port), "root@127.0.0.1", shlex.join(command)],
             **{"capture_output": True, "text": True, "timeout": BOOT_S, "check": False, "stdin": subprocess.DEVNULL},
         )
-
-    def run(self, *command: str, check: bool = True) -> str:
-        """Run a command inside as root and return what it prints."""
-        done = self.call(*command)
-        assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout.strip()
-
-    def show(self, name: str, unit: str = "edge-far.service") -> str:
-        """Return a property of a unit."""
-        return self.run("systemctl", "show", unit, f"--property={name}", "--value")
 
     def read(self, path: str) -> str | None:
         """Return the text of a file inside, None where there is none."""
