@@ -68,7 +68,9 @@ class Architecture:
     of relative positions for all blocks; its table `relative_attention_bias` counts as an embedding. With `windows`
     some blocks read the tokens near each token alone, and the encoder makes masks of two kinds. `tables` are the paths,
     from the encoder, of what makes other tables that blocks read (what a model lacks is skipped). With
-    `masks_embeddings` the embeddings read the mask too, to make a padding's zero, which nothing reads.
+    `masks_embeddings` the embeddings read the mask too, to make a padding's zero, which nothing reads; with
+    `neighbours_in_embeddings` they read a token's neighbours. With `distances_in_attention` scores are also of content
+    with distances. Both are computed by modules of ours (models/exchanged/).
 
     Of config.json: `keys` are those that decide what is computed, `other_names` are names that transformers reads too,
     `head_dropouts` are the keys of a new head's dropout, of which the first with a value counts. `table_width_key` is
@@ -96,6 +98,8 @@ class Architecture:
     position_bias: str | None = None
     tables: tuple[str, ...] = ()
     masks_embeddings: bool = False
+    neighbours_in_embeddings: bool = False
+    distances_in_attention: bool = False
     windows: bool = False
     head_dropouts: tuple[str, ...] = ("classifier_dropout", "hidden_dropout_prob")
     width_key: str = "hidden_size"

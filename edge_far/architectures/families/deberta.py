@@ -43,6 +43,7 @@ DEBERTA_V2 = Architecture(
     first_position=None,
     tables=("encoder.rel_embeddings", "encoder.LayerNorm"),
     masks_embeddings=True,
+    distances_in_attention=True,
     needs_a_block=True,
     head_dropouts=("cls_dropout", "hidden_dropout_prob"),
 )

@@ -36,6 +36,7 @@ MOBILEBERT = Architecture(
         "key_query_shared_bottleneck": Only((True,), "queries and keys are known to read one bottleneck"),
     },
     token_types="pairs",
+    neighbours_in_embeddings=True,
     table_width_key="embedding_size",
     inner_width_key="intra_bottleneck_size",
 )

@@ -83,7 +83,7 @@ def _shifted(scores: torch.Tensor) -> torch.Tensor:
 
 def exchange_attention(model: nn.Module) -> None:
     """Put this attention into a loaded model, in place; other architectures are left as they are."""
-    if architecture_of(model).name != "deberta-v2":
+    if not architecture_of(model).distances_in_attention:
         return
     for path in block_paths(model):
         attention = model.get_submodule(f"{path}.attention")

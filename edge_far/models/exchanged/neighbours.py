@@ -82,7 +82,7 @@ def _hand_over(encoder: Any, _: tuple[Any, ...], named: dict[str, Any]) -> None:
 def exchange_embeddings(model: nn.Module) -> None:
     """Put these embeddings into a loaded model, in place; other architectures are left as they are."""
     architecture = architecture_of(model)
-    if architecture.name != "mobilebert":
+    if not architecture.neighbours_in_embeddings:
         return
     encoder: Any = model.get_submodule(architecture.encoder) if hasattr(model, architecture.encoder) else model
     encoder.embeddings = NeighbourEmbeddings(encoder.embeddings).train(encoder.embeddings.training)
