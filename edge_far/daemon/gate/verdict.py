@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,16 +52,17 @@ class Answers:
 
     def credits(self, logits: np.ndarray) -> np.ndarray:
         """Return what each example's answer earns."""
-        known = self.known()
+        known = self.known
         return self.task.credits(self.targets[known], logits[known], self.encoded, known)
 
     def figures(self, logits: np.ndarray) -> dict[str, float]:
         """Return the task's figures."""
-        known = self.known()
+        known = self.known
         evaluation = self.task.evaluation(self.encoded)
         evaluation.add(logits[known], self.targets[known], known)
         return dict(evaluation.result().figures)
 
+    @cached_property
     def known(self) -> np.ndarray:
         """Return the rows that have a target, int64."""
         return np.flatnonzero(self.task.known(self.targets))
@@ -181,7 +183,7 @@ def _compare(
         confidence=settings.confidence,
         **evidence,
     )
-    if task.says_one_thing(targets[answers.known()], candidate[answers.known()]):
+    if task.says_one_thing(targets[answers.known], candidate[answers.known]):
         refusals.append(f"{name}: the candidate gives every example the same answer")
     told = f"{figures.gains} gains, {figures.losses} losses of {n}"
     if superior and figures.difference < 0:
@@ -231,7 +233,7 @@ def _checked(answers: Answers) -> bool:
     shape = answers.task.info.logits_shape(*answers.targets.shape[:2])
     if {answers.candidate.shape, answers.reference.shape} != {shape}:
         raise DataError(f"answers must be logits {list(shape)}")
-    return bool(np.isfinite(answers.candidate[answers.known()]).all())
+    return bool(np.isfinite(answers.candidate[answers.known]).all())
 
 
 def _praise(figures: Comparison) -> str:
