@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_far.errors import DataError
+from edge_far.json_file import Damaged, read_document
 from edge_far.storage import unreadable
 
 __all__ = ["BoardSpeed", "read_board_speed"]
@@ -39,12 +39,12 @@ def read_board_speed(path: Path) -> BoardSpeed:
     """
     hint = "run 'edge-far doctor --bench --json > board.json' on the board, and bring the file"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_document(path, Any)
     except OSError as error:
         raise unreadable(error, path, hint) from error
-    except ValueError as error:
-        raise DataError("not a JSON document", where=str(path), hint=hint) from error
-    speeds = {inner: speed for inner, speed in _products(document) if math.isfinite(speed) and speed > 0}
+    except Damaged as error:
+        raise DataError(f"not a JSON document: {error}", where=str(path), hint=hint) from error
+    speeds = {inner: speed for inner, speed in _products(document) if speed > 0}
     if not speeds:
         raise DataError("holds no measured product in float32", where=str(path), hint=hint)
     return BoardSpeed(speeds)

@@ -35,7 +35,8 @@ def test_the_nearest_float32_product_counts(tmp_path: Path) -> None:
         (json.dumps({"bench": None}), "no measured product"),
         (json.dumps(document(("int8", 384, 9.0))), "no measured product"),
         (json.dumps(document(("float32", 384, 0.0))), "no measured product"),
-        (json.dumps(document(("float32", 384, float("nan")))), "no measured product"),
+        (json.dumps(document(("float32", 384, float("nan")))), "not a JSON document: holds a number that cannot be"),
+        ("[" * 100_000, "not a JSON document: is nested too deeply"),
     ],
 )
 def test_other_documents_are_refused(text: str, why: str, tmp_path: Path) -> None:
