@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.quality.methods import AUTO, GRID, PROBE, Method
+from benchmarks.quality.methods import AUTO, PROBE, Method
 from edge_far.choice.frozen import frozen_outputs
 from edge_far.choice.held_out import part_of
 from edge_far.choice.linear_fit import LinearFit, choose_strength
 from edge_far.choice.search import ChoiceSettings, choose
 from edge_far.choice.trials import Trial, Trials
+from edge_far.compile.export_settings import usual_learning_rate
 from edge_far.compile.forward.trace import takes_token_types
+from edge_far.compile.ladder import HEAD_RATES, RATES
 from edge_far.console import Console
 from edge_far.far.nodes import block_paths
 from edge_far.models.source import load_source
@@ -26,7 +28,7 @@ from edge_far.texts.encode import Encoder
 
 __all__ = ["Bench"]
 
-EPOCHS, BATCH = 4, 32
+BATCH = 32
 PRIMING = 0.01
 SUFFIXES = (".jsonl", ".json", ".tsv", ".csv", ".conll")
 
@@ -37,8 +39,8 @@ class Bench:
     Without a validation file a tenth of the training data is held out. `most` cuts the training data.
     """
 
-    def __init__(self, model: str, data: Path, pooling: str, length: int, most: int | None) -> None:
-        self.data = data
+    def __init__(self, model: str, data: Path, pooling: str, length: int, most: int | None, epochs: int) -> None:
+        self.data, self.epochs = data, epochs
         training = read_training_data(_file(data, "train"))
         self.task = training.task
         parts = [training.examples, *(self._others(data, name) for name in ("valid", "test"))]
@@ -66,9 +68,9 @@ class Bench:
             rest = part_of(train, strata, len(train) * 9 // 10, 0)
             self.valid, train = np.setdiff1d(train, rest), rest
         self.train, self.blocks = train, len(block_paths(self.source.model))
-        cuts = range(max(1, self.blocks - 3), self.blocks + 1)
+        cuts = {self.blocks // 2, *range(max(1, self.blocks - 3), self.blocks + 1)}
         self.fits: dict[str, LinearFit] = {}
-        self.frozen = frozen_outputs(self.source.model, self.encoded, list(cuts), Console(quiet=True))
+        self.frozen = frozen_outputs(self.source.model, self.encoded, sorted(cuts), Console(quiet=True))
 
     def run(self, method: Method, seed: int, rate: float) -> dict[str, Any]:
         """Train and measure; return a document."""
@@ -82,7 +84,7 @@ class Bench:
             else:
                 said = self.task.said(self._fit().logits(vectors), targets)
         else:
-            trial = Trial(method.rung, self.source.pooling, rate, EPOCHS, method.fitted)
+            trial = Trial(method.rung, self.source.pooling, rate, self.epochs, method.fitted)
             if method.name == AUTO:
                 chosen = self._choose(seed)
                 trial, told = chosen.chosen.trial, {"choice": chosen.to_json()["chosen"], "reason": chosen.reason}
@@ -120,7 +122,9 @@ class Bench:
         owners = self.encoded.examples
         if owners is not None:
             others = set(owners.tolist()) - set(owners[self.train].tolist())
-        settings = ChoiceSettings(poolings, GRID[1:], GRID[1:], 0.1, "far", EPOCHS, BATCH, seed, True, PRIMING)
+        usual_rate = usual_learning_rate(self.source)
+        rates, head_rates = (tuple(usual_rate * factor for factor in factors) for factors in (RATES, HEAD_RATES))
+        settings = ChoiceSettings(poolings, rates, head_rates, 0.1, "far", self.epochs, BATCH, seed, True, PRIMING)
         return choose(self.source.model, self.encoded.without(others), self.task, settings, Console(quiet=True))
 
     def _others(self, data: Path, name: str) -> list[Example]:

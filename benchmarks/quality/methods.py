@@ -71,6 +71,7 @@ METHODS = (
     Method("random_10", replace(FAR, selection="random")),
     Method("magnitude_10", replace(FAR, selection="magnitude")),
     Method("FAR_10", FAR),
+    Method("frozen FFN, primed", replace(FAR, retention=0.0), primed(by_lot)),
     Method("random_10, primed", FAR, primed(by_lot)),
     Method("gradient_10", FAR, primed(by_gradient)),
     Method("Fisher_10", FAR, primed(by_fisher)),

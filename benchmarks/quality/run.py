@@ -1,12 +1,13 @@
 """What methods are worth on data sets, over seeds: a line a finished run, which is not run again, and a table.
 
     python -m benchmarks.quality.run --model DIR --data DIR [DIR ...] --out FILE [--seeds 0 1 2]
-        [--methods full FAR_10 ...] [--rates 1e-4 ...] [--pooling auto] [--length 64] [--most N] [--threads 2]
+        [--methods full FAR_10 ...] [--rates 1e-4 ...] [--pooling auto] [--length 64] [--most N]
+        [--epochs 4] [--threads 2]
     python -m benchmarks.quality.run --out FILE [--against FAR_10]   the table of what is there, and the differences
 
 A directory holds train and test, and valid where there is one (else a tenth of the training data), in any format of
 docs/reference/data-files.md; the labels say the task. Everything is trained in torch in float32, as `edge-far choose`
-trains a trial and a device computes it: four epochs, batches of 32, AdamW, warm-up and linear decay, dropout. Of each
+trains a trial and a device computes it: batches of 32, AdamW, warm-up and linear decay, dropout. Of each
 method the learning rate is the one of one grid that does best on the validation data with the first seed; the table has
 test data alone. `linear probe` is scikit-learn's objective on the frozen model's outputs. `auto` is what `edge-far
 choose` takes, trained on all.
@@ -55,6 +56,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--pooling", choices=("auto", "cls", "mean"), default="auto")
     parser.add_argument("--length", type=int, default=64, help="tokens of a text (default: %(default)s)")
     parser.add_argument("--most", type=int, help="examples to train on, the same for all methods")
+    parser.add_argument("--epochs", type=int, default=4, help="of every method (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--against", choices=names, metavar="METHOD", help="also print differences to this method")
     options = parser.parse_args(arguments)
@@ -66,7 +68,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def bench_of(options: argparse.Namespace, data: Path) -> Bench:
     """Return the bench of one data set."""
     torch.set_num_threads(options.threads)
-    return Bench(options.model, data, options.pooling, options.length, options.most)
+    return Bench(options.model, data, options.pooling, options.length, options.most, options.epochs)
 
 
 def run_methods(bench: Bench, options: argparse.Namespace, names: list[str]) -> None:

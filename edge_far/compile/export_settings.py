@@ -12,7 +12,7 @@ from edge_far.profile.document import Profile
 from edge_far.texts.data import OUR_NAMES
 from edge_far.texts.reading.columns import Columns
 
-__all__ = ["ExportSettings", "learning_rate_of"]
+__all__ = ["ExportSettings", "learning_rate_of", "usual_learning_rate"]
 
 NARROW_HIDDEN = 512
 NARROW_LEARNING_RATE = 3e-4
@@ -67,11 +67,14 @@ class ExportSettings:
 
 
 def learning_rate_of(settings: ExportSettings, source: SourceModel) -> float:
-    """Return the rate asked for, or the default for this width.
+    """Return the rate asked for, or the usual one."""
+    return usual_learning_rate(source) if settings.learning_rate is None else settings.learning_rate
+
+
+def usual_learning_rate(source: SourceModel) -> float:
+    """Return the default for this width.
 
     3e-4 is near the best for MiniLM on CLINC150 (docs/lab/results.md); wider models take the customary smaller rate.
     """
-    if settings.learning_rate is not None:
-        return settings.learning_rate
     wide = int(source.model.config.hidden_size) > NARROW_HIDDEN
     return WIDE_LEARNING_RATE if wide else NARROW_LEARNING_RATE

@@ -19,7 +19,7 @@ from edge_far.models.source import SourceModel
 from edge_far.tasks.interface import Task
 from edge_far.texts.encode import Encoded
 
-__all__ = ["FEWEST_EXAMPLES", "choose_rung", "fit_head", "pool", "with_choice"]
+__all__ = ["FEWEST_EXAMPLES", "HEAD_RATES", "RATES", "choose_rung", "fit_head", "pool", "with_choice"]
 
 # The usual learning rate and one above it; a head that begins fitted is near its end.
 RATES, HEAD_RATES = (1.0, 10 / 3), (1.0, 10.0)
