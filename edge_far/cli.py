@@ -145,6 +145,24 @@ def _build_parser(command: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _parser_of(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.ArgumentParser:
+    """Return the parser of the command that is named, or of its own command."""
+    for word in arguments:
+        commands = next((a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)), {})
+        parser = commands.get(word, parser)
+    return parser
+
+
+def _refuse(unknown: list[str], parser: argparse.ArgumentParser) -> NoReturn:
+    """Raise UsageError for words that nothing takes, with the option that was probably meant."""
+    import difflib
+
+    options = [name for action in parser._actions for name in action.option_strings]
+    near = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
+    hint = f"see '{parser.prog} --help'" + (f"; {near[0]} was meant?" if near else "")
+    raise UsageError(f"unrecognized arguments: {' '.join(unknown)}", where=parser.prog, hint=hint)
+
+
 def _commands(command: str | None) -> dict[str, tuple[str, str]]:
     """Return module and summary of every command that may be named, an internal one only where it is asked for."""
     return COMMANDS | {name: (module, "") for name, module in INTERNAL.items() if name == command}
@@ -187,7 +205,9 @@ def _run(arguments: list[str]) -> int:
 
         refuse_deadly_packages()
     parser = _build_parser(command)
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        _refuse(unknown, _parser_of(parser, arguments))
     if options.command is None:
         parser.print_help()
         return UsageError.exit_code

@@ -83,6 +83,29 @@ def test_wrong_usage_is_64_with_one_line(arguments: list[str], capsys: pytest.Ca
     assert "--help" in output.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "where", "meant"),
+    [
+        (["train", "b", "--train", "t", "--out", "o", "--eopchs", "2"], "edge-far train", "--epochs"),
+        (["train", "b", "--train", "t", "--out", "o", "--eopchs=2"], "edge-far train", "--epochs"),
+        (["profiles", "list", "--jsn"], "edge-far profiles", "--json"),
+        (["profiles", "--qqqq"], "edge-far profiles", None),
+    ],
+)
+def test_an_unknown_option_names_the_command_and_what_was_meant(
+    arguments: list[str], where: str, meant: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 64
+    said = capsys.readouterr().err
+    assert f"'{where} --help'" in said
+    assert (f"{meant} was meant?" in said) if meant else ("meant" not in said)
+
+
+def test_columns_without_a_file_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "bundle", "--columns", "text=sentence"]) == 64
+    assert "--columns" in capsys.readouterr().err
+
+
 def test_json_errors_are_one_document_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = tmp_path / "no-bundle"
     assert cli.main(["plan", str(missing), "--json"]) == 66

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from edge_far.errors import EdgeFarError, StorageError, Unavailable
+from edge_far.process.packages import install_line
 from edge_far.process.rust import is_panic, silence
 
 __all__ = ["guarded", "reason_of", "transformers_package"]
@@ -33,7 +34,7 @@ def transformers_package() -> Any:
     except Exception as error:
         name = error.name if isinstance(error, ModuleNotFoundError) else None
         problem = f"the package {name} is missing" if name else f"transformers does not start: {reason_of(error)}"
-        raise Unavailable(f"a model cannot be read here: {problem}", hint="pip install 'edge-far[host]'") from error
+        raise Unavailable(f"a model cannot be read here: {problem}", hint=install_line("host")) from error
     return transformers
 
 

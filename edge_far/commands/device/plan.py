@@ -36,6 +36,7 @@ from edge_far.console import Console
 from edge_far.errors import ConfigError, Unavailable, UsageError
 from edge_far.profile.document import list_profiles, load_profile
 from edge_far.quoting import shown
+from edge_far.texts.reading.columns import Columns
 
 if TYPE_CHECKING:
     from edge_far.bundles.manifest import Manifest
@@ -181,6 +182,10 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("a bundle has its own", where=where, hint="leave it out, or name --model instead of a bundle")
     if options.model is not None and options.train is not None:
         raise UsageError("texts need a bundle's tokenizer", where="--train", hint="leave it out: --max-seq-len says it")
+    if options.columns != Columns() and options.train is None:
+        raise UsageError(
+            "names the columns of a file, and none is given", where="--columns", hint="name it: --train FILE"
+        )
     if options.budget_mib is not None and (options.profile == ALL or options.model is not None):
         raise UsageError("each board has its own budget", where="--budget-mib", hint="name one --profile and a bundle")
     if options.calibration is not None and (options.profile == ALL or options.model is not None):
