@@ -14,5 +14,5 @@ def of_a_board(path: Path, manifest: Manifest, factor: float = 1.0) -> str:
     us = factor * 1e-6
     points = {each.kernel: ((16.0, 1e3, 1e3 * us), (2048.0, 1e5, 1e5 * us)) for each in manifest.portable.probe}
     updates = dict.fromkeys(OPTIMIZERS, us)
-    write_calibration(path, Calibration("Raspberry Pi 4, 4 cores", "1.26.0", 4, points, us, us, updates), manifest)
+    write_calibration(path, Calibration("Raspberry Pi 4, 4 cores", "1.26.0", 4, points, {}, us, us, updates), manifest)
     return str(path)

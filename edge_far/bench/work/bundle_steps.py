@@ -70,7 +70,8 @@ def measure_bundle(task: Task) -> Measurement:
 
     if manifest.portable.prefix is None:
         return train(lambda step, rows: micro_batches(data[step], rows))
-    with FrozenTexts(bundle, data, task.threads, activations or 0.0) as texts:
+    at_once = 1 if outlook.plan is None else outlook.plan.fill_texts
+    with FrozenTexts(bundle, data, task.threads, at_once, activations or 0.0) as texts:
         filled = [_timed(partial(texts.fill, step)) for step in range(len(data))]
         if task.phase == "fill":
             return _measurement(
@@ -126,7 +127,7 @@ def _predicted_seconds(task: Task, outlook: _Outlook) -> float | None:
         return None
     if task.phase == "step":
         return outlook.plan.step_seconds[task.length]
-    return task.batch * outlook.times.prefix(task.length)
+    return task.batch * outlook.times.prefix(task.length, outlook.plan.fill_texts)
 
 
 def _look_ahead(bundle: Bundle, task: Task) -> _Outlook:
@@ -147,6 +148,7 @@ def _look_ahead(bundle: Bundle, task: Task) -> _Outlook:
         keep=choice if task.budget_mib is None else None,
         seconds=times,
         optimizer=task.optimizer,
+        threads=task.threads,
     )
     return _Outlook(plan, times)
 

@@ -36,17 +36,19 @@ QUIET = Console(quiet=True)
 class FrozenTexts:
     """A bundle's prefix over full-length batches; the cache goes with the block."""
 
-    def __init__(self, bundle: Bundle, batches: Sequence[Batch], threads: int, activations_mib: float) -> None:
-        """`activations_mib` is what the plan expects of training, which shares the arena."""
+    def __init__(
+        self, bundle: Bundle, batches: Sequence[Batch], threads: int, at_once: int, activations_mib: float
+    ) -> None:
+        """`at_once` texts are computed side by side; `activations_mib` is what training needs of the same arena."""
         prefix = bundle.manifest.portable.prefix
         assert prefix is not None
         self.sets = [as_encoded(batch) for batch in batches]
         length = int(batches[0].input_ids.shape[1])
-        arena = max(activations_mib, prefix_mib(prefix, length)["activations"])
+        arena = max(activations_mib, at_once * prefix_mib(prefix, length)["activations"])
 
         def load() -> PrefixRunner:
             make_arena(arena)
-            return PrefixRunner(bundle, prefix, threads)
+            return PrefixRunner(bundle, prefix, threads, at_once=at_once)
 
         self._folder = tempfile.TemporaryDirectory(prefix="edge-far-bench-")
         self._database = RowDatabase(Path(self._folder.name, "hidden.sqlite3"), UNBOUNDED)

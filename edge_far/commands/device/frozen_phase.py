@@ -55,11 +55,11 @@ def open_hidden(
             database = RowDatabase(path, limit_mib * MIB)
         except StorageError as error:
             console.warn(f"{error}; activations are computed again in every step")
-    activations = max(plan.parts_mib["activations"], prefix_mib(prefix, plan.longest)["activations"])
+    activations = max(plan.parts_mib["activations"], plan.fill_texts * prefix_mib(prefix, plan.longest)["activations"])
 
     def load() -> PrefixRunner:
         make_arena(activations)
-        return PrefixRunner(bundle, prefix, threads)
+        return PrefixRunner(bundle, prefix, threads, at_once=plan.fill_texts)
 
     return HiddenStates(prefix, load, database, f"onnxruntime {ort.__version__}")
 

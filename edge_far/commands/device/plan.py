@@ -129,6 +129,7 @@ def _plan_bundle(options: argparse.Namespace, console: Console) -> dict[str, Any
         times = step_times(options, bundle, threads, console, room, dropout=settings.dropout, optimizer=optimizer)
     else:
         times = _times_elsewhere(options, bundle.manifest, dropout=settings.dropout, optimizer=optimizer)
+        threads = times.calibration.threads
     prefix = bundle.manifest.portable.prefix
     cache_mib = None if prefix is None or encoded is None else cache_bytes(encoded, prefix) / MIB
     release_free_memory()
@@ -140,8 +141,11 @@ def _plan_bundle(options: argparse.Namespace, console: Console) -> dict[str, Any
         optimizer=optimizer,
         seconds=times,
         cached=cache_mib is None or cache_mib <= profile.storage.cache_mib,
+        threads=threads,
     )
-    fill_seconds = None if times is None or prefix is None or encoded is None else predict_fill(times, encoded)
+    fill_seconds = None
+    if times is not None and prefix is not None and encoded is not None:
+        fill_seconds = predict_fill(times, plan.fill_texts, encoded)
     trained = [parameter.shape for parameter in bundle.manifest.portable.parameters]
     return {
         "bundle": str(options.bundle),
@@ -313,4 +317,5 @@ def _frozen_phase(document: dict[str, Any]) -> list[str]:
     told = [f"peak {document['fill_peak_mib']:.0f} MiB"]
     told += [] if kept is None else [f"{kept:.0f} MiB of disk"]
     told += [] if seconds is None else [f"about {seconds:.0f} s"]
+    told += [f"{document['fill_texts']} texts side by side"] if document["fill_texts"] > 1 else []
     return ["", f"first       frozen blocks, each text once: {', '.join(told)}"]

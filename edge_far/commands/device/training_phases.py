@@ -180,6 +180,7 @@ def _make_plan(job: Job, data: TrainData, budget_mib: float, times: StepTimes | 
         only_plain=not _portable(job),
         seconds=times,
         cached=cached,
+        threads=job.wanted.threads,
     )
     if plan.predicted_peak_mib > budget_mib:
         job.console.warn(

@@ -8,7 +8,7 @@ text's token ids and types: these say all of tokenizer, length limit, text and p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,9 +82,10 @@ class HiddenStates:
             for start in range(0, len(lacking), TEXTS_AT_ONCE):
                 part = lacking[start : start + TEXTS_AT_ONCE]
                 rows = {}
+                computed = self._compute(encoded, [places[key] for key in part])
                 for number, key in enumerate(part, start=start + 1):
                     stop()
-                    rows[key] = self._compute(encoded, places[key])
+                    rows[key] = next(computed)
                     progress.update(number)
                 if not _written(database, rows, kept):
                     return Filled(len(places), start, stored=False)
@@ -102,7 +103,7 @@ class HiddenStates:
         for row, (key, index) in enumerate(zip(keys, indices, strict=True)):
             data = found.get(key)
             if data is None:
-                data = found[key] = self._compute(encoded, int(index))
+                data = found[key] = next(self._compute(encoded, [int(index)]))
                 if self._database is not None:
                     self._database.write({key: data})  # it was damaged, or there was no room while it was filled
             tokens = 1 if self.prefix.pooled else int(encoded.lengths[index])
@@ -119,13 +120,14 @@ class HiddenStates:
             return 0
         return self._database.keep_only(key for each in kept for key in row_keys(each, self.prefix, self._runtime))
 
-    def _compute(self, encoded: Encoded, index: int) -> bytes:
+    def _compute(self, encoded: Encoded, indices: Sequence[int]) -> Iterator[bytes]:
         if self._runner is None:
             self._runner = self._load()
-        start, end = encoded.starts[index], encoded.starts[index + 1]
-        types = None if encoded.type_ids is None else encoded.type_ids[start:end]
-        hidden = self._runner.text(encoded.tokens[start:end], types)
-        return encode(np.atleast_2d(hidden), self.prefix.cache)
+        places = [slice(encoded.starts[index], encoded.starts[index + 1]) for index in indices]
+        types = encoded.type_ids
+        texts = [(encoded.tokens[place], None if types is None else types[place]) for place in places]
+        for hidden in self._runner.texts(texts):
+            yield encode(np.atleast_2d(hidden), self.prefix.cache)
 
 
 def row_keys(encoded: Encoded, prefix: Prefix, runtime: str) -> list[bytes]:

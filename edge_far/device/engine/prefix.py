@@ -1,10 +1,14 @@
-"""Runs the prefix of a bundle: the frozen blocks below the cut, one text at a time.
+"""Runs the prefix of a bundle: the frozen blocks below the cut, each text by itself.
 
 A text's hidden states are made of that text alone, at its own length and without padding: 8-bit products scale by all
-that they read, so a batch would make them depend on their neighbours. Numbers that are kept must not.
+that they read, so a batch would make them depend on their neighbours. Numbers that are kept must not. Where many texts
+are computed, each is one thread's work: a text is too little for several to share.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnxruntime as ort
@@ -18,15 +22,25 @@ from edge_far.texts.batches import Batch
 
 __all__ = ["PrefixRunner"]
 
+Text = tuple[np.ndarray, np.ndarray | None]  # ids and types, each [tokens]
+
 
 class PrefixRunner:
-    """One session of portable/prefix.onnx."""
+    """One session of portable/prefix.onnx, which computes `at_once` texts side by side."""
 
-    def __init__(self, bundle: Bundle, prefix: Prefix, threads: int, constants: MappedConstants | None = None) -> None:
-        """Load the graph; raises BundleError where this ONNX Runtime refuses it."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        prefix: Prefix,
+        threads: int,
+        constants: MappedConstants | None = None,
+        at_once: int = 1,
+    ) -> None:
+        """Load the graph; raises BundleError where this ONNX Runtime refuses it. Texts share the threads."""
         self.prefix = prefix
         self._constants = constants or MappedConstants(bundle)
-        options = session_options(threads)
+        self._pool = ThreadPoolExecutor(at_once, "prefix") if at_once > 1 else None
+        options = session_options(max(1, threads // at_once))
         self._constants.give_to(options, prefix.graph.name)
         self._session: ort.InferenceSession = load_session(bundle.path(f"portable/{prefix.graph.name}.onnx"), options)
         self._takes_types = any(value.name == "token_type_ids" for value in self._session.get_inputs())
@@ -36,8 +50,18 @@ class PrefixRunner:
         """Return float32 [tokens, width], or [width] where pooled, of one text's ids (and types) [tokens]."""
         return self._run(np.asarray(ids, np.int64)[None], types)
 
+    def texts(self, texts: Sequence[Text]) -> Iterator[np.ndarray]:
+        """Yield what text() returns of each, in order; texts that nobody waits for any more are not begun."""
+        if self._pool is None:
+            for ids, types in texts:
+                yield self.text(ids, types)
+        else:
+            yield from self._pool.map(lambda text: self.text(*text), texts)
+
     def close(self) -> None:
         """Give the arena's memory back; the constants' pages go with the last who maps them."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
         self._shrink_arena()
 
     def _run(self, row: np.ndarray, types: np.ndarray | None, options: ort.RunOptions | None = None) -> np.ndarray:

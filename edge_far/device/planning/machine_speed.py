@@ -39,7 +39,7 @@ __all__ = [
     "write_calibration",
 ]
 
-FORMAT = 2
+FORMAT = 3
 # The probe stops after 10 s; a slow board also needs time to start Python and to verify the bundle.
 TIMEOUT_S = 120.0
 
@@ -53,6 +53,7 @@ class _Measured:
     """What probe.measure returns."""
 
     kernels: Mapping[str, Annotated[tuple[Point, ...], Within(1, 1000)]]
+    kernels_beside: Mapping[str, Annotated[tuple[Point, ...], Within(1, 1000)]]
     node_seconds: Seconds
     mask_byte_seconds: Seconds
     parameter_seconds: Mapping[str, Seconds]
@@ -74,6 +75,9 @@ class _File:
 class Calibration:
     """What was measured, and on what; `kernels` holds (size, work, seconds) by kernel, ascending in size.
 
+    `kernels_beside` holds the same where each thread runs a kernel of its own, all side by side; empty where there is
+    one thread, and where the bundle has no prefix, which alone computes so.
+
     Sizes and works are those of the bundle's ProbedOperator. `node_seconds` is what any operator costs besides,
     `mask_byte_seconds` drawing a byte of dropout bits, `parameter_seconds` norm, update and clearing of one trained
     number, by optimiser.
@@ -83,6 +87,7 @@ class Calibration:
     onnxruntime: str
     threads: int
     kernels: Mapping[str, tuple[Point, ...]]
+    kernels_beside: Mapping[str, tuple[Point, ...]]
     node_seconds: float
     mask_byte_seconds: float
     parameter_seconds: Mapping[str, float]
@@ -228,7 +233,8 @@ def _decoded(document: Any, manifest: Manifest) -> Calibration:
     file: _File = decode(_File, document)
     measured = file.measured
     wanted = {operator.kernel for operator in manifest.portable.probe}
-    if file.operators != _fingerprint(manifest) or set(measured.kernels) != wanted:
+    beside = set(measured.kernels_beside)
+    if file.operators != _fingerprint(manifest) or set(measured.kernels) != wanted or beside - wanted:
         raise Damaged("it was measured for another bundle's operators")
     if missing := sorted(set(OPTIMIZERS) - set(measured.parameter_seconds)):
         raise Damaged(f"'measured.parameter_seconds.{missing[0]}' is missing")
@@ -238,6 +244,7 @@ def _decoded(document: Any, manifest: Manifest) -> Calibration:
         one_line(file.onnxruntime),
         file.threads,
         measured.kernels,
+        measured.kernels_beside,
         measured.node_seconds,
         measured.mask_byte_seconds,
         seconds,

@@ -18,6 +18,7 @@ __all__ = [
     "RUNTIME_MIB",
     "SESSION_MIB",
     "activations_mib",
+    "at_once",
     "evaluation_mib",
     "fixed_parts",
     "prefix_mib",
@@ -81,6 +82,12 @@ def prefix_mib(prefix: Prefix, longest: int) -> dict[str, float]:
         "embeddings": prefix.embedding_bytes / MIB,
         "activations": activations_mib(prefix.graph, 1, longest),
     }
+
+
+def at_once(activations_mib: float, room_mib: float, threads: int) -> int:
+    """Return how many texts the prefix computes side by side: a thread's each, as many as there is room for."""
+    beside_one = int(max(room_mib, 0.0) / activations_mib) if activations_mib else threads
+    return max(1, min(threads, 1 + beside_one))
 
 
 def value_at(size: Sequence[Sequence[float]], batch: int, sequence: int) -> float:

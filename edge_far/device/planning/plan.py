@@ -25,7 +25,7 @@ from edge_far.bundles.manifest import GraphInfo, Manifest
 from edge_far.device.board.memory import MIB
 from edge_far.device.evaluation import TOKENS_PER_BATCH
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
-from edge_far.device.planning.parts import activations_mib, evaluation_mib, fixed_parts, prefix_mib, saved_mib
+from edge_far.device.planning.parts import activations_mib, at_once, evaluation_mib, fixed_parts, prefix_mib, saved_mib
 from edge_far.errors import BudgetError, BundleError
 from edge_far.texts.batches import padded_length
 from edge_far.texts.encode import Encoded
@@ -81,9 +81,9 @@ class Plan:
     """The chosen plan; all sizes in MiB. `rows` maps each padded length to the examples of a micro-batch, `variants`
     to the step graph's name; `leanest` is the graph of the smallest peak, for a step-down.
 
-    `fill_peak_mib` is that of the phase that computes the frozen blocks' activations, where there is one before
-    training: the predicted peak is the larger of the two. `step_seconds` is the predicted time of a whole batch by
-    padded length, None without a cost model.
+    `fill_peak_mib` is that of the phase before training, where there is one, that computes the frozen blocks'
+    activations of `fill_texts` texts side by side: the predicted peak is the larger of the two. `step_seconds` is the
+    predicted time of a whole batch by padded length, None without a cost model.
     """
 
     rows: Mapping[int, int]
@@ -99,6 +99,7 @@ class Plan:
     optimizer: str
     parts_mib: Mapping[str, float]
     fill_peak_mib: float | None
+    fill_texts: int
     step_seconds: Mapping[int, float] | None
 
     @property
@@ -149,6 +150,7 @@ def make_plan(
     only_plain: bool = False,
     seconds: StepSeconds | None = None,
     cached: bool = True,
+    threads: int = 1,
 ) -> Plan:
     """Choose step graphs and micro-batches that fit `budget_mib`, the quickest by `seconds`.
 
@@ -156,14 +158,14 @@ def make_plan(
     the parameters too. Raises BudgetError with the smallest budget that would do, and with the optimisers that would
     fit. `keep` is the choice of a run that is resumed: it is described as it is, whether it fits or not. `only_plain`
     is for an engine with one step graph. Where the bundle has a prefix, `cached` says that all its activations are kept
-    on disk, so that it is not in memory while training.
+    on disk, so that it is not in memory while training. Of `threads` each may compute a text before it.
     """
     graphs = manifest.portable.steps[: 1 if only_plain else None]
     steps = {step.name: step for step in graphs}
     if loaded:
         runtime_mib -= manifest.trained_parameters * 4 / MIB
     fixed = fixed_parts(manifest, runtime_mib, optimizer)
-    prefix, fill_peak = manifest.portable.prefix, None
+    prefix, fill_peak, fill_texts = manifest.portable.prefix, None, 1
     if prefix is not None:
         needed = prefix_mib(prefix, shapes.longest)
         fill_peak = fixed["runtime"] + sum(needed.values())
@@ -178,6 +180,9 @@ def make_plan(
             raise _no_plan(manifest, graphs, shapes, budget_mib, base, saved)
         if fill_peak is not None and fill_peak > budget_mib * (1 - RESERVE):
             raise _no_fill(budget_mib, fill_peak, shapes.longest)
+    if fill_peak is not None and cached:
+        fill_texts = at_once(needed["activations"], budget_mib * (1 - RESERVE) - fill_peak, threads)
+        fill_peak += (fill_texts - 1) * needed["activations"]
     variants = {length: keep.variants.get(length, PLAIN) for length in keep.rows}
     longest = max(shapes.lengths)
     tokens = keep.evaluation_tokens
@@ -201,6 +206,7 @@ def make_plan(
         optimizer=optimizer,
         parts_mib={**fixed, "activations": worst},
         fill_peak_mib=fill_peak,
+        fill_texts=fill_texts,
         step_seconds=None
         if seconds is None
         else {

@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +61,13 @@ def measure(bundle: Bundle, threads: int, room_mib: float, seconds: float = SECO
     Raises BudgetError where there is no room for the smallest shape.
     """
     kernels, node_seconds = _time_operators(bundle, threads, room_mib, seconds)
+    beside: dict[str, list[list[float]]] = {}
+    if threads > 1 and bundle.manifest.portable.prefix is not None:
+        with suppress(BudgetError):  # no room for a text a thread: then the plan will hardly have any
+            beside, _ = _time_operators(bundle, 1, room_mib, seconds / 4, at_once=threads)
     return {
         "kernels": kernels,
+        "kernels_beside": beside,
         "node_seconds": node_seconds,
         "mask_byte_seconds": _time_mask(),
         "parameter_seconds": {name: _time_update(name) for name in OPTIMIZERS},
@@ -68,11 +75,16 @@ def measure(bundle: Bundle, threads: int, room_mib: float, seconds: float = SECO
 
 
 def _time_operators(
-    bundle: Bundle, threads: int, room_mib: float, seconds: float
+    bundle: Bundle, threads: int, room_mib: float, seconds: float, at_once: int = 1
 ) -> tuple[dict[str, list[list[float]]], float]:
+    """Return the points of each kernel, and a node's seconds; with `at_once`, of so many runs side by side.
+
+    Those are of one text each, as the prefix computes them.
+    """
     operators = bundle.manifest.portable.probe
     longest = bundle.manifest.defaults.max_seq_len
-    shapes = list(dict.fromkeys((batch, min(sequence, longest)) for batch, sequence in SHAPES))
+    asked = SHAPES if at_once == 1 else tuple(shape for shape in SHAPES if shape[0] == 1)
+    shapes = list(dict.fromkeys((batch, min(sequence, longest)) for batch, sequence in asked))
     with (
         tempfile.TemporaryDirectory(prefix="edge-far-profile-") as folder,
         utf8_path(Path(folder, "profile")) as prefix,
@@ -88,10 +100,11 @@ def _time_operators(
         trained_mib = 4 * bundle.manifest.trained_parameters / MIB
         between = np.zeros(int(min(weights_mib + trained_mib, LARGEST_CACHE_MIB) * MIB), np.uint8)
         left = room_mib - resident_set().now_mib - weights_mib - between.nbytes / MIB
-        sized = [shape for shape in shapes if _inputs_mib(session, *shape) <= min(left * INPUTS_SHARE, INPUTS_MIB)]
+        most = min(left * INPUTS_SHARE, INPUTS_MIB)
+        sized = [shape for shape in shapes if at_once * _inputs_mib(session, *shape) <= most]
         if not sized:
             raise BudgetError(f"{max(room_mib, 0):.0f} MiB are too few to measure the machine's speed")
-        runs = _run_shapes(session, sized, time.monotonic() + seconds, between)
+        runs = _run_shapes(session, sized, time.monotonic() + seconds, between, at_once)
         events = _events(Path(session.end_profiling()))
         del session
     times: dict[str, list[float]] = {}
@@ -108,7 +121,7 @@ def _time_operators(
         for shape in dict.fromkeys(runs):
             found = [times[f"k{number}"][run] for run, ran in enumerate(runs) if ran == shape]
             # A profile counts whole microseconds.
-            taken = max(statistics.median(found[1:] or found), 0.5e-6)
+            taken = max(statistics.median(found[at_once:] or found), 0.5e-6)
             points.append([value_at(operator.size, *shape), value_at(operator.work, *shape), taken])
         kernels[operator.kernel] = sorted(points)
     besides = [total - sum(each[run] for each in times.values()) for run, total in enumerate(whole)]
@@ -126,27 +139,44 @@ def _events(path: Path) -> list[dict[str, Any]]:
 
 
 def _run_shapes(
-    session: ort.InferenceSession, shapes: Sequence[tuple[int, int]], deadline: float, between: np.ndarray
+    session: ort.InferenceSession,
+    shapes: Sequence[tuple[int, int]],
+    deadline: float,
+    between: np.ndarray,
+    at_once: int = 1,
 ) -> list[tuple[int, int]]:
-    """Run the probe at each shape until time is up; return the shape of each run.
+    """Run the probe at each shape until time is up, `at_once` side by side; return the shape of each run.
 
     A step reads all its weights before it reads one again: so much (`between`) passes the caches before each run.
     """
     runs: list[tuple[int, int]] = []
-    for shape in shapes:
-        inputs = _inputs(session, *shape)
-        binding = session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_cpu_input(name, array)
-        for output in session.get_outputs():
-            binding.bind_output(output.name)
-        for _ in range(REPEATS):
-            if runs.count(shapes[0]) > 1 and time.monotonic() > deadline:
-                return runs
+
+    def repeat(binding: ort.IOBinding, fewest: int) -> int:
+        for number in range(REPEATS):
+            if number >= fewest and time.monotonic() > deadline:
+                return number
             between.fill(0)
             session.run_with_iobinding(binding)
-            runs.append(shape)
+        return REPEATS
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for shape in shapes:
+            inputs = _inputs(session, *shape)  # must outlive the bindings
+            bindings = [_bound(session, inputs) for _ in range(at_once)]
+            done = sum(pool.map(repeat, bindings, [0 if runs else 2] * at_once))
+            runs += [shape] * done
+            if done < at_once * REPEATS:
+                break
     return runs
+
+
+def _bound(session: ort.InferenceSession, inputs: Mapping[str, np.ndarray]) -> ort.IOBinding:
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        binding.bind_cpu_input(name, array)
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    return binding
 
 
 def _described(

@@ -8,7 +8,7 @@ The seconds per work of a kernel lie on a line between measured sizes (in logari
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class StepTimes:
         self._masks = manifest.portable.masks if dropout else ()
         self._costs = {step.name: step.costs for step in manifest.portable.steps}
         self._speeds = {kernel: _Speed(points) for kernel, points in calibration.kernels.items()}
+        self._speeds_beside = {kernel: _Speed(points) for kernel, points in calibration.kernels_beside.items()}
         self._known: dict[tuple[str, int, int], float] = {}
         self.update = manifest.trained_parameters * calibration.parameter_seconds[optimizer]
 
@@ -51,21 +52,24 @@ class StepTimes:
             self._known[key] = self._graph(self._portable.infer.costs, rows, length)
         return self._known[key]
 
-    def prefix(self, tokens: int) -> float:
-        """Return the seconds in which the prefix computes one text; 0 where the bundle has none."""
-        key = ("prefix", 1, tokens)
+    def prefix(self, tokens: int, at_once: int = 1) -> float:
+        """Return the seconds that one text takes the prefix of so many side by side; 0 where the bundle has none."""
+        key = ("prefix", at_once, tokens)
         prefix = self._portable.prefix
         if prefix is not None and key not in self._known:
-            self._known[key] = self._graph(prefix.graph.costs, 1, tokens)
+            speeds = self._speeds_beside if at_once > 1 and self._speeds_beside else self._speeds
+            self._known[key] = self._graph(prefix.graph.costs, 1, tokens, speeds) / at_once
         return self._known.get(key, 0.0)
 
-    def _graph(self, costs: Sequence[OperatorCost], rows: int, length: int) -> float:
-        total = 0.0
+    def _graph(
+        self, costs: Sequence[OperatorCost], rows: int, length: int, speeds: Mapping[str, _Speed] | None = None
+    ) -> float:
+        total, speeds = 0.0, speeds or self._speeds
         for cost in costs:
             total += cost.count * self.calibration.node_seconds
             if cost.work:
                 work, size = value_at(cost.work, rows, length), value_at(cost.size, rows, length)
-                total += cost.count * self._speeds[cost.kernel].seconds(work, size)
+                total += cost.count * speeds[cost.kernel].seconds(work, size)
         return total
 
 

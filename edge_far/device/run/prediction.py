@@ -49,9 +49,12 @@ def predict_run(
     return Prediction(mean, total)
 
 
-def predict_fill(times: StepTimes, *sets: Encoded) -> float:
-    """Return the seconds in which the prefix computes all of these texts, none of which is in the cache."""
-    return sum(times.prefix(int(tokens)) for each in sets for tokens in each.lengths)
+def predict_fill(times: StepTimes, at_once: int, *sets: Encoded) -> float:
+    """Return the seconds in which the prefix computes all of these texts, none of which is in the cache.
+
+    `at_once` texts are computed side by side.
+    """
+    return sum(times.prefix(int(tokens), at_once) for each in sets for tokens in each.lengths)
 
 
 def _length(encoded: Encoded, indices: np.ndarray) -> int:

@@ -125,7 +125,7 @@ def test_a_calibration_that_does_not_belong_is_refused(
     another = "no calibration of this bundle: it was measured for another bundle's operators"
     damages = {
         "{": "is not JSON at line 1",
-        json.dumps({**document, "format": 1}): "'format' is not 2: another version of edge-far wrote it",
+        json.dumps({**document, "format": 1}): "'format' is not 3: another version of edge-far wrote it",
         json.dumps({**document, "threads": 0}): "'threads' is 0",
         damaged(node_seconds=-1): "'measured.node_seconds' is -1",
         damaged(parameter_seconds={}): "'measured.parameter_seconds.adamw' is missing",

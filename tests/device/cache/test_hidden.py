@@ -13,7 +13,7 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.bundles.manifest import Prefix
 from edge_far.console import Console
 from edge_far.device.cache.database import RowDatabase
-from edge_far.device.cache.hidden import HiddenStates, cache_bytes, row_keys
+from edge_far.device.cache.hidden import TEXTS_AT_ONCE, HiddenStates, cache_bytes, row_keys
 from edge_far.device.engine.prefix import PrefixRunner
 from edge_far.texts.batches import collate
 from edge_far.texts.data import read_examples
@@ -102,6 +102,41 @@ def test_rows_do_not_depend_on_the_batch_and_padding_is_zero(bundle: Bundle, tin
         count = int(encoded.lengths[index])
         np.testing.assert_array_equal(alone[0, :count], whole[index, :count])
         assert not whole[index, count:].any()
+
+
+def test_side_by_side_the_same_bits_in_order(bundle: Bundle, tiny_data: Path) -> None:
+    """Each thread computes a text of its own; the arena that they share hands out no memory twice."""
+    encoded = encoded_by(bundle, tiny_data)
+    alone, beside = (PrefixRunner(bundle, prefix_of(bundle), 3, at_once=count) for count in (1, 3))
+    ends = zip(encoded.starts[:-1], encoded.starts[1:], strict=True)
+    texts = [(encoded.tokens[start:end], None) for start, end in ends]
+    expected = list(alone.texts(texts))
+    assert len({row.tobytes() for row in expected}) > 1
+    for row, other in zip(expected, beside.texts(texts), strict=True):
+        np.testing.assert_array_equal(row, other)
+    beside.close()
+
+
+def test_a_stop_between_texts_keeps_what_was_written(bundle: Bundle, tiny_data: Path, path: Path) -> None:
+    prefix, count = prefix_of(bundle), TEXTS_AT_ONCE + 20
+    tokens = np.random.default_rng(0).integers(5, 90, 6 * count).astype(np.int32)
+    starts = np.arange(count + 1, dtype=np.int64) * 6
+    several = replace(
+        encoded_by(bundle, tiny_data), tokens=tokens, starts=starts, type_ids=None, labels=np.zeros(count, np.int64)
+    )
+    hidden = HiddenStates(prefix, lambda: PrefixRunner(bundle, prefix, 2, at_once=2), RowDatabase(path, 1 << 26), "r")
+    asked = 0
+
+    def stop() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == TEXTS_AT_ONCE + 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hidden.fill(several, QUIET, stop)
+    hidden.close_prefix()
+    assert hidden.fill(several, QUIET).computed == count - TEXTS_AT_ONCE
 
 
 def test_damaged_rows_are_computed_again(bundle: Bundle, tiny_data: Path, path: Path) -> None:

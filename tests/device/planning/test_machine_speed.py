@@ -55,6 +55,21 @@ def test_every_operator_is_measured_at_every_shape(bundle: Bundle, cache: Path) 
     assert found.source.startswith(machine_name()) and "1 thread, onnxruntime" in found.source
 
 
+def test_of_a_prefix_the_kernels_are_measured_side_by_side_too(
+    tiny_bundle: Callable[[str], Bundle], cache: Path
+) -> None:
+    frozen = tiny_bundle("bert-top1-5")
+    one, two = measured(frozen), measured(frozen, threads=2)
+    assert not one.kernels_beside and set(two.kernels_beside) == set(two.kernels)
+    texts = [
+        shape for shape in dict.fromkeys((batch, min(sequence, 64)) for batch, sequence in SHAPES) if shape[0] == 1
+    ]
+    for operator in frozen.manifest.portable.probe:
+        points = two.kernels_beside[operator.kernel]
+        assert sorted(work for _, work, _ in points) == sorted(value_at(operator.work, *shape) for shape in texts)
+        assert all(0 < seconds < 1 for _, _, seconds in points)
+
+
 @pytest.mark.parametrize("name", {case.architecture: case.name for case in CASES}.values())
 def test_the_sizes_of_every_architectures_probe_are_known(name: str, tiny_bundle: Callable[[str], Bundle]) -> None:
     """One whose sizes are not is no failure: a plan says that it predicts no times."""

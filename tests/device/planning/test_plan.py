@@ -15,7 +15,7 @@ from edge_far.bundles.manifest import Manifest, Parameter
 from edge_far.device.board.memory import MIB
 from edge_far.device.evaluation import TOKENS_PER_BATCH
 from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes
-from edge_far.device.planning.parts import ARENA_TABLE, value_at
+from edge_far.device.planning.parts import ARENA_TABLE, prefix_mib, value_at
 from edge_far.device.planning.plan import NEARLY_EQUAL, RESERVE, Choice, Shapes, make_plan, shapes_of
 from edge_far.errors import BudgetError, BundleError
 from edge_far.texts.batches import split_batch
@@ -162,6 +162,25 @@ def test_a_refusal_names_the_optimiser_that_would_fit_and_does_not_choose_it(man
     with pytest.raises(BudgetError) as raised:
         make_plan(large, SHAPES, int(found[1]) - 5, RUNTIME_MIB, optimizer="adamw8bit")
     assert "--optimizer" not in (raised.value.hint or ""), "nothing needs less"
+
+
+def test_texts_are_computed_side_by_side_within_the_budget(tiny_bundle: Callable[[str], Bundle]) -> None:
+    """Of a prefix as large as BERT-base's a text takes megabytes: a tight budget has room for fewer at a time."""
+    manifest = tiny_bundle("bert-top1-5").manifest
+    prefix = manifest.portable.prefix
+    assert prefix is not None
+    peaks = (((1, 1, 400_000.0),),)
+    graph = replace(prefix.graph, peaks=peaks)
+    manifest = replace(manifest, portable=replace(manifest.portable, prefix=replace(prefix, graph=graph)))
+    one = prefix_mib(replace(prefix, graph=graph), max(SHAPES.lengths))["activations"]
+    assert one > 5
+    alone = make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB)
+    assert alone.fill_texts == 1 and alone.fill_peak_mib is not None
+    wide = make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB, threads=4)
+    assert wide.fill_texts == 4 and wide.fill_peak_mib == pytest.approx(alone.fill_peak_mib + 3 * one)
+    tight = make_plan(manifest, SHAPES, (alone.fill_peak_mib + 1.5 * one) / (1 - RESERVE), RUNTIME_MIB, threads=4)
+    assert tight.fill_texts == 2
+    assert make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB, threads=4, cached=False).fill_texts == 1
 
 
 def test_a_refusal_gives_no_advice_that_does_not_help(manifest: Manifest) -> None:

@@ -29,7 +29,7 @@ def bundle(tiny_bundle: Callable[[str], Bundle]) -> Bundle:
 
 
 def calibration(**kernels: tuple[tuple[float, float, float], ...]) -> Calibration:
-    return Calibration("machine", "1.0", 2, kernels, NODE, MASK, {"adamw": PARAMETER, "lion": 2 * PARAMETER})
+    return Calibration("machine", "1.0", 2, kernels, {}, NODE, MASK, {"adamw": PARAMETER, "lion": 2 * PARAMETER})
 
 
 def flat(manifest: Manifest, per_work: float = 1e-9) -> Calibration:
@@ -55,6 +55,18 @@ def test_a_step_is_the_sum_of_its_operators(bundle: Bundle) -> None:
     assert times.update == pytest.approx(bundle.manifest.trained_parameters * PARAMETER)
     other = StepTimes(bundle.manifest, flat(bundle.manifest), dropout=False, optimizer="lion")
     assert other.update == pytest.approx(2 * times.update)
+
+
+def test_a_text_of_several_side_by_side_takes_a_share_of_their_time(tiny_bundle: Callable[[str], Bundle]) -> None:
+    manifest = tiny_bundle("bert-top1-5").manifest
+    machine = flat(manifest, 1e-9)
+    times = StepTimes(manifest, machine, dropout=False)
+    assert times.prefix(8, 2) == pytest.approx(times.prefix(8) / 2, rel=1e-12), "measured with all threads alone"
+    loaded = replace(machine, kernels_beside=flat(manifest, 3e-9).kernels)
+    beside = StepTimes(manifest, loaded, dropout=False)
+    assert beside.prefix(8) == times.prefix(8)
+    nodes = sum(cost.count for cost in manifest.portable.prefix.graph.costs) * NODE  # type: ignore[union-attr]
+    assert beside.prefix(8, 2) == pytest.approx((3 * (times.prefix(8) - nodes) + nodes) / 2, rel=1e-9)
 
 
 def test_speeds_lie_on_a_line_between_measured_sizes_and_keep_still_beyond(bundle: Bundle) -> None:
