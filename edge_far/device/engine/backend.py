@@ -7,9 +7,10 @@ from typing import Protocol
 
 import numpy as np
 
+from edge_far.bundles.manifest import Portable
 from edge_far.texts.batches import Batch
 
-__all__ = ["ARENA_ROOM", "Backend", "DropoutKey"]
+__all__ = ["ARENA_ROOM", "Backend", "DropoutKey", "packs_weights"]
 
 # A backend's arena, in predicted activations: a region too small takes a second one, which costs more than room.
 ARENA_ROOM = 1.25
@@ -22,6 +23,11 @@ class DropoutKey:
     seed: int
     step: int
     micro_batch: int
+
+
+def packs_weights(portable: Portable) -> bool:
+    """Say whether packed weights give the same numbers: products of integers do, float32 ones add in another order."""
+    return portable.frozen_precision == "int8"
 
 
 class Backend(Protocol):

@@ -24,8 +24,11 @@ def bare_options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def session_options(threads: int) -> ort.SessionOptions:
-    """Return options that execute a graph in file order, without copies of its constants."""
+def session_options(threads: int, *, packed: bool = False) -> ort.SessionOptions:
+    """Return options that execute a graph in file order, without copies of its constants.
+
+    `packed` has the runtime copy weights into the order in which products read them: memory for time.
+    """
     options = bare_options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
@@ -39,7 +42,7 @@ def session_options(threads: int) -> ort.SessionOptions:
     # Within a step, threads that wait a moment for the next operator spin; between steps none does.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.disable_prepacking", "0" if packed else "1")
     return options
 
 

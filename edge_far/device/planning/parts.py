@@ -8,9 +8,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from edge_far.bundles.manifest import GraphInfo, Manifest, Prefix
+from edge_far.bundles.manifest import GraphInfo, Manifest, Portable, Prefix
 from edge_far.device.board.memory import MIB
-from edge_far.device.engine.backend import ARENA_ROOM
+from edge_far.device.engine.backend import ARENA_ROOM, packs_weights
 from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes
 
 __all__ = [
@@ -18,8 +18,8 @@ __all__ = [
     "RUNTIME_MIB",
     "SESSION_MIB",
     "activations_mib",
-    "at_once",
     "evaluation_mib",
+    "fill_mib",
     "fixed_parts",
     "prefix_mib",
     "saved_mib",
@@ -84,10 +84,13 @@ def prefix_mib(prefix: Prefix, longest: int) -> dict[str, float]:
     }
 
 
-def at_once(activations_mib: float, room_mib: float, threads: int) -> int:
-    """Return how many texts the prefix computes side by side: a thread's each, as many as there is room for."""
-    beside_one = int(max(room_mib, 0.0) / activations_mib) if activations_mib else threads
-    return max(1, min(threads, 1 + beside_one))
+def fill_mib(portable: Portable, longest: int, threads: int) -> float:
+    """Return the MiB that the prefix takes more where each of several threads computes a text: see engine/prefix.py."""
+    prefix = portable.prefix
+    if prefix is None or threads == 1:
+        return 0.0
+    packed = prefix.constant_bytes / MIB if packs_weights(portable) else 0.0
+    return packed + (threads - 1) * prefix_mib(prefix, longest)["activations"]
 
 
 def value_at(size: Sequence[Sequence[float]], batch: int, sequence: int) -> float:

@@ -25,7 +25,7 @@ from edge_far.bundles.manifest import GraphInfo, Manifest
 from edge_far.device.board.memory import MIB
 from edge_far.device.evaluation import TOKENS_PER_BATCH
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
-from edge_far.device.planning.parts import activations_mib, at_once, evaluation_mib, fixed_parts, prefix_mib, saved_mib
+from edge_far.device.planning.parts import activations_mib, evaluation_mib, fill_mib, fixed_parts, prefix_mib, saved_mib
 from edge_far.errors import BudgetError, BundleError
 from edge_far.texts.batches import padded_length
 from edge_far.texts.encode import Encoded
@@ -158,7 +158,7 @@ def make_plan(
     the parameters too. Raises BudgetError with the smallest budget that would do, and with the optimisers that would
     fit. `keep` is the choice of a run that is resumed: it is described as it is, whether it fits or not. `only_plain`
     is for an engine with one step graph. Where the bundle has a prefix, `cached` says that all its activations are kept
-    on disk, so that it is not in memory while training. Of `threads` each may compute a text before it.
+    on disk, so that it is not in memory while training. Where there is room, each of `threads` computes texts before.
     """
     graphs = manifest.portable.steps[: 1 if only_plain else None]
     steps = {step.name: step for step in graphs}
@@ -181,8 +181,9 @@ def make_plan(
         if fill_peak is not None and fill_peak > budget_mib * (1 - RESERVE):
             raise _no_fill(budget_mib, fill_peak, shapes.longest)
     if fill_peak is not None and cached:
-        fill_texts = at_once(needed["activations"], budget_mib * (1 - RESERVE) - fill_peak, threads)
-        fill_peak += (fill_texts - 1) * needed["activations"]
+        more = fill_mib(manifest.portable, shapes.longest, threads)
+        if fill_peak + more <= budget_mib * (1 - RESERVE):
+            fill_peak, fill_texts = fill_peak + more, threads
     variants = {length: keep.variants.get(length, PLAIN) for length in keep.rows}
     longest = max(shapes.lengths)
     tokens = keep.evaluation_tokens

@@ -27,7 +27,7 @@ import onnxruntime as ort
 from edge_far.bundles.bundle import Bundle, open_bundle
 from edge_far.bundles.manifest import Mask
 from edge_far.device.board.memory import MIB, resident_set, use_one_heap
-from edge_far.device.engine.backend import DropoutKey
+from edge_far.device.engine.backend import DropoutKey, packs_weights
 from edge_far.device.engine.constants import MappedConstants
 from edge_far.device.engine.dropout import draw_mask
 from edge_far.device.engine.options import load_session, session_options
@@ -79,7 +79,7 @@ def _time_operators(
 ) -> tuple[dict[str, list[list[float]]], float]:
     """Return the points of each kernel, and a node's seconds; with `at_once`, of so many runs side by side.
 
-    Those are of one text each, as the prefix computes them.
+    Those are of one text each, as the prefix computes them then.
     """
     operators = bundle.manifest.portable.probe
     longest = bundle.manifest.defaults.max_seq_len
@@ -89,7 +89,7 @@ def _time_operators(
         tempfile.TemporaryDirectory(prefix="edge-far-profile-") as folder,
         utf8_path(Path(folder, "profile")) as prefix,
     ):
-        options = session_options(threads)
+        options = session_options(threads, packed=at_once > 1 and packs_weights(bundle.manifest.portable))
         options.enable_profiling = True
         options.profile_file_prefix = prefix
         constants = MappedConstants(bundle)  # must outlive the session

@@ -18,6 +18,7 @@ from edge_far.device.engine.prefix import PrefixRunner
 from edge_far.texts.batches import collate
 from edge_far.texts.data import read_examples
 from edge_far.texts.encode import Encoded, Encoder
+from tests.tiny_cases import CASES as TINY
 
 pytestmark = pytest.mark.device
 OpenBundle = Callable[[str], Bundle]
@@ -104,12 +105,14 @@ def test_rows_do_not_depend_on_the_batch_and_padding_is_zero(bundle: Bundle, tin
         assert not whole[index, count:].any()
 
 
-def test_side_by_side_the_same_bits_in_order(bundle: Bundle, tiny_data: Path) -> None:
-    """Each thread computes a text of its own; the arena that they share hands out no memory twice."""
-    encoded = encoded_by(bundle, tiny_data)
-    alone, beside = (PrefixRunner(bundle, prefix_of(bundle), 3, at_once=count) for count in (1, 3))
-    ends = zip(encoded.starts[:-1], encoded.starts[1:], strict=True)
-    texts = [(encoded.tokens[start:end], None) for start, end in ends]
+@pytest.mark.parametrize(
+    "name", [*CASES[:2], *(case.name for case in TINY if case.has_prefix and case.precision == "int8")]
+)
+def test_side_by_side_the_same_bits_in_order(name: str, tiny_bundle: OpenBundle) -> None:
+    """Threads with a text each share weights, which are packed where they have 8 bits, and the arena."""
+    found, random = tiny_bundle(name), np.random.default_rng(0)
+    alone, beside = (PrefixRunner(found, prefix_of(found), 3, at_once=count) for count in (1, 3))
+    texts = [(random.integers(5, 90, count), None) for count in random.integers(2, 30, 24)]
     expected = list(alone.texts(texts))
     assert len({row.tobytes() for row in expected}) > 1
     for row, other in zip(expected, beside.texts(texts), strict=True):

@@ -164,22 +164,23 @@ def test_a_refusal_names_the_optimiser_that_would_fit_and_does_not_choose_it(man
     assert "--optimizer" not in (raised.value.hint or ""), "nothing needs less"
 
 
-def test_texts_are_computed_side_by_side_within_the_budget(tiny_bundle: Callable[[str], Bundle]) -> None:
-    """Of a prefix as large as BERT-base's a text takes megabytes: a tight budget has room for fewer at a time."""
+def test_texts_are_computed_side_by_side_where_there_is_room(tiny_bundle: Callable[[str], Bundle]) -> None:
+    """Each thread a text, with weights packed once: megabytes of a real model's prefix."""
     manifest = tiny_bundle("bert-top1-5").manifest
     prefix = manifest.portable.prefix
     assert prefix is not None
-    peaks = (((1, 1, 400_000.0),),)
-    graph = replace(prefix.graph, peaks=peaks)
-    manifest = replace(manifest, portable=replace(manifest.portable, prefix=replace(prefix, graph=graph)))
-    one = prefix_mib(replace(prefix, graph=graph), max(SHAPES.lengths))["activations"]
-    assert one > 5
+    large = replace(prefix, constant_bytes=80 * MIB, graph=replace(prefix.graph, peaks=(((1, 1, 400_000.0),),)))
+    manifest = replace(manifest, portable=replace(manifest.portable, prefix=large, frozen_precision="int8"))
+    besides = 80 + 3 * prefix_mib(large, max(SHAPES.lengths))["activations"]
+    assert besides > 95
     alone = make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB)
     assert alone.fill_texts == 1 and alone.fill_peak_mib is not None
     wide = make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB, threads=4)
-    assert wide.fill_texts == 4 and wide.fill_peak_mib == pytest.approx(alone.fill_peak_mib + 3 * one)
-    tight = make_plan(manifest, SHAPES, (alone.fill_peak_mib + 1.5 * one) / (1 - RESERVE), RUNTIME_MIB, threads=4)
-    assert tight.fill_texts == 2
+    assert wide.fill_texts == 4 and wide.fill_peak_mib == pytest.approx(alone.fill_peak_mib + besides)
+    assert wide.predicted_peak_mib == wide.fill_peak_mib
+    for more, texts in ((-1.0, 1), (1.0, 4)):
+        budget = (alone.fill_peak_mib + besides + more) / (1 - RESERVE)
+        assert make_plan(manifest, SHAPES, budget, RUNTIME_MIB, threads=4).fill_texts == texts
     assert make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB, threads=4, cached=False).fill_texts == 1
 
 
