@@ -86,7 +86,10 @@ def every_length(longest: int, batch_size: int) -> Shapes:
 
 
 def plan_row(manifest: Manifest, method: str, profile: Profile, wish: Wish, seconds: StepSeconds | None = None) -> Row:
-    """Return what a board makes of a bundle; `seconds` is a cost model of that board, `method` what tables call it."""
+    """Return what a board makes of a bundle; `seconds` is a cost model of that board, `method` what tables call it.
+
+    The prefix is counted with a text at a time: a run with room computes several, and takes more.
+    """
     prefix, shapes = manifest.portable.prefix, wish.shapes
     cache = None if prefix is None or wish.texts is None else cache_bytes(wish.texts, prefix) / MIB
     kept = cache is None or cache <= profile.storage.cache_mib
