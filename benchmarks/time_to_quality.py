@@ -94,6 +94,7 @@ def run_edge_far(method: str, target: float | None, seed: int, folder: Path, opt
     words += ["--choose-minutes", options.minutes] if method == "auto" else ["--pooling", "mean"]
     exported = call([sys.executable, *EDGE_FAR, *words, "--json"], options.threads)
     words = ["train", bundle, "--train", options.data / "train.jsonl", "--eval", options.data / "valid.jsonl"]
+    words += ["--cache", folder / f"cache-{method}"]  # each row fills its own
     started, at = time.monotonic(), time.time()
     trained = call([options.device_python, *EDGE_FAR, *words, "--out", run, *threads(options)], options.threads)
     seconds = time.monotonic() - started
