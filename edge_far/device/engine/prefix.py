@@ -22,7 +22,7 @@ from edge_far.device.engine.constants import MappedConstants
 from edge_far.device.engine.options import load_session, session_options
 from edge_far.texts.batches import Batch
 
-__all__ = ["PrefixRunner"]
+__all__ = ["PrefixRunner", "Text"]
 
 Text = tuple[np.ndarray, np.ndarray | None]  # ids and types, each [tokens]
 
