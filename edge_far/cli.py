@@ -18,10 +18,10 @@ from typing import Any, NoReturn
 
 from edge_far import __version__
 from edge_far.console import Console, say
-from edge_far.errors import Deferred, EdgeFarError, StorageError, UsageError
+from edge_far.errors import Deferred, EdgeFarError, Interrupted, StorageError, UsageError
 from edge_far.process.children import hear_of_children
 from edge_far.process.streams import make_streams_safe
-from edge_far.process.termination import unwinding
+from edge_far.process.termination import Terminated, unwinding
 from edge_far.quoting import harmless
 
 __all__ = ["main"]
@@ -254,6 +254,8 @@ def _fail_in_need(error: BaseException, second: BaseException) -> int:
     for one in (error, second):  # a SystemError is Python's own, where memory ends in its midst
         if isinstance(one, MemoryError | SystemError) or "failed to map segment" in str(one):
             told = Deferred("the system has no memory left", hint="free memory, or raise the limit (ulimit -v)")
+        if isinstance(one, KeyboardInterrupt):  # a second signal, while the first is told of
+            told = Deferred("stopped by SIGTERM") if isinstance(one, Terminated) else Interrupted("interrupted")
     say(f"edge-far: error: {told}")
     return told.exit_code
 

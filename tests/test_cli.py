@@ -14,6 +14,7 @@ from edge_far import __version__, cli, errors
 from edge_far.bundles.bundle import Bundle
 from edge_far.console import Console
 from edge_far.errors import EdgeFarError, StorageError
+from edge_far.process.termination import Terminated
 from tests.faults.processes import edge_far
 
 
@@ -154,6 +155,24 @@ def test_failures_of_a_command_become_codes(
     monkeypatch.setattr(module, "run", Failing(error).run)
     assert cli.main(["profiles", "list"]) == code
     assert capsys.readouterr().err == f"edge-far: error: {shown}\n"
+
+
+@pytest.mark.parametrize(
+    ("second", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 75), (MemoryError(), 75), (ValueError(), 70)]
+)
+def test_what_comes_while_a_failure_is_told(
+    second: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C twice is no defect."""
+
+    def interrupted(*_: object) -> int:
+        raise second
+
+    monkeypatch.setattr(cli, "_fail", interrupted)
+    assert cli.main(["profiles", "--no-such-option"]) == code
+    said = capsys.readouterr().err
+    assert_one_line(said)
+    assert ("defect" in said) == isinstance(second, ValueError)
 
 
 def test_what_a_user_named_never_steers_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
