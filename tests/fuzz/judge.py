@@ -27,6 +27,7 @@ from tests.memory_streams import content_of, streams_in_memory
 
 __all__ = ["Bounds", "Ending", "Reached", "call", "problem_of", "run"]
 
+DEVICES = ("/dev/null", "/dev/full", "/dev/tty", "/dev/shm/sem.", "/proc/", "/memfd:")
 REPOSITORY = Path(__file__).resolve().parents[2]
 _fail = cli._fail
 
@@ -181,7 +182,7 @@ def _ending(arguments: tuple[str, ...], work: Callable[[], int], bounds: Bounds,
         except BaseException as error:  # a panic of a Rust library is no Exception
             said = (str(error).splitlines() or [""])[0][:200]
             crash = f"{type(error).__name__} at {_place(error)}: {said}"
-    devices = {path for path in written if path.startswith(("/dev/", "/proc/", "/memfd:")) or path.endswith(".pyc")}
+    devices = {path for path in written if path.startswith(DEVICES) or path.endswith(".pyc")}
     return Ending(
         arguments=arguments,
         code=code,
