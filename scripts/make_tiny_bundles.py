@@ -10,6 +10,7 @@ Does nothing when build/test-bundles is of the present sources already; otherwis
 from __future__ import annotations
 
 import fcntl
+import gc
 import itertools
 import json
 import math
@@ -17,14 +18,16 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
+import onnx_ir as ir
 import torch
 import transformers
 
@@ -32,6 +35,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edge_far.architectures.registry import architecture_named
 from edge_far.bundles.bundle import Bundle
+from edge_far.compile import graph_passes, pipeline
+from edge_far.compile.forward.trace import export_forward
+from edge_far.compile.graph_passes import build_release_graph
 from edge_far.device.engine.dropout import draw_mask, factor_table, mask_shape
 from edge_far.far.above_cut import mean_loss
 from edge_far.far.method import cut_of
@@ -83,13 +89,41 @@ def main() -> int:
         lines = [json.dumps(example) for example in make_examples(12)]
         (staging / TRAIN_FILE).write_text("\n".join(lines) + "\n")
         save_tokenizers(staging / "tokenizers")
-        with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as workers:
-            for case, _ in zip(CASES, workers.map(partial(make_case, staging), CASES), strict=True):
-                print(f"made {case.name}", file=sys.stderr, flush=True)
+        # Tracing makes millions of objects; what was imported need not be looked through each time.
+        with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"), gc.freeze) as workers:
+            groups = of_one_original()
+            for group, _ in zip(groups, workers.map(partial(make_cases, staging), groups), strict=True):
+                print(f"made {', '.join(case.name for case in group)}", file=sys.stderr, flush=True)
         (staging / STAMP_FILE).write_text(wanted + "\n")
         shutil.rmtree(BUNDLES, ignore_errors=True)
         staging.rename(BUNDLES)
     return 0
+
+
+def of_one_original() -> list[list[Case]]:
+    """Return the cases in groups that begin with the same model, the largest group first."""
+    groups: dict[tuple[object, ...], list[Case]] = {}
+    for case in CASES:
+        groups.setdefault((case.architecture, case.pooling, case.labels, case.hidden, case.task), []).append(case)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+def make_cases(directory: Path, group: Sequence[Case]) -> None:
+    """Write the cases of one original, which torch traces once: that takes most of the time."""
+    traced: list[ir.Model] = []
+
+    def trace_once(*given: Any) -> ir.Model:
+        if not traced:
+            traced.append(export_forward(*given))
+        return graph_passes._copy(traced[0])
+
+    def build(original: torch.nn.Module, architecture: str) -> ir.Model:
+        with mock.patch.object(graph_passes, "export_forward", trace_once):
+            return build_release_graph(original, architecture)
+
+    with mock.patch.object(pipeline, "build_release_graph", build):
+        for case in group:
+            make_case(directory, case)
 
 
 def make_case(directory: Path, case: Case) -> None:

@@ -15,7 +15,7 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.console import Console
 from edge_far.errors import EdgeFarError, StorageError
 from edge_far.process.termination import Terminated
-from tests.faults.processes import edge_far
+from tests.faults.processes import edge_far, edge_far_here
 
 
 def assert_one_line(stderr: str) -> None:
@@ -247,7 +247,7 @@ def test_bad_input_ends_with_one_line_and_its_code(
 ) -> None:
     places = {"bundle": tiny_bundle("tiny-fp32").root, "tmp": bad_files, "data": tiny_data}
     filled = [argument.format(**places) for argument in arguments]
-    done = edge_far(*filled, "--quiet", "--json")
+    done = edge_far_here(*filled, "--quiet", "--json")
     assert done.returncode == code, done.stderr
     assert done.stderr.splitlines()[-1].startswith("edge-far: error: ")
     assert json.loads(done.stdout)["error"]["exit_code"] == code
@@ -257,7 +257,7 @@ def test_bad_input_ends_with_one_line_and_its_code(
 
 def test_a_directory_as_data_is_bad_data(bad_files: Path, tiny_bundle: Callable[[str], Bundle], tmp_path: Path) -> None:
     root = tiny_bundle("tiny-fp32").root
-    done = edge_far("train", str(root), "--train", str(bad_files), "--out", str(tmp_path / "run"), "--quiet")
+    done = edge_far_here("train", str(root), "--train", str(bad_files), "--out", str(tmp_path / "run"), "--quiet")
     assert_one_line(done.stderr)
     assert done.returncode == 65 and "is a directory, not a file" in done.stderr
 

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import torch
 from edge_far.architectures.registry import ARCHITECTURES as SUPPORTED
 from edge_far.bundles.arrays import read_arrays
 from edge_far.bundles.bundle import Bundle
+from edge_far.compile import graph_passes
 from edge_far.compile.forward.trace import export_forward, takes_token_types
 from edge_far.compile.graph_passes import CompileOptions, build_portable_graphs
 from edge_far.errors import Unavailable
@@ -112,9 +114,28 @@ def test_manifest_describes_the_bundle(case: Case, tiny_bundle: OpenBundle) -> N
     assert bool(embeddings) == (case.embeddings == "train")
 
 
+TRACED: dict[tuple[object, ...], ir.Model] = {}
+
+
 def compiled(
-    architecture: str, heads: float | None = None, cut: int = 0, hidden: int = 32, **options: object
+    architecture: str,
+    heads: float | None = None,
+    cut: int = 0,
+    hidden: int = 32,
+    *,
+    traced_anew: bool = False,
+    **options: object,
 ) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter], ir.Model]:
+    """Compile a tiny model; torch traces it once for all options, which takes most of the time."""
+    key = (architecture, heads, cut, hidden)
+
+    def traced_once(*given: Any) -> ir.Model:
+        if traced_anew:
+            return export_forward(*given)
+        if key not in TRACED:
+            TRACED[key] = export_forward(*given)
+        return graph_passes._copy(TRACED[key])
+
     model = make_tiny(architecture, hidden=hidden)
     reconfigure(model, select_above_cut(model, "random", 0.25, heads, cut, seed=1))
     trained = trained_parameters(model, cut=cut)
@@ -127,7 +148,8 @@ def compiled(
         "fused_attention": False,
         "cut_before": tuple(learning_modules(model, cut, list(trained))) if cut else (),
     } | options
-    graphs = build_portable_graphs(model, architecture, list(trained), CompileOptions(**settings))
+    with mock.patch.object(graph_passes, "export_forward", traced_once):
+        graphs = build_portable_graphs(model, architecture, list(trained), CompileOptions(**settings))
     for parameter in trained.values():
         parameter.requires_grad_(True)
     return model, trained, graphs.step
@@ -169,7 +191,7 @@ def test_mobilebert_with_layer_norms_and_one_ffn(monkeypatch: pytest.MonkeyPatch
         return config
 
     monkeypatch.setattr(tiny_models, "tiny_config", other)
-    model, trained, step = compiled("mobilebert")
+    model, trained, step = compiled("mobilebert", traced_anew=True)
     batch = make_batch(rows=3, length=8, token_types=True)
     expected = torch.autograd.grad(torch_loss(model, batch), list(trained.values()))
     found = gradients_of(step, trained, batch)
@@ -230,7 +252,8 @@ def test_int8_of_a_later_form_is_sane(architecture: str) -> None:
 
 
 def test_the_same_model_compiles_to_the_same_bytes() -> None:
-    texts = [ir.to_proto(compiled("distilbert")[2]).SerializeToString(deterministic=True) for _ in range(2)]
+    steps = [compiled("distilbert", traced_anew=anew)[2] for anew in (False, True)]
+    texts = [ir.to_proto(step).SerializeToString(deterministic=True) for step in steps]
     assert texts[0] == texts[1]
 
 

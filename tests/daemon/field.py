@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,14 @@ class Field:
         self.sensors.mkdir()
         self.profile.write_text(PROFILE)
         self._dropped = 0
+
+    def copied_to(self, root: Path) -> Field:
+        """Return a device of the same past below another root; nothing may run on this one."""
+        copy = type(self)(root, self.bundle)
+        shutil.copytree(self.state, copy.state, symlinks=True, dirs_exist_ok=True)
+        copy.profile.write_text(self.profile.read_text())
+        copy._dropped = self._dropped
+        return copy
 
     def feed(self, count: int, *, seed: int = 0, shuffled: bool = False, prefix: str = "") -> None:
         """Drop examples that the tiny model can learn, or with `shuffled` labels cannot."""

@@ -61,17 +61,15 @@ def test_fresh_then_released_then_nothing_new(field: Field) -> None:
     assert "0 new examples" in field.once(status=75)["deferred"]
 
 
-def test_a_worse_candidate_is_rejected_and_the_data_counts_as_seen(field: Field) -> None:
-    field.feed(600)
-    field.once()
-    before = field.current()
+def test_a_worse_candidate_is_rejected_and_the_data_counts_as_seen(released: Field) -> None:
+    before = released.current()
     # Only what trains is wrong: one label for all that is not held out. The gate must see it.
-    field.feed(900, seed=1)
-    document = mislabelled(field)
+    released.feed(900, seed=1)
+    document = mislabelled(released)
     assert document["cycle"]["outcome"] == "rejected"
     assert "accuracy" in document["cycle"]["details"]["reason"]
-    assert field.current() == before
-    field.once(status=75)
+    assert released.current() == before
+    released.once(status=75)
 
 
 def mislabelled(field: Field) -> dict[str, Any]:
@@ -96,7 +94,7 @@ def test_a_health_command_may_veto(field: Field) -> None:
 
 
 def test_sigterm_leaves_a_checkpoint_and_the_result_is_the_same(field: Field, tmp_path: Path) -> None:
-    field.feed(1500)
+    field.feed(900)
     process = field.start()
     wait_for(lambda: has_stepped(field))
     began = time.monotonic()
@@ -108,7 +106,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_result_is_the_same(field: Field, tm
     resumed = field.once()["cycle"]
     assert resumed["outcome"] == "released"
     other = Field(tmp_path / "other", field.bundle) if (tmp_path / "other").mkdir() is None else field
-    other.feed(1500)
+    other.feed(900)
     straight = other.once()["cycle"]
     files = [f.state / "model" / "current" / "learners.safetensors" for f in (field, other)]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -138,7 +136,7 @@ def test_a_killed_trainer_is_retried_smaller_and_then_the_data_set_aside(field: 
 
 
 def test_a_stalled_trainer_is_killed_and_retried(field: Field) -> None:
-    field.feed(1500)
+    field.feed(900)
     process = field.start("--stall-seconds", "2")
     wait_for(lambda: has_stepped(field))
     kill_trainer(process, signal.SIGSTOP)
@@ -164,7 +162,7 @@ def test_a_device_that_was_frozen_as_a_whole_does_not_count_as_stalled(field: Fi
 
 
 def test_a_killed_daemon_takes_its_trainer_along_and_the_next_one_goes_on(field: Field) -> None:
-    field.feed(1500)
+    field.feed(900)
     process = field.start()
     wait_for(lambda: has_stepped(field))
     trainer = trainer_of(process)
@@ -174,24 +172,22 @@ def test_a_killed_daemon_takes_its_trainer_along_and_the_next_one_goes_on(field:
     assert field.once()["cycle"]["outcome"] == "released"
 
 
-def test_a_rollback_meanwhile_discards_the_candidate(field: Field) -> None:
-    field.feed(600)
-    field.once()
-    field.feed(1500, seed=1)
-    process = field.start()
-    wait_for(lambda: has_stepped(field))
-    assert field.run("rollback")["current"].startswith("000000-")
+def test_a_rollback_meanwhile_discards_the_candidate(released: Field) -> None:
+    released.feed(1500, seed=1)
+    process = released.start()
+    wait_for(lambda: has_stepped(released))
+    assert released.run("rollback")["current"].startswith("000000-")
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert json.loads(output)["cycle"]["outcome"] == "discarded"
-    assert field.current().startswith("000000-")
-    assert field.once()["cycle"]["outcome"] == "released"  # the same examples, from the release that is current now
+    assert released.current().startswith("000000-")
+    # The same examples, from the release that is current now.
+    assert released.once()["cycle"]["outcome"] == "released"
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
-def test_a_damaged_current_release_falls_back_and_says_so(field: Field, harm: str) -> None:
-    field.feed(600)
-    damaged = field.once()["cycle"]["candidate"]
+def test_a_damaged_current_release_falls_back_and_says_so(released: Field, harm: str) -> None:
+    field, damaged = released, released.current()
     file = field.state / "model" / "releases" / damaged / "weights.bin"
     if harm == "flip":
         content = bytearray(file.read_bytes())

@@ -127,14 +127,12 @@ def test_root_leaves_no_file_of_its_own_in_the_services_directory(field: Field) 
     assert {path.lstat().st_uid for path in paths} == {12345}
 
 
-def test_status_tells_the_limit_of_the_daemon_and_not_its_own(field: Field) -> None:
-    field.feed(400)
-    field.once()
-    written = json.loads((field.state / "status.json").read_text())
+def test_status_tells_the_limit_of_the_daemon_and_not_its_own(released: Field) -> None:
+    written = json.loads((released.state / "status.json").read_text())
     assert "memory_limit_mib" in written["daemon"]["settings"]
     written["daemon"]["settings"]["memory_limit_mib"] = 48.0
-    (field.state / "status.json").write_text(json.dumps(written))
-    condition = next(c for c in field.status()["conditions"] if c["name"] == "memory limit")
+    (released.state / "status.json").write_text(json.dumps(written))
+    condition = next(c for c in released.status()["conditions"] if c["name"] == "memory limit")
     assert (condition["ok"], condition["measured"]) == (False, 48.0)
 
 

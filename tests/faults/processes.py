@@ -1,4 +1,8 @@
-"""Runs edge-far as a user does, in a process of its own, and judges how it ends."""
+"""Runs edge-far and judges how it ends: as a user does, in a process of its own, or in this one.
+
+A start of Python takes longer than most commands on a tiny bundle, ten times longer on the workstation, where ONNX
+Runtime brings torch along. A process of its own have those who kill it, or measure what it holds.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge_far.cli import main
+from tests.memory_streams import content_of, streams_in_memory
 from tests.tiny_cases import REPOSITORY
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY)}
@@ -23,23 +29,33 @@ def edge_far(*arguments: str | Path, input: bytes | None = None) -> subprocess.C
     return done
 
 
+def edge_far_here(*arguments: str | Path, input: bytes | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in this process; what nobody foresaw has its exit code too."""
+    words = [*map(str, arguments)]
+    with streams_in_memory(input or b"") as (out, err):
+        code = main(words)
+    return subprocess.CompletedProcess(words, code, content_of(out), content_of(err))
+
+
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     """Start a command and return its process."""
     command = [sys.executable, "-m", "edge_far.cli", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 
-def succeed(*arguments: str | Path) -> dict[str, Any]:
-    """Run a command with --json, which must succeed, and return its document."""
-    done = edge_far(*arguments, "--json", "-q")
+def succeed(*arguments: str | Path, apart: bool = False) -> dict[str, Any]:
+    """Run a command with --json, which must succeed, here or apart; return its document."""
+    done = (edge_far if apart else edge_far_here)(*arguments, "--json", "-q")
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 
 
-def fail(code: int, *arguments: str | Path, says: str = "", input: bytes | None = None) -> dict[str, Any]:
+def fail(
+    code: int, *arguments: str | Path, says: str = "", input: bytes | None = None, apart: bool = False
+) -> dict[str, Any]:
     """Run a command with --json, which must fail with `code` and one line; return the document's error."""
-    done = edge_far(*arguments, "--json", "-q", input=input)
+    done = (edge_far if apart else edge_far_here)(*arguments, "--json", "-q", input=input)
     assert done.returncode == code, (done.returncode, done.stderr)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
     line = lines.pop(0)

@@ -253,10 +253,10 @@ def test_bundle_of_a_newer_format_or_none(bundle: Path, tiny_data: Path, tmp_pat
 
 def test_budget_that_is_too_small_names_one_that_works(bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     arguments = ["train", bundle, "--train", tiny_data, "--out", tmp_path / "run", "--eval", tiny_data]
-    error = fail(78, *arguments, "--budget-mib", "20")
+    error = fail(78, *arguments, "--budget-mib", "20", apart=True)
     assert error["kind"] == "BudgetError" and not (tmp_path / "run").exists()
     needed = error["hint"].split("raise the budget to ")[1].split(",")[0]
-    document = succeed(*arguments, "--budget-mib", needed)
+    document = succeed(*arguments, "--budget-mib", needed, apart=True)
     assert document["peak_rss_mib"] <= document["budget_mib"] == float(needed)
 
 

@@ -7,16 +7,13 @@ memory and the time within bounds.
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import re
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +23,11 @@ from edge_far import cli
 from edge_far.errors import EdgeFarError
 from edge_far.storage import TRIAL
 from tests.fuzz.watch import TookTooLong, peak_above, time_limit, written_files
+from tests.memory_streams import content_of, streams_in_memory
 
 __all__ = ["Bounds", "Ending", "Reached", "call", "problem_of", "run"]
 
+DEVICES = ("/dev/null", "/dev/full", "/dev/tty", "/dev/shm/sem.", "/proc/", "/memfd:")
 REPOSITORY = Path(__file__).resolve().parents[2]
 _fail = cli._fail
 
@@ -162,7 +161,12 @@ def _is_part(path: str, place: Path) -> bool:
 def _ending(arguments: tuple[str, ...], work: Callable[[], int], bounds: Bounds, stdin: bytes) -> Ending:
     code, crash = None, None
     began = time.process_time()
-    with _streams(stdin) as (out, err), written_files() as written, peak_above() as grown, warnings.catch_warnings():
+    with (
+        streams_in_memory(stdin) as (out, err),
+        written_files() as written,
+        peak_above() as grown,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("default")
         warnings.showwarning = _show_warning  # as Python does without pytest: a second line on stderr
         try:
@@ -178,12 +182,12 @@ def _ending(arguments: tuple[str, ...], work: Callable[[], int], bounds: Bounds,
         except BaseException as error:  # a panic of a Rust library is no Exception
             said = (str(error).splitlines() or [""])[0][:200]
             crash = f"{type(error).__name__} at {_place(error)}: {said}"
-    devices = {path for path in written if path.startswith(("/dev/", "/proc/", "/memfd:")) or path.endswith(".pyc")}
+    devices = {path for path in written if path.startswith(DEVICES) or path.endswith(".pyc")}
     return Ending(
         arguments=arguments,
         code=code,
-        out=_content(out),
-        err=_content(err),
+        out=content_of(out),
+        err=content_of(err),
         crash=crash,
         seconds=time.process_time() - began,
         grown_mib=grown[0],
@@ -196,44 +200,6 @@ def _place(error: BaseException) -> str:
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "/edge_far/" in frame.filename]
     frame = ours[-1] if ours else traceback.extract_tb(error.__traceback__)[-1]
     return f"{frame.filename.removeprefix(f'{REPOSITORY}/')}:{frame.lineno}"
-
-
-@contextmanager
-def _streams(stdin: bytes) -> Iterator[tuple[int, int]]:
-    """Put files in memory behind stdin, stdout and stderr, the descriptors too, for native code writes to those."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(number) for number in range(3)]
-    objects = sys.stdin, sys.stdout, sys.stderr
-    source, out, err = (os.memfd_create(name) for name in ("in", "out", "err"))
-    os.write(source, stdin)
-    os.lseek(source, 0, os.SEEK_SET)
-    for number, descriptor in enumerate((source, out, err)):
-        os.dup2(descriptor, number)
-    os.close(source)
-    sys.stdin = io.TextIOWrapper(
-        io.BufferedReader(io.FileIO(0, "r", closefd=False)), encoding="utf-8", errors="surrogateescape"
-    )
-    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8", write_through=True)
-    sys.stderr = io.TextIOWrapper(
-        io.FileIO(2, "w", closefd=False), encoding="utf-8", errors="backslashreplace", write_through=True
-    )
-    try:
-        yield out, err
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        sys.stdin, sys.stdout, sys.stderr = objects
-        for number, descriptor in enumerate(kept):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
-
-
-def _content(descriptor: int) -> str:
-    size = os.fstat(descriptor).st_size
-    data = os.pread(descriptor, size, 0)
-    os.close(descriptor)
-    return data.decode("utf-8", "backslashreplace")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:

@@ -12,7 +12,9 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.cli import main
 from edge_far.device.planning.machine_speed import machine_name
 from tests.board_calibration import of_a_board
-from tests.faults.processes import edge_far, succeed
+from tests.faults.processes import edge_far_here, succeed
+
+BUDGET = "8000"  # a plan counts what its process holds already, and that is the tests' here
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +22,9 @@ def root(tiny_bundle: Callable[[str], Bundle]) -> str:
     return str(tiny_bundle("tiny-fp32").root)
 
 
-# Where a test names its budget, the command has a process of its own: a plan counts what its process holds already.
 def test_document(root: str) -> None:
-    document = succeed("plan", root, "--profile", "rpi4-2gb", "--budget-mib", "900")
-    assert document["fits"] is True and document["profile"] == "rpi4-2gb" and document["budget_mib"] == 900
+    document = succeed("plan", root, "--profile", "rpi4-2gb", "--budget-mib", BUDGET)
+    assert document["fits"] is True and document["profile"] == "rpi4-2gb" and document["budget_mib"] == 8000
     assert document["longest"] == 64 and list(document["rows"]) == [str(length) for length in range(8, 65, 8)]
     parts = document["parts_mib"]
     assert set(parts) == {
@@ -43,12 +44,12 @@ def test_document(root: str) -> None:
 
 def test_the_optimiser_comes_from_the_profile_or_the_option(root: str, tmp_path: Path) -> None:
     board = tmp_path / "board.yaml"
-    board.write_text("memory: {budget_mib: 900}\ntraining: {optimizer: lion}\n")
+    board.write_text(f"memory: {{budget_mib: {BUDGET}}}\ntraining: {{optimizer: lion}}\n")
     for options, name in (([], "lion"), (["--optimizer", "adamw8bit"], "adamw8bit")):
         document = succeed("plan", root, "--profile", board, *options)
         assert document["optimizer"] == name
         assert document["optimizer_mib"][name] == document["parts_mib"]["optimiser"]
-    done = edge_far("plan", root, "--profile", board)
+    done = edge_far_here("plan", root, "--profile", board)
     assert done.returncode == 0, done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("optimiser"))
     assert " MiB   lion; by kind: adamw 0.1, adamw8bit 0.1, lion 0.0, sgd 0.0" in line
@@ -98,7 +99,7 @@ def test_times_of_another_machine(tiny_bundle: Callable[[str], Bundle], tmp_path
     told = []
     for factor in (1.0, 3.0):
         kept = of_a_board(tmp_path / f"{factor}.json", bundle.manifest, factor)
-        document = succeed("plan", bundle.root, "--profile", "rpi4-2gb", "--calibration", kept)
+        document = succeed("plan", bundle.root, "--profile", "rpi4-2gb", "--budget-mib", BUDGET, "--calibration", kept)
         assert document["times_from"] == "Raspberry Pi 4, 4 cores, 4 threads, onnxruntime 1.26.0"
         assert document["calibration"] == kept
         told.append(document)
@@ -106,7 +107,7 @@ def test_times_of_another_machine(tiny_bundle: Callable[[str], Bundle], tmp_path
     assert once["rows"] == thrice["rows"] and once["variants"] == thrice["variants"]
     for length, seconds in once["step_seconds"].items():
         assert thrice["step_seconds"][length] == pytest.approx(3 * seconds, abs=2e-4)  # rounded to 0.1 ms
-    done = edge_far("plan", bundle.root, "--calibration", kept)
+    done = edge_far_here("plan", bundle.root, "--calibration", kept)
     line = done.stdout.splitlines()[-1]
     assert line == f"times       predicted for another machine ({kept}): {once['times_from']}"
 

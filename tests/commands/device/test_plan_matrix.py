@@ -14,7 +14,7 @@ from edge_far.bundles.bundle import Bundle
 from edge_far.cli import main
 from edge_far.profile.document import builtin_names
 from edge_far.report.matrix_text import bundle_matrix, ladder_matrix
-from tests.faults.processes import ENVIRONMENT, fail, succeed
+from tests.faults.processes import fail, succeed
 
 KEYS = {
     *("profile", "board", "method", "fits", "budget_mib", "needed_mib", "batch_size", "longest", "micro_batch"),
@@ -96,7 +96,7 @@ def test_what_contradicts_itself_is_refused(root: str, tiny_data: Path, capsys: 
 
 @pytest.mark.device
 def test_a_device_says_that_it_cannot_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENVIRONMENT, "XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert importlib.util.find_spec("torch") is None
     error = fail(69, "plan", "--model", "tiny", "--methods", "head", says="torch is not installed")
     assert error["where"] == "--model" and error["hint"] == "run this on the workstation, or name a bundle"
@@ -132,5 +132,5 @@ def test_a_method_that_an_architecture_has_not_is_named(tmp_path: Path) -> None:
 
 
 def test_one_board_of_a_bundle_is_still_a_plan(root: str) -> None:
-    assert "rows" in (document := succeed("plan", root, "--profile", "rpi4-2gb", "--no-probe"))
+    assert "rows" in (document := succeed("plan", root, "--profile", "rpi4-2gb", "--budget-mib", "8000", "--no-probe"))
     assert document["rows"]["64"] >= 1 and document["profile"] == "rpi4-2gb"

@@ -58,7 +58,7 @@ def problems(operations: Sequence[Operation], cuts: Sequence[int], field: Field)
 
 
 def test_nothing_acknowledged_is_lost_and_current_is_whole(life: list[Operation], field: Field) -> None:
-    cuts = sorted(random.Random(1).sample(range(len(life) + 1), 60))
+    cuts = sorted(random.Random(1).sample(range(len(life) + 1), 40))
     assert problems(life, cuts, field) == []
 
 

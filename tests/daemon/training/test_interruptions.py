@@ -112,7 +112,7 @@ def test_power_that_fails_after_every_step_still_lets_it_get_ahead(field: Field)
 
 @pytest.mark.device
 def test_where_no_step_fits_between_two_interruptions_a_smaller_plan_is_taken(field: Field) -> None:
-    field.feed(1500)
+    field.feed(900)
     interrupt(field)
     edit(field, lambda found: found["interruptions"].update(fruitless=SMALLER_PLAN - 1))
     cycle = field.once()["cycle"]

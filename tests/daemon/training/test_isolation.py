@@ -109,8 +109,10 @@ MOMENTS: dict[str, Callable[[Field], bool]] = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_sigterm_ends_it_quickly_at_any_moment_and_the_next_start_goes_on(field: Field, moment: str) -> None:
-    field.once(status=75)
+def test_sigterm_ends_it_quickly_at_any_moment_and_the_next_start_goes_on(
+    begun: Field, tmp_path: Path, moment: str
+) -> None:
+    field = begun.copied_to(tmp_path)
     if moment == "ingest":
         field.feed(60_000, prefix="many ")
     field.feed(600)
