@@ -2,12 +2,17 @@
 
 1. Behind a LayerNormalization some channels are many times larger than others, by their gamma and beta. The channels
    are divided by 3 |gamma| + |beta| (about the largest magnitude a normalised channel takes), as these were at export,
-   and the frozen matrix' rows multiplied by it: exact in real numbers, for any gamma and beta. Where largest_inputs.py
-   has seen more of a channel, that counts; it alone, where the LayerNormalization is in the prefix.
-2. Behind a GELU or SiLU it is rows (tokens) that differ: each is divided by its own largest value, and the product's
+   and the frozen matrix' rows multiplied by it: exact in real numbers, for any gamma and beta. Where the
+   LayerNormalization is in the prefix, by what largest_inputs.py has seen.
+2. A few channels now and then take ten times that, and the scale would be theirs. To divide them by more would only
+   move the trouble: their rows of the matrix would be the largest of every column. So they are read several times: a
+   channel of k copies is divided by k, each copy has its row of the matrix, and the sum is the same (exact, outlier
+   channel splitting: Zhao et al., arXiv 1901.09504). largest_inputs.py has seen which they are; COPIED_SHARE of the
+   channels is added.
+3. Behind a GELU or SiLU it is rows (tokens) that differ: each is divided by its own largest value, and the product's
    row multiplied by it. These are never far below zero, so a largest value of at least ONE_SIDED's (1.2 for a GELU)
    keeps what is negative within a seventh of it, which is the range that quantize.py leaves below zero.
-3. Rows are large by a few nodes. Where largest_inputs.py has seen which, and sort_nodes.py put them first, the largest
+4. Rows are large by a few nodes. Where largest_inputs.py has seen which, and sort_nodes.py put them first, the largest
    value of a row is looked for in the first SEARCHED_SHARE of the nodes, instead of reading all of the GELU's output
    once more. It is at least UNSEARCHED_MARGIN times the largest that any other node was seen to take; what exceeds
    even that is clipped.
@@ -31,11 +36,16 @@ from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import dims_of
 from edge_far.compile.precision.scale_gradient_rows import SMALLEST_ROW, multiply_users
 
-__all__ = ["balance_activations", "row_sizes"]
+__all__ = ["balance_activations", "copied_channels", "row_sizes"]
 
 # The share of a branch's nodes that the largest value of a row is looked for among.
 SEARCHED_SHARE = 0.05
 UNSEARCHED_MARGIN = 1.2
+
+# So many copies are added, as a share of the channels: 12 of 384. None where no channel was seen to exceed its size by
+# more than WORTH_COPYING.
+COPIED_SHARE = 1 / 32
+WORTH_COPYING = 1.5
 
 # A normalised channel has mean 0 and deviation 1 over the features of a token: 3 deviations cover nearly all of it.
 CHANNEL_DEVIATIONS = 3.0
@@ -51,16 +61,16 @@ def balance_activations(
     """
     note = PassNote("balance_activations")
     graph = model.graph
-    even: dict[ir.Value, tuple[ir.Value, np.ndarray]] = {}
+    even: dict[tuple[ir.Value, bytes, bytes], ir.Value] = {}
     for node in [node for node in graph if _is_forward_product(node)]:
         seen = largest.get(str(node.inputs[1].name)) if node.inputs[1] is not None else None
         sizes = _channel_sizes(node.inputs[0], parameters, seen)
         if sizes is not None:
-            _balance_channels(graph, node, sizes, even)
-            note.changed("products balanced by channels")
+            copied = _balance_channels(graph, node, sizes, seen, even)
+            note.changed("products balanced by channels" + (", a few of them copied" if copied else ""))
         else:
-            _balance_rows(graph, node, seen)
-            note.changed("products balanced by rows" + (", by their few largest nodes" if seen is not None else ""))
+            searched = _balance_rows(graph, node, seen)
+            note.changed("products balanced by rows" + (", by their few largest nodes" if searched else ""))
     return note
 
 
@@ -79,8 +89,7 @@ def _channel_sizes(
     if norm.op_type != "LayerNormalization":
         return None
     gamma, beta = (_value_of(value, parameters) for value in norm.inputs[1:3])
-    usual = np.abs(beta) + CHANNEL_DEVIATIONS * np.abs(gamma)
-    return _without_zeros(usual if seen is None else np.maximum(usual, seen))
+    return _without_zeros(np.abs(beta) + CHANNEL_DEVIATIONS * np.abs(gamma))
 
 
 def _behind_shapes(value: ir.Value | None) -> ir.Node | None:
@@ -104,22 +113,59 @@ def _without_zeros(sizes: np.ndarray) -> np.ndarray:
 
 
 def _balance_channels(
-    graph: ir.Graph, node: ir.Node, sizes: np.ndarray, known: dict[ir.Value, tuple[ir.Value, np.ndarray]]
-) -> None:
-    """Divide the channels by their sizes; products that read the same by the same sizes read one quotient."""
+    graph: ir.Graph,
+    node: ir.Node,
+    sizes: np.ndarray,
+    seen: np.ndarray | None,
+    known: dict[tuple[ir.Value, bytes, bytes], ir.Value],
+) -> bool:
+    """Divide the channels by their sizes, and copy some; products that read the same by the same read one quotient.
+
+    Returns whether any were copied.
+    """
     source, weight = node.inputs[:2]
     matrix = constant_of(weight)
     assert source is not None and weight is not None and matrix is not None
+    copied = copied_channels(sizes, seen)
+    order = np.concatenate([np.arange(len(sizes)), copied])
     b = Builder(graph, "balance")
-    if source not in known or not np.array_equal(known[source][1], sizes):
-        known[source] = (b.mul(source, b.constant(1.0 / sizes, f"{weight.name}.channels")), sizes)
-    balanced = b.constant(matrix * sizes[:, None], f"{weight.name}.balanced")
+    key = (source, sizes.tobytes(), copied.tobytes())
+    if key not in known:
+        factors = 1.0 / (sizes * np.bincount(order)).astype(np.float32)
+        wide = _with_copies(source, copied, str(weight.name), b)
+        known[key] = b.mul(wide, b.constant(factors[order], f"{weight.name}.channels"))
+    balanced = b.constant((matrix * sizes[:, None])[order], f"{weight.name}.balanced")
     insert_before(graph, node, b.nodes)
-    node.replace_input_with(0, known[source][0])
+    node.replace_input_with(0, known[key])
     node.replace_input_with(1, balanced)
+    return len(copied) > 0
 
 
-def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> None:
+def copied_channels(sizes: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
+    """Return which channels to add again, int64, ascending, a channel once a copy: always those that exceed most.
+
+    `sizes` and `seen` are float32 [channels], what they are divided by and the largest magnitudes seen.
+    """
+    found: list[int] = []
+    excess = np.zeros(1) if seen is None else (seen / sizes).astype(np.float64)
+    if excess.max() > WORTH_COPYING:
+        copies = np.ones(len(excess))
+        for _ in range(math.ceil(COPIED_SHARE * len(excess))):
+            found.append(int(np.argmax(excess / copies)))
+            copies[found[-1]] += 1
+    return np.array(sorted(found), np.int64)
+
+
+def _with_copies(source: ir.Value, copied: np.ndarray, name: str, b: Builder) -> ir.Value:
+    if not len(copied):
+        return source
+    rows, width = dims_of(source)
+    again = b.op("Gather", [source, b.constant(copied, f"{name}.copied")], (rows, len(copied)), axis=1)
+    return b.op("Concat", [source, again], (rows, int(width) + len(copied)), axis=1)
+
+
+def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> bool:
+    """Divide the rows by their sizes; return whether these were looked for among a few nodes."""
     source = node.inputs[0]
     assert source is not None
     b = Builder(graph, "balance")
@@ -133,6 +179,7 @@ def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> No
     if bias is not None:
         node.resize_inputs(2)
     multiply_users(graph, node, sizes, bias)
+    return least is not None and seen is not None
 
 
 def _one_sided_row_sizes(value: ir.Value, least: float, seen: np.ndarray | None, b: Builder) -> ir.Value:
