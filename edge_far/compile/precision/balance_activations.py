@@ -16,6 +16,9 @@
    value of a row is looked for in the first SEARCHED_SHARE of the nodes, instead of reading all of the GELU's output
    once more. It is at least UNSEARCHED_MARGIN times the largest that any other node was seen to take; what exceeds
    even that is clipped.
+5. One or two nodes take many times what any other does, most of all at the first token, which is much the same in all
+   texts: the rest of its row would be rounded alike in all of them. Such a node is left to fp32, as a product of a few
+   columns; neither the 8-bit matrix nor the size of a row knows it. At most MOST_MASSIVE are.
 
 On real weights this is the difference between a worst learner gradient's cosine of 0.95 and 0.99
 (docs/lab/performance.md).
@@ -25,6 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -41,6 +45,8 @@ __all__ = ["balance_activations", "copied_channels", "row_sizes"]
 # The share of a branch's nodes that the largest value of a row is looked for among.
 SEARCHED_SHARE = 0.05
 UNSEARCHED_MARGIN = 1.2
+# A node is left to fp32 where it was seen to be so many times the least size of a row.
+MASSIVE, MOST_MASSIVE = 2.0, 4
 
 # So many copies are added, as a share of the channels: 12 of 384. None where no channel was seen to exceed its size by
 # more than WORTH_COPYING.
@@ -170,25 +176,62 @@ def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> bo
     assert source is not None
     b = Builder(graph, "balance")
     active = one_sided(source)
-    least = None if active is None else ONE_SIDED[active.op_type]
-    sizes = row_sizes(source, b) if least is None else _one_sided_row_sizes(source, least, seen, b)
+    searched = _Searched.of(seen, ONE_SIDED[active.op_type]) if active is not None and seen is not None else None
+    apart = _take_massive(node, searched, b) if searched is not None and searched.first else None
+    if active is None:
+        sizes = row_sizes(source, b)
+    else:
+        sizes = _one_sided_row_sizes(source, ONE_SIDED[active.op_type], searched, b)
     even = b.binary("Div", source, sizes)
     insert_before(graph, node, b.nodes)
     node.replace_input_with(0, even)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
         node.resize_inputs(2)
-    multiply_users(graph, node, sizes, bias)
-    return least is not None and seen is not None
+    multiply_users(graph, node, sizes, bias, apart)
+    return searched is not None
 
 
-def _one_sided_row_sizes(value: ir.Value, least: float, seen: np.ndarray | None, b: Builder) -> ir.Value:
-    if seen is not None:
-        few = math.ceil(SEARCHED_SHARE * len(seen))
-        least = max(least, UNSEARCHED_MARGIN * float(seen[min(few, len(seen) - 1)]))
-        bounds = [b.constant(np.array([bound], np.int64), f"nodes.{bound}") for bound in (0, few)]
-        last_axis = b.constant(np.array([-1], np.int64), "last_axis")
-        value = b.op("Slice", [value, *bounds, last_axis], (dims_of(value)[0], few))
+@dataclass(frozen=True)
+class _Searched:
+    """The nodes [first, end) among which a row's size is looked for, where they are sorted, and the least it can be.
+
+    Those before `first` are massive.
+    """
+
+    first: int
+    end: int
+    least: float
+
+    @classmethod
+    def of(cls, seen: np.ndarray, least: float) -> _Searched:
+        """Choose by the largest magnitudes seen, in descending order, and the function's own least size."""
+        end = math.ceil(SEARCHED_SHARE * len(seen))
+        least = max(least, UNSEARCHED_MARGIN * float(seen[min(end, len(seen) - 1)]))
+        massive = int(np.count_nonzero(seen > MASSIVE * least))
+        return cls(min(massive, MOST_MASSIVE, end - 1), end, least)
+
+
+def _take_massive(node: ir.Node, searched: _Searched, b: Builder) -> tuple[ir.Value, ir.Value]:
+    """Take the massive nodes out of a product; return them and their rows of the matrix, for a product of their own."""
+    source, weight = node.inputs[:2]
+    matrix = constant_of(weight)
+    assert source is not None and weight is not None and matrix is not None
+    rest = matrix.copy()
+    rest[: searched.first] = 0
+    node.replace_input_with(1, b.constant(rest, f"{weight.name}.rest"))
+    return _columns(source, 0, searched.first, b), b.constant(matrix[: searched.first], f"{weight.name}.massive")
+
+
+def _columns(value: ir.Value, start: int, end: int, b: Builder) -> ir.Value:
+    bounds = [b.constant(np.array([bound], np.int64), f"nodes.{bound}") for bound in (start, end)]
+    last_axis = b.constant(np.array([-1], np.int64), "last_axis")
+    return b.op("Slice", [value, *bounds, last_axis], (dims_of(value)[0], end - start))
+
+
+def _one_sided_row_sizes(value: ir.Value, least: float, searched: _Searched | None, b: Builder) -> ir.Value:
+    if searched is not None:
+        least, value = searched.least, _columns(value, searched.first, searched.end, b)
     highest = b.reduce("ReduceMax", value, -1, keepdims=True)
     return b.op("Max", [highest, b.scalar(least)], dims_of(highest))
 

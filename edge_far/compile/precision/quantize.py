@@ -35,6 +35,8 @@ __all__ = ["quantize_columns", "quantize_frozen_products", "quantize_frozen_tabl
 LARGEST_INT8 = 127
 # Below this many elements the saving is not worth a quantisation of the activation.
 SMALLEST_MATRIX = 1024
+# Nor where it has fewer rows or columns than this: the few nodes that balance_activations leaves to fp32 are such.
+SHORTEST_SIDE = 8
 # Numbers that share a scale where only the storage is rounded, in a matrix and in a row of a table. Chosen by the worst
 # gradient (benchmarks/gradient_cosine.py): blocks of 32 in matrices cost int8-weights a cosine of 0.0015.
 MATRIX_BLOCK, TABLE_BLOCK = 16, 32
@@ -125,6 +127,9 @@ def _frozen_products(graph: ir.Graph, note: PassNote) -> Iterator[tuple[ir.Node,
             continue
         if matrix.size < SMALLEST_MATRIX:
             note.refuse(f"{weight.name}: only {matrix.size} elements")
+            continue
+        if min(matrix.shape) < SHORTEST_SIDE:
+            note.refuse(f"{weight.name}: {matrix.shape[0]} x {matrix.shape[1]} is too narrow")
             continue
         yield node, weight, matrix
 

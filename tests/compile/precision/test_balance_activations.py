@@ -199,7 +199,7 @@ WIDE = random_array(4, 100, 48)
 
 
 def test_the_largest_of_a_row_is_looked_for_among_the_first_nodes() -> None:
-    seen = np.where(np.arange(100) < 5, 30.0, 2.5).astype(np.float32)
+    seen = np.where(np.arange(100) < 5, 6.0, 2.5).astype(np.float32)
     x = random_array(5, 40, 100).clip(-2.4, 2.4)
     x[:3, 2] = (5.0, 12.0, 30.0)
     model = behind_sorted_nodes()
@@ -216,6 +216,26 @@ def test_the_largest_of_a_row_is_looked_for_among_the_first_nodes() -> None:
     model.graph.outputs.pop()
     quantize_frozen_products(model)
     assert relative_error(run_graph(model, x)[0], exact) < 0.02
+
+
+def test_a_massive_node_is_left_to_fp32() -> None:
+    """At one token a node is sixty times the rest of its row: what the rest makes is as near as at other tokens."""
+    seen = np.array([30.0, *[3.0] * 4, *[2.0] * 95], np.float32)
+    x = random_array(5, 40, 100).clip(-2.4, 2.4)
+    x[0], x[0, 0] = 0.5 * x[1], 30.0
+    exact = run_graph(behind_sorted_nodes(), x)[0]
+    model = behind_sorted_nodes()
+    balance_activations(model, {}, {"w": seen})
+    assert operators(model) == ["Gelu", *["Slice"] * 2, "ReduceMax", "Max", "Div", "Gemm", "Mul", "Gemm", "Neg"]
+    np.testing.assert_allclose(run_graph(model, x)[0], exact, rtol=1e-4, atol=1e-4)
+    quantize_frozen_products(model)
+    assert operators(model)[-2:] == ["Gemm", "Neg"], "too narrow for 8 bits"
+    error = np.abs(run_graph(model, x)[0] - exact)
+    assert error[0].max() < 1.5 * error[1:].max()
+    ordinary = behind_sorted_nodes()
+    balance_activations(ordinary, {}, {})
+    quantize_frozen_products(ordinary)
+    assert np.abs(run_graph(ordinary, x)[0] - exact)[0].max() > 3 * error[0].max(), "one scale for the row"
 
 
 def test_what_exceeds_every_expectation_is_clipped_and_nothing_else() -> None:
