@@ -4,7 +4,7 @@
    are divided by 3 |gamma| + |beta| (about the largest magnitude a normalised channel takes), as these were at export,
    and the frozen matrix' rows multiplied by it: exact in real numbers, for any gamma and beta. Where the
    LayerNormalization is in the prefix, by what largest_inputs.py has seen.
-2. A few channels now and then take ten times that, and the scale would be theirs. To divide them by more would only
+2. A few channels now and then take many times that, and the scale would be theirs. To divide them by more would only
    move the trouble: their rows of the matrix would be the largest of every column. So they are read several times: a
    channel of k copies is divided by k, each copy has its row of the matrix, and the sum is the same (exact, outlier
    channel splitting: Zhao et al., arXiv 1901.09504). largest_inputs.py has seen which they are; COPIED_SHARE of the
@@ -138,8 +138,8 @@ def _balance_channels(
     key = (source, sizes.tobytes(), copied.tobytes())
     if key not in known:
         factors = 1.0 / (sizes * np.bincount(order)).astype(np.float32)
-        wide = _with_copies(source, copied, str(weight.name), b)
-        known[key] = b.mul(wide, b.constant(factors[order], f"{weight.name}.channels"))
+        even = b.mul(source, b.constant(factors, f"{weight.name}.channels"))
+        known[key] = _with_copies(even, copied, str(weight.name), b)
     balanced = b.constant((matrix * sizes[:, None])[order], f"{weight.name}.balanced")
     insert_before(graph, node, b.nodes)
     node.replace_input_with(0, known[key])

@@ -71,15 +71,14 @@ def test_products_that_read_the_same_read_one_quotient_and_one_quantisation() ->
     seen[3] = 50.0  # a channel that was seen to be larger than gamma says
     note = balance_activations(model, PARAMETERS, dict.fromkeys(("w1", "w2", "w3"), seen))
     assert note.changes == {"products balanced by channels, a few of them copied": 3}
-    assert operators(model) == ["LayerNormalization", "Gather", "Concat", "Mul", *["Gemm"] * 3]
+    assert operators(model) == ["LayerNormalization", "Mul", "Gather", "Concat", *["Gemm"] * 3]
     for found, expected in zip(run_graph(model, X, GAMMA, BETA), exact, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
     (channels,) = [value for name, value in model.graph.initializers.items() if name.endswith(".channels")]
     sizes = 1 / channels.const_value.numpy()
-    assert len(sizes) == 33
-    np.testing.assert_allclose(sizes[[3, 7, 9, 32]], [3.0, 90.0, 1.5, 3.0], rtol=1e-6)
+    np.testing.assert_allclose(sizes[[3, 7, 9]], [3.0, 90.0, 1.5], rtol=1e-6)
     quantize_frozen_products(model)
-    steps = ["LayerNormalization", "Gather", "Concat", "Mul", "DynamicQuantizeLinear"]
+    steps = ["LayerNormalization", "Mul", "DynamicQuantizeLinear", "Gather", "Concat"]  # bytes are copied
     assert operators(model) == [*steps, *["com.microsoft.MatMulIntegerToFloat"] * 3]
     for found, expected in zip(run_graph(model, X, GAMMA, BETA), exact, strict=True):
         assert relative_error(found, expected) < 0.02
