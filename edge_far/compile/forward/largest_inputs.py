@@ -2,8 +2,8 @@
 
 1. Frozen second linears of FFNs: behind a GELU a handful of nodes take values many times those of all others, at some
    tokens, and nothing in the weights alone says which (balance_activations.py).
-2. Frozen queries, keys and values: a LayerNormalization's gamma and beta say how large its channels usually are, but
-   not which of them now and then take a value far beyond that.
+2. Frozen queries, keys and values, and the first linears and gates of FFNs: a LayerNormalization's gamma and beta say
+   how large its channels usually are, but not which of them now and then take a value far beyond that.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ def _frozen_linears(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """Return the linears whose inputs are to be seen, by the names of their weights."""
     found: dict[str, torch.nn.Module] = {}
     for path, module in model.named_modules():
-        if isinstance(module, SplitFfn) and module.frozen_out is not None:
-            found[f"{path}.frozen_out.weight"] = module.frozen_out
+        if isinstance(module, SplitFfn):
+            linears = {name: getattr(module, name) for name in ("frozen_in", "frozen_gate", "frozen_out")}
+            found |= {f"{path}.{name}.weight": linear for name, linear in linears.items() if linear is not None}
     slots = attention_slots(model)
     for path in (f"{block}.{slots.attention}" for block in block_paths(model)):
         attention = model.get_submodule(path)

@@ -2,15 +2,23 @@
 
 1. Behind a LayerNormalization some channels are many times larger than others, by their gamma and beta. The channels
    are divided by 3 |gamma| + |beta| (about the largest magnitude a normalised channel takes), as these were at export,
-   and the frozen matrix' rows multiplied by it: exact in real numbers, for any gamma and beta. Where largest_inputs.py
-   has seen more of a channel, that counts; it alone, where the LayerNormalization is in the prefix.
-2. Behind a GELU or SiLU it is rows (tokens) that differ: each is divided by its own largest value, and the product's
+   and the frozen matrix' rows multiplied by it: exact in real numbers, for any gamma and beta. Where the
+   LayerNormalization is in the prefix, by what largest_inputs.py has seen.
+2. A few channels now and then take many times that, and the scale would be theirs. To divide them by more would only
+   move the trouble: their rows of the matrix would be the largest of every column. So they are read several times: a
+   channel of k copies is divided by k, each copy has its row of the matrix, and the sum is the same (exact, outlier
+   channel splitting: Zhao et al., arXiv 1901.09504). largest_inputs.py has seen which they are; COPIED_SHARE of the
+   channels is added.
+3. Behind a GELU or SiLU it is rows (tokens) that differ: each is divided by its own largest value, and the product's
    row multiplied by it. These are never far below zero, so a largest value of at least ONE_SIDED's (1.2 for a GELU)
    keeps what is negative within a seventh of it, which is the range that quantize.py leaves below zero.
-3. Rows are large by a few nodes. Where largest_inputs.py has seen which, and sort_nodes.py put them first, the largest
+4. Rows are large by a few nodes. Where largest_inputs.py has seen which, and sort_nodes.py put them first, the largest
    value of a row is looked for in the first SEARCHED_SHARE of the nodes, instead of reading all of the GELU's output
    once more. It is at least UNSEARCHED_MARGIN times the largest that any other node was seen to take; what exceeds
    even that is clipped.
+5. One or two nodes take many times what any other does, most of all at the first token, which is much the same in all
+   texts: the rest of its row would be rounded alike in all of them. Such a node is left to fp32, as a product of a few
+   columns; neither the 8-bit matrix nor the size of a row knows it. At most MOST_MASSIVE are.
 
 On real weights this is the difference between a worst learner gradient's cosine of 0.95 and 0.99
 (docs/lab/performance.md).
@@ -20,6 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -31,11 +40,18 @@ from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import dims_of
 from edge_far.compile.precision.scale_gradient_rows import SMALLEST_ROW, multiply_users
 
-__all__ = ["balance_activations", "row_sizes"]
+__all__ = ["balance_activations", "copied_channels", "row_sizes"]
 
 # The share of a branch's nodes that the largest value of a row is looked for among.
 SEARCHED_SHARE = 0.05
 UNSEARCHED_MARGIN = 1.2
+# A node is left to fp32 where it was seen to be so many times the least size of a row.
+MASSIVE, MOST_MASSIVE = 2.0, 4
+
+# So many copies are added, as a share of the channels: 12 of 384. None where no channel was seen to exceed its size by
+# more than WORTH_COPYING.
+COPIED_SHARE = 1 / 32
+WORTH_COPYING = 1.5
 
 # A normalised channel has mean 0 and deviation 1 over the features of a token: 3 deviations cover nearly all of it.
 CHANNEL_DEVIATIONS = 3.0
@@ -51,16 +67,16 @@ def balance_activations(
     """
     note = PassNote("balance_activations")
     graph = model.graph
-    even: dict[ir.Value, tuple[ir.Value, np.ndarray]] = {}
+    even: dict[tuple[ir.Value, bytes, bytes], ir.Value] = {}
     for node in [node for node in graph if _is_forward_product(node)]:
         seen = largest.get(str(node.inputs[1].name)) if node.inputs[1] is not None else None
         sizes = _channel_sizes(node.inputs[0], parameters, seen)
         if sizes is not None:
-            _balance_channels(graph, node, sizes, even)
-            note.changed("products balanced by channels")
+            copied = _balance_channels(graph, node, sizes, seen, even)
+            note.changed("products balanced by channels" + (", a few of them copied" if copied else ""))
         else:
-            _balance_rows(graph, node, seen)
-            note.changed("products balanced by rows" + (", by their few largest nodes" if seen is not None else ""))
+            searched = _balance_rows(graph, node, seen)
+            note.changed("products balanced by rows" + (", by their few largest nodes" if searched else ""))
     return note
 
 
@@ -79,8 +95,7 @@ def _channel_sizes(
     if norm.op_type != "LayerNormalization":
         return None
     gamma, beta = (_value_of(value, parameters) for value in norm.inputs[1:3])
-    usual = np.abs(beta) + CHANNEL_DEVIATIONS * np.abs(gamma)
-    return _without_zeros(usual if seen is None else np.maximum(usual, seen))
+    return _without_zeros(np.abs(beta) + CHANNEL_DEVIATIONS * np.abs(gamma))
 
 
 def _behind_shapes(value: ir.Value | None) -> ir.Node | None:
@@ -104,44 +119,119 @@ def _without_zeros(sizes: np.ndarray) -> np.ndarray:
 
 
 def _balance_channels(
-    graph: ir.Graph, node: ir.Node, sizes: np.ndarray, known: dict[ir.Value, tuple[ir.Value, np.ndarray]]
-) -> None:
-    """Divide the channels by their sizes; products that read the same by the same sizes read one quotient."""
+    graph: ir.Graph,
+    node: ir.Node,
+    sizes: np.ndarray,
+    seen: np.ndarray | None,
+    known: dict[tuple[ir.Value, bytes, bytes], ir.Value],
+) -> bool:
+    """Divide the channels by their sizes, and copy some; products that read the same by the same read one quotient.
+
+    Returns whether any were copied.
+    """
     source, weight = node.inputs[:2]
     matrix = constant_of(weight)
     assert source is not None and weight is not None and matrix is not None
+    copied = copied_channels(sizes, seen)
+    order = np.concatenate([np.arange(len(sizes)), copied])
     b = Builder(graph, "balance")
-    if source not in known or not np.array_equal(known[source][1], sizes):
-        known[source] = (b.mul(source, b.constant(1.0 / sizes, f"{weight.name}.channels")), sizes)
-    balanced = b.constant(matrix * sizes[:, None], f"{weight.name}.balanced")
+    key = (source, sizes.tobytes(), copied.tobytes())
+    if key not in known:
+        factors = 1.0 / (sizes * np.bincount(order)).astype(np.float32)
+        even = b.mul(source, b.constant(factors, f"{weight.name}.channels"))
+        known[key] = _with_copies(even, copied, str(weight.name), b)
+    balanced = b.constant((matrix * sizes[:, None])[order], f"{weight.name}.balanced")
     insert_before(graph, node, b.nodes)
-    node.replace_input_with(0, known[source][0])
+    node.replace_input_with(0, known[key])
     node.replace_input_with(1, balanced)
+    return len(copied) > 0
 
 
-def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> None:
+def copied_channels(sizes: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
+    """Return which channels to add again, int64, ascending, a channel once a copy: always those that exceed most.
+
+    `sizes` and `seen` are float32 [channels], what they are divided by and the largest magnitudes seen.
+    """
+    found: list[int] = []
+    excess = np.zeros(1) if seen is None else (seen / sizes).astype(np.float64)
+    if excess.max() > WORTH_COPYING:
+        copies = np.ones(len(excess))
+        for _ in range(math.ceil(COPIED_SHARE * len(excess))):
+            found.append(int(np.argmax(excess / copies)))
+            copies[found[-1]] += 1
+    return np.array(sorted(found), np.int64)
+
+
+def _with_copies(source: ir.Value, copied: np.ndarray, name: str, b: Builder) -> ir.Value:
+    if not len(copied):
+        return source
+    rows, width = dims_of(source)
+    again = b.op("Gather", [source, b.constant(copied, f"{name}.copied")], (rows, len(copied)), axis=1)
+    return b.op("Concat", [source, again], (rows, int(width) + len(copied)), axis=1)
+
+
+def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> bool:
+    """Divide the rows by their sizes; return whether these were looked for among a few nodes."""
     source = node.inputs[0]
     assert source is not None
     b = Builder(graph, "balance")
     active = one_sided(source)
-    least = None if active is None else ONE_SIDED[active.op_type]
-    sizes = row_sizes(source, b) if least is None else _one_sided_row_sizes(source, least, seen, b)
+    searched = _Searched.of(seen, ONE_SIDED[active.op_type]) if active is not None and seen is not None else None
+    apart = _take_massive(node, searched, b) if searched is not None and searched.first else None
+    if active is None:
+        sizes = row_sizes(source, b)
+    else:
+        sizes = _one_sided_row_sizes(source, ONE_SIDED[active.op_type], searched, b)
     even = b.binary("Div", source, sizes)
     insert_before(graph, node, b.nodes)
     node.replace_input_with(0, even)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
         node.resize_inputs(2)
-    multiply_users(graph, node, sizes, bias)
+    multiply_users(graph, node, sizes, bias, apart)
+    return searched is not None
 
 
-def _one_sided_row_sizes(value: ir.Value, least: float, seen: np.ndarray | None, b: Builder) -> ir.Value:
-    if seen is not None:
-        few = math.ceil(SEARCHED_SHARE * len(seen))
-        least = max(least, UNSEARCHED_MARGIN * float(seen[min(few, len(seen) - 1)]))
-        bounds = [b.constant(np.array([bound], np.int64), f"nodes.{bound}") for bound in (0, few)]
-        last_axis = b.constant(np.array([-1], np.int64), "last_axis")
-        value = b.op("Slice", [value, *bounds, last_axis], (dims_of(value)[0], few))
+@dataclass(frozen=True)
+class _Searched:
+    """The nodes [first, end) among which a row's size is looked for, where they are sorted, and the least it can be.
+
+    Those before `first` are massive.
+    """
+
+    first: int
+    end: int
+    least: float
+
+    @classmethod
+    def of(cls, seen: np.ndarray, least: float) -> _Searched:
+        """Choose by the largest magnitudes seen, in descending order, and the function's own least size."""
+        end = math.ceil(SEARCHED_SHARE * len(seen))
+        least = max(least, UNSEARCHED_MARGIN * float(seen[min(end, len(seen) - 1)]))
+        massive = int(np.count_nonzero(seen > MASSIVE * least))
+        return cls(min(massive, MOST_MASSIVE, end - 1), end, least)
+
+
+def _take_massive(node: ir.Node, searched: _Searched, b: Builder) -> tuple[ir.Value, ir.Value]:
+    """Take the massive nodes out of a product; return them and their rows of the matrix, for a product of their own."""
+    source, weight = node.inputs[:2]
+    matrix = constant_of(weight)
+    assert source is not None and weight is not None and matrix is not None
+    rest = matrix.copy()
+    rest[: searched.first] = 0
+    node.replace_input_with(1, b.constant(rest, f"{weight.name}.rest"))
+    return _columns(source, 0, searched.first, b), b.constant(matrix[: searched.first], f"{weight.name}.massive")
+
+
+def _columns(value: ir.Value, start: int, end: int, b: Builder) -> ir.Value:
+    bounds = [b.constant(np.array([bound], np.int64), f"nodes.{bound}") for bound in (start, end)]
+    last_axis = b.constant(np.array([-1], np.int64), "last_axis")
+    return b.op("Slice", [value, *bounds, last_axis], (dims_of(value)[0], end - start))
+
+
+def _one_sided_row_sizes(value: ir.Value, least: float, searched: _Searched | None, b: Builder) -> ir.Value:
+    if searched is not None:
+        least, value = searched.least, _columns(value, searched.first, searched.end, b)
     highest = b.reduce("ReduceMax", value, -1, keepdims=True)
     return b.op("Max", [highest, b.scalar(least)], dims_of(highest))
 

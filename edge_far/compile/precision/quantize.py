@@ -7,7 +7,8 @@
    by their sizes, that division and the quantisation become one QuantizeLinear with a scale a row, followed by
    com.microsoft MatMulIntegerToFloat; a gradient that a stash multiplies before its product stays in bytes between the
    two (stashed_gradients.py); elsewhere DynamicQuantizeMatMul finds one scale for the whole, or, where several products
-   read the same (queries, keys and values), one DynamicQuantizeLinear for all of them.
+   read the same (queries, keys and values), one DynamicQuantizeLinear for all of them. Columns that
+   balance_activations repeats are repeated as bytes.
 
 `store_frozen_weights` is for cores without integer dot products: 8 bits with one scale for MATRIX_BLOCK numbers, stored
 once for both directions, become fp32 for each product (DequantizeLinear), and activations are not rounded.
@@ -35,6 +36,8 @@ __all__ = ["quantize_columns", "quantize_frozen_products", "quantize_frozen_tabl
 LARGEST_INT8 = 127
 # Below this many elements the saving is not worth a quantisation of the activation.
 SMALLEST_MATRIX = 1024
+# Nor where it has fewer rows or columns than this: the few nodes that balance_activations leaves to fp32 are such.
+SHORTEST_SIDE = 8
 # Numbers that share a scale where only the storage is rounded, in a matrix and in a row of a table. Chosen by the worst
 # gradient (benchmarks/gradient_cosine.py): blocks of 32 in matrices cost int8-weights a cosine of 0.0015.
 MATRIX_BLOCK, TABLE_BLOCK = 16, 32
@@ -126,6 +129,9 @@ def _frozen_products(graph: ir.Graph, note: PassNote) -> Iterator[tuple[ir.Node,
         if matrix.size < SMALLEST_MATRIX:
             note.refuse(f"{weight.name}: only {matrix.size} elements")
             continue
+        if min(matrix.shape) < SHORTEST_SIDE:
+            note.refuse(f"{weight.name}: {matrix.shape[0]} x {matrix.shape[1]} is too narrow")
+            continue
         yield node, weight, matrix
 
 
@@ -137,14 +143,32 @@ def _dynamic_product(
     assert source is not None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     optional = [None, bias] if bias is not None else []
-    if source not in shared and len(_frozen_readers(source)) == 1:
+    copied = _copied_columns(source)
+    if source not in shared and copied is None and len(_frozen_readers(source)) == 1:
         return b.op("DynamicQuantizeMatMul", [source, *right, *optional], dims, domain=MICROSOFT)
     if source not in shared:
-        outputs = [(dims_of(source), ir.DataType.UINT8), ((), ir.DataType.FLOAT), ((), ir.DataType.UINT8)]
-        shared[source] = b.multi("DynamicQuantizeLinear", [source], outputs)
+        once = source if copied is None else copied.inputs[0]
+        assert once is not None
+        outputs = [(dims_of(once), ir.DataType.UINT8), ((), ir.DataType.FLOAT), ((), ir.DataType.UINT8)]
+        values, scale, zero = b.multi("DynamicQuantizeLinear", [once], outputs)
+        if copied is not None:
+            byte, again = ir.DataType.UINT8, dims_of(copied.outputs[0])
+            repeated = b.op("Gather", [values, copied.inputs[1]], again, dtype=byte, axis=1)
+            values = b.op("Concat", [values, repeated], dims_of(source), dtype=byte, axis=1)
+        shared[source] = [values, scale, zero]
     values, scale, zero = shared[source]
     inputs = [values, right[0], scale, right[1], zero, *optional]
     return b.op("MatMulIntegerToFloat", inputs, dims, domain=MICROSOFT)
+
+
+def _copied_columns(value: ir.Value) -> ir.Node | None:
+    """Return the Gather of a value that is another one beside some of that one's own columns: its bytes are theirs."""
+    both = produced_by(value, "Concat")
+    copied = produced_by(both.inputs[1], "Gather") if both is not None and len(both.inputs) == 2 else None
+    if both is None or copied is None or copied.inputs[0] is not both.inputs[0]:
+        return None
+    axis = copied.attributes.get("axis")
+    return copied if axis is not None and axis.as_int() == 1 else None
 
 
 def _frozen_readers(value: ir.Value) -> list[ir.Node]:

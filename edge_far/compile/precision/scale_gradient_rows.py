@@ -60,14 +60,22 @@ def scaled_length(width: int) -> float:
     return float(max(1.0, width**0.5 / ROW_SIZE_RMS))
 
 
-def multiply_users(graph: ir.Graph, node: ir.Node, sizes: ir.Value, bias: ir.Value | None = None) -> None:
-    """Make the users of a node's output read it times `sizes`, plus `bias`."""
+def multiply_users(
+    graph: ir.Graph,
+    node: ir.Node,
+    sizes: ir.Value,
+    bias: ir.Value | None = None,
+    apart: tuple[ir.Value, ir.Value] | None = None,
+) -> None:
+    """Make the users of a node's output read it times `sizes`, plus `bias`, plus the product of two matrices."""
     output = node.outputs[0]
     users = list(output.uses())
     b = Builder(graph, "rowscale")
     restored = b.mul(output, sizes)
     if bias is not None:
         restored = b.add(restored, bias)
+    if apart is not None:
+        restored = b.gemm(*apart, restored)
     graph.insert_after(node, b.nodes)
     for user, index in users:
         user.replace_input_with(index, restored)

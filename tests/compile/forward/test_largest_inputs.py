@@ -32,7 +32,8 @@ def test_largest_inputs_are_those_of_the_frozen_nodes() -> None:
     found = largest_inputs(model, BATCHES, list(trained_parameters(model)))
     assert model.training and not any(module._forward_pre_hooks for module in model.modules())
     splits = {name: module for name, module in model.named_modules() if isinstance(module, SplitFfn)}
-    assert set(found) == {f"{name}.frozen_out.weight" for name in splits} and len(found) == 2
+    assert set(found) == {f"{name}.frozen_{place}.weight" for name in splits for place in ("in", "out")}
+    assert len(found) == 4
     model.eval()
     read: dict[str, list[torch.Tensor]] = {name: [] for name in splits}
     hooks = [
@@ -47,6 +48,8 @@ def test_largest_inputs_are_those_of_the_frozen_nodes() -> None:
         hidden = [split.activation(split.frozen_in(each)).detach().abs().flatten(0, 1) for each in read[name]]
         expected = torch.cat(hidden).amax(0).numpy()
         np.testing.assert_allclose(found[f"{name}.frozen_out.weight"], expected, rtol=1e-6)
+        inputs = torch.cat([each.abs().flatten(0, 1) for each in read[name]]).amax(0).detach().numpy()
+        np.testing.assert_array_equal(found[f"{name}.frozen_in.weight"], inputs)
 
 
 def test_nothing_is_seen_without_batches_or_non_learners() -> None:
