@@ -46,8 +46,9 @@ help:
 demo: env-host env-device
 	bash scripts/demo.sh
 
-# Environments are set up two at a time, for pip mostly waits. Host tests first: they write the bundles that tests in the device's environment train. A worker a core, two at most: a
-# worker with torch takes a GiB. JOBS=0 runs everything in one process.
+# Environments are set up two at a time, for pip mostly waits. Host tests first: they write the bundles that tests in the
+# device's environment train. A worker a core, two at most: a worker with torch takes a GiB. JOBS=0 runs everything in one
+# process.
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 2 ? n : 2)))
 PYTEST = -m pytest -n $(JOBS) --dist loadfile
 test:
