@@ -57,9 +57,9 @@ def test_ten_thousand_calls_from_four_threads_through_twenty_releases(
     for thread in threads:
         thread.start()
     for number in range(1, RELEASES + 1):
-        before = sum(map(len, answers))
-        which[service.release(number % 2)] = number % 2
-        while sum(map(len, answers)) < before + 10 and any(thread.is_alive() for thread in threads):
+        new = service.release(number % 2)
+        which[new] = number % 2
+        while not any(own and own[-1].release == new for own in answers) and any(t.is_alive() for t in threads):
             threading.Event().wait(0.001)
     changed.set()
     for thread in threads:
@@ -67,7 +67,8 @@ def test_ten_thousand_calls_from_four_threads_through_twenty_releases(
     told = [answer for own in answers for answer in own]
     assert len(told) >= CALLS  # a call that failed ends its thread
     assert len({answer.id for answer in told}) == len(told)
-    assert len({answer.release for answer in told}) > RELEASES // 2
+    # Each was in use, but for the first, which may be followed before a thread has asked.
+    assert set(which) - {answer.release for answer in told} <= {next(iter(which))}
     for answer in told:
         right = expected[which[answer.release]]
         assert (answer.label, answer.probability) == (right["label"], pytest.approx(right["probability"], abs=2e-6))
