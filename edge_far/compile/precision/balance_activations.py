@@ -8,7 +8,7 @@
    move the trouble: their rows of the matrix would be the largest of every column. So they are read several times: a
    channel of k copies is divided by k, each copy has its row of the matrix, and the sum is the same (exact, outlier
    channel splitting: Zhao et al., arXiv 1901.09504). largest_inputs.py has seen which they are; COPIED_SHARE of the
-   channels is added.
+   channels is added. Where none exceeds its size by so much, the largest seen is its size.
 3. Behind a GELU or SiLU it is rows (tokens) that differ: each is divided by its own largest value, and the product's
    row multiplied by it. These are never far below zero, so a largest value of at least ONE_SIDED's (1.2 for a GELU)
    keeps what is negative within a seventh of it, which is the range that quantize.py leaves below zero.
@@ -133,6 +133,8 @@ def _balance_channels(
     matrix = constant_of(weight)
     assert source is not None and weight is not None and matrix is not None
     copied = copied_channels(sizes, seen)
+    if seen is not None and not len(copied):
+        sizes = np.maximum(sizes, seen)
     order = np.concatenate([np.arange(len(sizes)), copied])
     b = Builder(graph, "balance")
     key = (source, sizes.tobytes(), copied.tobytes())
