@@ -46,13 +46,13 @@ class FrozenTexts:
         length = int(batches[0].input_ids.shape[1])
         arena = max(activations_mib, at_once * prefix_mib(prefix, length)["activations"])
 
-        def load() -> PrefixRunner:
+        def load(at_once: int) -> PrefixRunner:
             make_arena(arena)
             return PrefixRunner(bundle, prefix, threads, at_once=at_once)
 
         self._folder = tempfile.TemporaryDirectory(prefix="edge-far-bench-")
         self._database = RowDatabase(Path(self._folder.name, "hidden.sqlite3"), UNBOUNDED)
-        self._hidden = HiddenStates(prefix, load, self._database, f"onnxruntime {ort.__version__}")
+        self._hidden = HiddenStates(prefix, load, self._database, f"onnxruntime {ort.__version__}", at_once)
 
     def __enter__(self) -> Self:
         return self

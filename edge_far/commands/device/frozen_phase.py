@@ -57,11 +57,11 @@ def open_hidden(
             console.warn(f"{error}; activations are computed again in every step")
     activations = max(plan.parts_mib["activations"], plan.fill_texts * prefix_mib(prefix, plan.longest)["activations"])
 
-    def load() -> PrefixRunner:
+    def load(at_once: int) -> PrefixRunner:
         make_arena(activations)
-        return PrefixRunner(bundle, prefix, threads, at_once=plan.fill_texts)
+        return PrefixRunner(bundle, prefix, threads, at_once=at_once)
 
-    return HiddenStates(prefix, load, database, f"onnxruntime {ort.__version__}")
+    return HiddenStates(prefix, load, database, f"onnxruntime {ort.__version__}", plan.fill_texts)
 
 
 def fill(data: TrainData, hidden: HiddenStates, exclusive: bool, console: Console, stop: Callable[[], None]) -> bool:

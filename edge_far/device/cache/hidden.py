@@ -40,13 +40,20 @@ class Filled:
 class HiddenStates:
     """Gives batches their hidden states; `database` is None where nothing is kept.
 
-    `load` makes the prefix's runner when it is first needed, `close` lets it go again.
+    `load` makes the prefix's runner when it is first needed, for so many texts side by side: `at_once` while the cache
+    is filled, one while training needs the memory. `close_prefix` lets it go again.
     """
 
     def __init__(
-        self, prefix: Prefix, load: Callable[[], PrefixRunner], database: RowDatabase | None, runtime: str
+        self,
+        prefix: Prefix,
+        load: Callable[[int], PrefixRunner],
+        database: RowDatabase | None,
+        runtime: str,
+        at_once: int = 1,
     ) -> None:
         self.prefix = prefix
+        self._at_once = at_once
         self._load = load
         self._database = database
         self._runtime = runtime
@@ -82,7 +89,7 @@ class HiddenStates:
             for start in range(0, len(lacking), TEXTS_AT_ONCE):
                 part = lacking[start : start + TEXTS_AT_ONCE]
                 rows = {}
-                computed = self._compute(encoded, [places[key] for key in part])
+                computed = self._compute(encoded, [places[key] for key in part], self._at_once)
                 for number, key in enumerate(part, start=start + 1):
                     stop()
                     rows[key] = next(computed)
@@ -120,9 +127,9 @@ class HiddenStates:
             return 0
         return self._database.keep_only(key for each in kept for key in row_keys(each, self.prefix, self._runtime))
 
-    def _compute(self, encoded: Encoded, indices: Sequence[int]) -> Iterator[bytes]:
+    def _compute(self, encoded: Encoded, indices: Sequence[int], at_once: int = 1) -> Iterator[bytes]:
         if self._runner is None:
-            self._runner = self._load()
+            self._runner = self._load(at_once)
         places = [slice(encoded.starts[index], encoded.starts[index + 1]) for index in indices]
         types = encoded.type_ids
         texts = [(encoded.tokens[place], None if types is None else types[place]) for place in places]

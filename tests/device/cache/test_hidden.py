@@ -36,9 +36,11 @@ class Counting:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle, self.texts = bundle, 0
+        self.at_once: list[int] = []
 
-    def __call__(self) -> PrefixRunner:
-        runner = PrefixRunner(self.bundle, prefix_of(self.bundle), 1)
+    def __call__(self, at_once: int) -> PrefixRunner:
+        self.at_once.append(at_once)
+        runner = PrefixRunner(self.bundle, prefix_of(self.bundle), at_once, at_once=at_once)
         text = runner.text
 
         def counted(ids: np.ndarray, types: np.ndarray | None) -> np.ndarray:
@@ -127,7 +129,7 @@ def test_a_stop_between_texts_keeps_what_was_written(bundle: Bundle, tiny_data: 
     several = replace(
         encoded_by(bundle, tiny_data), tokens=tokens, starts=starts, type_ids=None, labels=np.zeros(count, np.int64)
     )
-    hidden = HiddenStates(prefix, lambda: PrefixRunner(bundle, prefix, 2, at_once=2), RowDatabase(path, 1 << 26), "r")
+    hidden = HiddenStates(prefix, Counting(bundle), RowDatabase(path, 1 << 26), "r", 2)
     asked = 0
 
     def stop() -> None:
@@ -146,8 +148,9 @@ def test_damaged_rows_are_computed_again(bundle: Bundle, tiny_data: Path, path: 
     prefix, encoded = prefix_of(bundle), encoded_by(bundle, tiny_data)
     database = RowDatabase(path, 1 << 26)
     load = Counting(bundle)
-    hidden = HiddenStates(prefix, load, database, "r")
+    hidden = HiddenStates(prefix, load, database, "r", 2)
     hidden.fill(encoded, QUIET)
+    hidden.close_prefix()
     wanted, before = everything(hidden, encoded), load.texts
     victim = row_keys(encoded, prefix, "r")[3]
     database._connection.execute("UPDATE rows SET data = zeroblob(length(data)) WHERE key = ?", (victim,))
@@ -156,6 +159,7 @@ def test_damaged_rows_are_computed_again(bundle: Bundle, tiny_data: Path, path: 
     assert load.texts == before + 1
     np.testing.assert_array_equal(everything(hidden, encoded), wanted)
     assert load.texts == before + 1, "and kept again"
+    assert load.at_once == [2, 1], "side by side while nothing else takes memory"
 
 
 def test_a_bound_that_is_too_small_costs_time_alone(bundle: Bundle, tiny_data: Path, path: Path) -> None:
