@@ -25,9 +25,12 @@ class DropoutKey:
     micro_batch: int
 
 
-def packs_weights(portable: Portable) -> bool:
-    """Say whether packed weights give the same numbers: products of integers do, float32 ones add in another order."""
-    return portable.frozen_precision == "int8"
+def packs_weights(portable: Portable, at_once: int) -> bool:
+    """Say whether a prefix that computes so many texts side by side packs its weights: see prefix.py.
+
+    Products of integers give the same numbers then; float32 ones add in another order.
+    """
+    return at_once > 1 and portable.frozen_precision == "int8"
 
 
 class Backend(Protocol):

@@ -42,9 +42,8 @@ class PrefixRunner:
         self.prefix = prefix
         self._constants = constants or MappedConstants(bundle)
         self._pool = ThreadPoolExecutor(at_once, "prefix") if at_once > 1 else None
-        options = session_options(
-            max(1, threads // at_once), packed=at_once > 1 and packs_weights(bundle.manifest.portable)
-        )
+        packed = packs_weights(bundle.manifest.portable, at_once)
+        options = session_options(max(1, threads // at_once), packed=packed)
         self._constants.give_to(options, prefix.graph.name)
         self._session: ort.InferenceSession = load_session(bundle.path(f"portable/{prefix.graph.name}.onnx"), options)
         self._takes_types = any(value.name == "token_type_ids" for value in self._session.get_inputs())

@@ -233,8 +233,8 @@ def _decoded(document: Any, manifest: Manifest) -> Calibration:
     file: _File = decode(_File, document)
     measured = file.measured
     wanted = {operator.kernel for operator in manifest.portable.probe}
-    beside = set(measured.kernels_beside)
-    if file.operators != _fingerprint(manifest) or set(measured.kernels) != wanted or beside - wanted:
+    known = set(measured.kernels) == wanted and set(measured.kernels_beside) in (set(), wanted)
+    if file.operators != _fingerprint(manifest) or not known:
         raise Damaged("it was measured for another bundle's operators")
     if missing := sorted(set(OPTIMIZERS) - set(measured.parameter_seconds)):
         raise Damaged(f"'measured.parameter_seconds.{missing[0]}' is missing")

@@ -87,9 +87,9 @@ def prefix_mib(prefix: Prefix, longest: int) -> dict[str, float]:
 def fill_mib(portable: Portable, longest: int, threads: int) -> float:
     """Return the MiB that the prefix takes more where each of several threads computes a text: see engine/prefix.py."""
     prefix = portable.prefix
-    if prefix is None or threads == 1:
+    if prefix is None:
         return 0.0
-    packed = prefix.constant_bytes / MIB if packs_weights(portable) else 0.0
+    packed = prefix.constant_bytes / MIB if packs_weights(portable, threads) else 0.0
     return packed + (threads - 1) * prefix_mib(prefix, longest)["activations"]
 
 

@@ -89,7 +89,7 @@ def _time_operators(
         tempfile.TemporaryDirectory(prefix="edge-far-profile-") as folder,
         utf8_path(Path(folder, "profile")) as prefix,
     ):
-        options = session_options(threads, packed=at_once > 1 and packs_weights(bundle.manifest.portable))
+        options = session_options(threads, packed=packs_weights(bundle.manifest.portable, at_once))
         options.enable_profiling = True
         options.profile_file_prefix = prefix
         constants = MappedConstants(bundle)  # must outlive the session

@@ -41,7 +41,7 @@ class StepTimes:
         key = (variant, rows, length)
         if key not in self._known:
             drawn = sum(math.prod(mask_shape(mask, rows, length)) for mask in self._masks)
-            graph = self._graph(self._costs[variant], rows, length)
+            graph = self._graph(self._costs[variant], rows, length, self._speeds)
             self._known[key] = graph + drawn * self.calibration.mask_byte_seconds
         return self._known[key]
 
@@ -49,7 +49,7 @@ class StepTimes:
         """Return the seconds of one run of the inference graph."""
         key = ("infer", rows, length)
         if key not in self._known:
-            self._known[key] = self._graph(self._portable.infer.costs, rows, length)
+            self._known[key] = self._graph(self._portable.infer.costs, rows, length, self._speeds)
         return self._known[key]
 
     def prefix(self, tokens: int, at_once: int = 1) -> float:
@@ -57,14 +57,14 @@ class StepTimes:
         key = ("prefix", at_once, tokens)
         prefix = self._portable.prefix
         if prefix is not None and key not in self._known:
-            speeds = self._speeds_beside if at_once > 1 and self._speeds_beside else self._speeds
-            self._known[key] = self._graph(prefix.graph.costs, 1, tokens, speeds) / at_once
+            # Where nothing was measured side by side, as much time as with all threads on each text.
+            beside = at_once > 1 and bool(self._speeds_beside)
+            speeds, share = (self._speeds_beside, at_once) if beside else (self._speeds, 1)
+            self._known[key] = self._graph(prefix.graph.costs, 1, tokens, speeds) / share
         return self._known.get(key, 0.0)
 
-    def _graph(
-        self, costs: Sequence[OperatorCost], rows: int, length: int, speeds: Mapping[str, _Speed] | None = None
-    ) -> float:
-        total, speeds = 0.0, speeds or self._speeds
+    def _graph(self, costs: Sequence[OperatorCost], rows: int, length: int, speeds: Mapping[str, _Speed]) -> float:
+        total = 0.0
         for cost in costs:
             total += cost.count * self.calibration.node_seconds
             if cost.work:

@@ -131,6 +131,7 @@ def test_a_calibration_that_does_not_belong_is_refused(
         damaged(node_seconds=-1): "'measured.node_seconds' is -1",
         damaged(parameter_seconds={}): "'measured.parameter_seconds.adamw' is missing",
         damaged(kernels={}): another,
+        damaged(kernels_beside=dict([next(iter(document["measured"]["kernels"].items()))])): another,
     }
     for text, says in damages.items():
         wrong.write_text(text)

@@ -61,7 +61,7 @@ def test_a_text_of_several_side_by_side_takes_a_share_of_their_time(tiny_bundle:
     manifest = tiny_bundle("bert-top1-5").manifest
     machine = flat(manifest, 1e-9)
     times = StepTimes(manifest, machine, dropout=False)
-    assert times.prefix(8, 2) == pytest.approx(times.prefix(8) / 2, rel=1e-12), "measured with all threads alone"
+    assert times.prefix(8, 2) == times.prefix(8), "as long as with all threads on each text"
     loaded = replace(machine, kernels_beside=flat(manifest, 3e-9).kernels)
     beside = StepTimes(manifest, loaded, dropout=False)
     assert beside.prefix(8) == times.prefix(8)
