@@ -14,12 +14,14 @@ from benchmarks.quality.methods import AUTO, PROBE, Method
 from edge_far.choice.frozen import frozen_outputs
 from edge_far.choice.held_out import part_of
 from edge_far.choice.linear_fit import LinearFit, choose_strength
+from edge_far.choice.rungs import default_rungs
 from edge_far.choice.search import ChoiceSettings, choose
 from edge_far.choice.trials import Trial, Trials
 from edge_far.compile.export_settings import usual_learning_rate
 from edge_far.compile.forward.trace import takes_token_types
-from edge_far.compile.ladder import HEAD_RATES, RATES
+from edge_far.compile.ladder import rates_to_try
 from edge_far.console import Console
+from edge_far.far.method import cut_of
 from edge_far.far.nodes import block_paths
 from edge_far.models.source import load_source
 from edge_far.tasks.training_data import read_training_data
@@ -29,7 +31,7 @@ from edge_far.texts.encode import Encoder
 __all__ = ["Bench"]
 
 BATCH = 32
-PRIMING = 0.01
+PRIMING, RETENTION = 0.01, 0.1
 SUFFIXES = (".jsonl", ".json", ".tsv", ".csv", ".conll")
 
 
@@ -68,7 +70,8 @@ class Bench:
             rest = part_of(train, strata, len(train) * 9 // 10, 0)
             self.valid, train = np.setdiff1d(train, rest), rest
         self.train, self.blocks = train, len(block_paths(self.source.model))
-        cuts = {self.blocks // 2, *range(max(1, self.blocks - 3), self.blocks + 1)}
+        ladder = {cut_of(rung.method, self.blocks) for rung in default_rungs(self.blocks, RETENTION)}  # of `auto`
+        cuts = ladder | set(range(max(1, self.blocks - 3), self.blocks + 1))
         self.fits: dict[str, LinearFit] = {}
         self.frozen = frozen_outputs(self.source.model, self.encoded, sorted(cuts), Console(quiet=True))
 
@@ -122,9 +125,8 @@ class Bench:
         owners = self.encoded.examples
         if owners is not None:
             others = set(owners.tolist()) - set(owners[self.train].tolist())
-        usual_rate = usual_learning_rate(self.source)
-        rates, head_rates = (tuple(usual_rate * factor for factor in factors) for factors in (RATES, HEAD_RATES))
-        settings = ChoiceSettings(poolings, rates, head_rates, 0.1, "far", self.epochs, BATCH, seed, True, PRIMING)
+        rates = rates_to_try(usual_learning_rate(self.source))
+        settings = ChoiceSettings(poolings, *rates, RETENTION, "far", self.epochs, BATCH, seed, True, PRIMING)
         return choose(self.source.model, self.encoded.without(others), self.task, settings, Console(quiet=True))
 
     def _others(self, data: Path, name: str) -> list[Example]:

@@ -7,10 +7,10 @@
 
 A directory holds train and test, and valid where there is one (else a tenth of the training data), in any format of
 docs/reference/data-files.md; the labels say the task. Everything is trained in torch in float32, as `edge-far choose`
-trains a trial and a device computes it: batches of 32, AdamW, warm-up and linear decay, dropout. Of each
-method the learning rate is the one of one grid that does best on the validation data with the first seed; the table has
-test data alone. `linear probe` is scikit-learn's objective on the frozen model's outputs. `auto` is what `edge-far
-choose` takes, trained on all.
+trains a trial and a device computes it: batches of 32, AdamW, warm-up and linear decay, dropout. Of each method the
+learning rate is the one of one grid that does best on the validation data with the first seed; the table has test data
+alone. `linear probe` is scikit-learn's objective on the frozen model's outputs. `auto` is what `edge-far choose` takes,
+trained on all. A FILE is of one --length and one --epochs: its lines do not tell them.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from edge_far.models.source import SourceModel
 from edge_far.tasks.interface import Task
 from edge_far.texts.encode import Encoded
 
-__all__ = ["FEWEST_EXAMPLES", "HEAD_RATES", "RATES", "choose_rung", "fit_head", "pool", "with_choice"]
+__all__ = ["FEWEST_EXAMPLES", "choose_rung", "fit_head", "pool", "rates_to_try", "with_choice"]
 
 # The usual learning rate and one above it; a head that begins fitted is near its end.
 RATES, HEAD_RATES = (1.0, 10 / 3), (1.0, 10.0)
@@ -35,15 +35,15 @@ def choose_rung(
     own_head = source.head.kind != "new" or not _can_be_fitted(source, task)
     both = settings.pooling == "auto" and not own_head and not task.info.of_tokens
     poolings = (pooling, *({"cls", "mean"} - {pooling})) if both else (pooling,)
-    fixed = settings.learning_rate is not None
+    rates, head_rates = ((usual,), (usual,)) if settings.learning_rate is not None else rates_to_try(usual)
     return choose(
         source.model,
         encoded,
         task,
         ChoiceSettings(
             poolings=poolings,
-            rates=(usual,) if fixed else tuple(usual * factor for factor in RATES),
-            head_rates=(usual,) if fixed else tuple(usual * factor for factor in HEAD_RATES),
+            rates=rates,
+            head_rates=head_rates,
             retention=settings.retention,
             selection=settings.selection,
             epochs=settings.epochs,
@@ -56,6 +56,11 @@ def choose_rung(
         ),
         console,
     )
+
+
+def rates_to_try(usual: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the learning rates of the rungs with blocks, and those of the head alone, the usual one first."""
+    return tuple(usual * factor for factor in RATES), tuple(usual * factor for factor in HEAD_RATES)
 
 
 def with_choice(settings: ExportSettings, choice: Choice) -> ExportSettings:
