@@ -23,7 +23,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -36,7 +35,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from edge_far.architectures.registry import architecture_named
 from edge_far.bundles.bundle import Bundle
 from edge_far.compile import graph_passes, pipeline
-from edge_far.compile.forward.trace import export_forward
 from edge_far.compile.graph_passes import build_release_graph
 from edge_far.device.engine.dropout import draw_mask, factor_table, mask_shape
 from edge_far.far.above_cut import mean_loss
@@ -71,6 +69,7 @@ from tests.tiny_models import (
     torch_logits,
 )
 from tests.tiny_tokenizers import save_tokenizers
+from tests.tiny_traces import traced_once
 
 WORKERS = min(2, len(os.sched_getaffinity(0)))  # one with torch takes a GiB
 
@@ -109,16 +108,11 @@ def of_one_original() -> list[list[Case]]:
 
 
 def make_cases(directory: Path, group: Sequence[Case]) -> None:
-    """Write the cases of one original, which torch traces once: that takes most of the time."""
-    traced: list[ir.Model] = []
-
-    def trace_once(*given: Any) -> ir.Model:
-        if not traced:
-            traced.append(export_forward(*given))
-        return graph_passes._copy(traced[0])
+    """Write the cases of one original, whose release graphs torch traces once."""
+    trace = traced_once({}, "the original")
 
     def build(original: torch.nn.Module, architecture: str) -> ir.Model:
-        with mock.patch.object(graph_passes, "export_forward", trace_once):
+        with mock.patch.object(graph_passes, "export_forward", trace):
             return build_release_graph(original, architecture)
 
     with mock.patch.object(pipeline, "build_release_graph", build):

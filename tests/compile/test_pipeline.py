@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 from unittest import mock
 
@@ -33,6 +33,7 @@ from tests.other_tasks import counted
 from tests.tiny_cases import BATCH_SHAPES, CASES, Case, Oracle, cases, gradient_errors
 from tests.tiny_graphs import run_graph
 from tests.tiny_models import ARCHITECTURES, MAX_POSITIONS, WITH_LATER_ONES, make_batch, make_tiny, torch_loss
+from tests.tiny_traces import traced_once
 
 pytestmark = pytest.mark.host
 
@@ -114,7 +115,7 @@ def test_manifest_describes_the_bundle(case: Case, tiny_bundle: OpenBundle) -> N
     assert bool(embeddings) == (case.embeddings == "train")
 
 
-TRACED: dict[tuple[object, ...], ir.Model] = {}
+TRACED: dict[Hashable, ir.Model] = {}
 
 
 def compiled(
@@ -126,16 +127,8 @@ def compiled(
     traced_anew: bool = False,
     **options: object,
 ) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter], ir.Model]:
-    """Compile a tiny model; torch traces it once for all options, which takes most of the time."""
-    key = (architecture, heads, cut, hidden)
-
-    def traced_once(*given: Any) -> ir.Model:
-        if traced_anew:
-            return export_forward(*given)
-        if key not in TRACED:
-            TRACED[key] = export_forward(*given)
-        return graph_passes._copy(TRACED[key])
-
+    """Compile a tiny model, which torch traces once for all options, or anew."""
+    trace = export_forward if traced_anew else traced_once(TRACED, (architecture, heads, cut, hidden))
     model = make_tiny(architecture, hidden=hidden)
     reconfigure(model, select_above_cut(model, "random", 0.25, heads, cut, seed=1))
     trained = trained_parameters(model, cut=cut)
@@ -148,7 +141,7 @@ def compiled(
         "fused_attention": False,
         "cut_before": tuple(learning_modules(model, cut, list(trained))) if cut else (),
     } | options
-    with mock.patch.object(graph_passes, "export_forward", traced_once):
+    with mock.patch.object(graph_passes, "export_forward", trace):
         graphs = build_portable_graphs(model, architecture, list(trained), CompileOptions(**settings))
     for parameter in trained.values():
         parameter.requires_grad_(True)
