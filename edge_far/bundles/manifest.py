@@ -236,6 +236,7 @@ class Prefix:
 
     `pooled` says that these are one row a text, float32 [batch, width]; else float32 [batch, sequence, width].
     `sha256` is that of the graph and its constants; `cache` is how hidden states are kept: int8, fp16 or fp32.
+    `by_rows` says that 8-bit products scale each row by itself: texts of one length give the same numbers together.
     """
 
     graph: GraphInfo
@@ -245,6 +246,7 @@ class Prefix:
     pooled: bool
     constant_bytes: Count
     embedding_bytes: Count
+    by_rows: bool = False
 
 
 @dataclass(frozen=True)

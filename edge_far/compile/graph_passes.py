@@ -104,7 +104,7 @@ def build_portable_graphs(
     if prefix is not None:
         notes += [fold_constants(prefix), fold_embeddings(prefix, options.max_positions)]
         largest = _canonical(prefix, notes, parameters, seen, options)
-        _finish(prefix, [remove_dropout(prefix)], parameters, largest, options)
+        _finish(prefix, [remove_dropout(prefix)], parameters, largest, options, by_rows=True)
     notes += [fold_constants(forward), fold_embeddings(forward, options.max_positions)]
     graphs = PortableGraphs(step=forward, infer=forward, folded=_copy(forward), prefix=prefix, notes=notes)
     largest = _canonical(forward, notes, parameters, seen, options)
@@ -180,9 +180,12 @@ def _finish(
     parameters: Mapping[str, np.ndarray],
     largest: Mapping[str, np.ndarray],
     options: CompileOptions,
+    *,
+    by_rows: bool = False,
 ) -> None:
+    """Choose precisions and operators; `by_rows` keeps a text's numbers from depending on others of its batch."""
     if options.frozen_precision == "int8":
-        notes.append(balance_activations(model, parameters, largest))
+        notes.append(balance_activations(model, parameters, largest, by_rows=by_rows))
         notes.append(quantize_frozen_products(model))
     elif options.frozen_precision == "int8-weights":
         notes.append(store_frozen_weights(model))

@@ -15,15 +15,17 @@ from pathlib import Path
 from edge_far.bench.work.frozen_texts import FrozenTexts
 from edge_far.bench.work.task import CLIP_NORM, LEARNING_RATE, Measurement, Task, batches, micro_batches
 from edge_far.bundles.bundle import Bundle, open_bundle
+from edge_far.bundles.manifest import Prefix
 from edge_far.console import Console
 from edge_far.device.board.memory import release_free_memory, resident_set, use_one_heap
-from edge_far.device.engine.backend import Backend, DropoutKey
+from edge_far.device.engine.backend import ALONE, Backend, DropoutKey
 from edge_far.device.engine.backends import choose_backend
 from edge_far.device.optimizers.base import Optimizer, clipped_step
 from edge_far.device.optimizers.registry import make_optimizer
 from edge_far.device.planning.machine_speed import calibrate
 from edge_far.device.planning.plan import Choice, Plan, Shapes, make_plan
 from edge_far.device.planning.step_times import StepTimes
+from edge_far.device.run.prediction import predict_texts
 from edge_far.texts.batches import Batch
 
 __all__ = ["measure_bundle"]
@@ -70,8 +72,8 @@ def measure_bundle(task: Task) -> Measurement:
 
     if manifest.portable.prefix is None:
         return train(lambda step, rows: micro_batches(data[step], rows))
-    at_once = 1 if outlook.plan is None else outlook.plan.fill_texts
-    with FrozenTexts(bundle, data, task.threads, at_once, activations or 0.0) as texts:
+    width = ALONE if outlook.plan is None else outlook.plan.fill
+    with FrozenTexts(bundle, data, task.threads, width, activations or 0.0) as texts:
         filled = [_timed(partial(texts.fill, step)) for step in range(len(data))]
         if task.phase == "fill":
             return _measurement(
@@ -114,7 +116,7 @@ def _measurement(
         trained_parameters=0 if is_fill else bundle.manifest.trained_parameters,
         runtime=runtime,
         loss=loss,
-        predicted_step_seconds=_predicted_seconds(task, outlook),
+        predicted_step_seconds=_predicted_seconds(task, bundle.manifest.portable.prefix, outlook),
         parts_mib=None if plan is None else dict(plan.parts_mib),
         fill_peak_mib=None if plan is None else plan.fill_peak_mib,
         micro_batch=task.micro_batch,
@@ -122,12 +124,12 @@ def _measurement(
     )
 
 
-def _predicted_seconds(task: Task, outlook: _Outlook) -> float | None:
+def _predicted_seconds(task: Task, prefix: Prefix | None, outlook: _Outlook) -> float | None:
     if outlook.plan is None or outlook.times is None or outlook.plan.step_seconds is None:
         return None
-    if task.phase == "step":
+    if prefix is None or task.phase == "step":
         return outlook.plan.step_seconds[task.length]
-    return task.batch * outlook.times.prefix(task.length, outlook.plan.fill_texts)
+    return predict_texts(outlook.times, prefix, outlook.plan.fill, task.length, task.batch)
 
 
 def _look_ahead(bundle: Bundle, task: Task) -> _Outlook:

@@ -21,8 +21,9 @@ from edge_far.device.board.memory import release_free_memory
 from edge_far.device.cache.database import RowDatabase
 from edge_far.device.cache.hidden import HiddenStates
 from edge_far.device.engine.arena import make_arena
+from edge_far.device.engine.backend import FillWidth
 from edge_far.device.engine.prefix import PrefixRunner
-from edge_far.device.planning.parts import prefix_mib
+from edge_far.device.planning.parts import fill_activations_mib
 from edge_far.errors import StorageError
 from edge_far.texts.batches import Batch, collate
 from edge_far.texts.encode import Encoded
@@ -37,22 +38,22 @@ class FrozenTexts:
     """A bundle's prefix over full-length batches; the cache goes with the block."""
 
     def __init__(
-        self, bundle: Bundle, batches: Sequence[Batch], threads: int, at_once: int, activations_mib: float
+        self, bundle: Bundle, batches: Sequence[Batch], threads: int, width: FillWidth, activations_mib: float
     ) -> None:
-        """`at_once` texts are computed side by side; `activations_mib` is what training needs of the same arena."""
+        """`width` says how much is computed at once; `activations_mib` is what training needs of the same arena."""
         prefix = bundle.manifest.portable.prefix
         assert prefix is not None
         self.sets = [as_encoded(batch) for batch in batches]
         length = int(batches[0].input_ids.shape[1])
-        arena = max(activations_mib, at_once * prefix_mib(prefix, length)["activations"])
+        arena = max(activations_mib, fill_activations_mib(prefix, length, width))
 
-        def load(at_once: int) -> PrefixRunner:
+        def load(width: FillWidth) -> PrefixRunner:
             make_arena(arena)
-            return PrefixRunner(bundle, prefix, threads, at_once=at_once)
+            return PrefixRunner(bundle, prefix, threads, width=width)
 
         self._folder = tempfile.TemporaryDirectory(prefix="edge-far-bench-")
         self._database = RowDatabase(Path(self._folder.name, "hidden.sqlite3"), UNBOUNDED)
-        self._hidden = HiddenStates(prefix, load, self._database, f"onnxruntime {ort.__version__}", at_once)
+        self._hidden = HiddenStates(prefix, load, self._database, f"onnxruntime {ort.__version__}", width)
 
     def __enter__(self) -> Self:
         return self

@@ -19,8 +19,9 @@ from edge_far.device.board.memory import release_free_memory
 from edge_far.device.cache.database import RowDatabase
 from edge_far.device.cache.hidden import HiddenStates, cache_bytes
 from edge_far.device.engine.arena import make_arena
+from edge_far.device.engine.backend import FillWidth
 from edge_far.device.engine.prefix import PrefixRunner
-from edge_far.device.planning.parts import prefix_mib
+from edge_far.device.planning.parts import fill_activations_mib
 from edge_far.device.planning.plan import Plan
 from edge_far.device.run.trainer import TrainData
 from edge_far.errors import StorageError
@@ -55,13 +56,13 @@ def open_hidden(
             database = RowDatabase(path, limit_mib * MIB)
         except StorageError as error:
             console.warn(f"{error}; activations are computed again in every step")
-    activations = max(plan.parts_mib["activations"], plan.fill_texts * prefix_mib(prefix, plan.longest)["activations"])
+    activations = max(plan.parts_mib["activations"], fill_activations_mib(prefix, plan.longest, plan.fill))
 
-    def load(at_once: int) -> PrefixRunner:
+    def load(width: FillWidth) -> PrefixRunner:
         make_arena(activations)
-        return PrefixRunner(bundle, prefix, threads, at_once=at_once)
+        return PrefixRunner(bundle, prefix, threads, width=width)
 
-    return HiddenStates(prefix, load, database, f"onnxruntime {ort.__version__}", plan.fill_texts)
+    return HiddenStates(prefix, load, database, f"onnxruntime {ort.__version__}", plan.fill)
 
 
 def fill(data: TrainData, hidden: HiddenStates, exclusive: bool, console: Console, stop: Callable[[], None]) -> bool:

@@ -145,7 +145,7 @@ def _plan_bundle(options: argparse.Namespace, console: Console) -> dict[str, Any
     )
     fill_seconds = None
     if times is not None and prefix is not None and encoded is not None:
-        fill_seconds = predict_fill(times, plan.fill_texts, encoded)
+        fill_seconds = predict_fill(times, prefix, plan.fill, encoded)
     trained = [parameter.shape for parameter in bundle.manifest.portable.parameters]
     return {
         "bundle": str(options.bundle),
@@ -317,5 +317,6 @@ def _frozen_phase(document: dict[str, Any]) -> list[str]:
     told = [f"peak {document['fill_peak_mib']:.0f} MiB"]
     told += [] if kept is None else [f"{kept:.0f} MiB of disk"]
     told += [] if seconds is None else [f"about {seconds:.0f} s"]
-    told += [f"{document['fill_texts']} texts side by side"] if document["fill_texts"] > 1 else []
+    threads = document["fill"]["threads"]
+    told += [f"{threads} texts side by side"] if threads > 1 else []
     return ["", f"first       frozen blocks, each text once: {', '.join(told)}"]

@@ -1,4 +1,4 @@
-"""Evens out what a frozen forward product reads, before it is quantised with one scale a tensor.
+"""Evens out what a frozen forward product reads, before it is quantised.
 
 1. Behind a LayerNormalization some channels are many times larger than others, by their gamma and beta. The channels
    are divided by 3 |gamma| + |beta| (about the largest magnitude a normalised channel takes), as these were at export,
@@ -19,6 +19,8 @@
 5. One or two nodes take many times what any other does, most of all at the first token, which is much the same in all
    texts: the rest of its row would be rounded alike in all of them. Such a node is left to fp32, as a product of a few
    columns; neither the 8-bit matrix nor the size of a row knows it. At most MOST_MASSIVE are.
+6. What was divided by channels is quantised with one scale a tensor, which makes a text's numbers depend on the others
+   of its batch. Where they must not (`by_rows`: a prefix, whose results are kept), rows are divided by their sizes too.
 
 On real weights this is the difference between a worst learner gradient's cosine of 0.95 and 0.99
 (docs/lab/performance.md).
@@ -58,21 +60,25 @@ CHANNEL_DEVIATIONS = 3.0
 
 
 def balance_activations(
-    model: ir.Model, parameters: Mapping[str, np.ndarray], largest: Mapping[str, np.ndarray]
+    model: ir.Model,
+    parameters: Mapping[str, np.ndarray],
+    largest: Mapping[str, np.ndarray],
+    *,
+    by_rows: bool = False,
 ) -> PassNote:
-    """Apply the rules to every frozen forward product.
+    """Apply the rules to every frozen forward product; `by_rows` makes no number depend on another row.
 
     `parameters` holds all parameters by name; `largest`, by the name of a constant [in, out], the largest magnitudes
     [in] that its product was seen to read, in descending order.
     """
     note = PassNote("balance_activations")
     graph = model.graph
-    even: dict[tuple[ir.Value, bytes, bytes], ir.Value] = {}
+    even: dict[tuple[ir.Value, bytes, bytes], tuple[ir.Value, ir.Value | None]] = {}
     for node in [node for node in graph if _is_forward_product(node)]:
         seen = largest.get(str(node.inputs[1].name)) if node.inputs[1] is not None else None
         sizes = _channel_sizes(node.inputs[0], parameters, seen)
         if sizes is not None:
-            copied = _balance_channels(graph, node, sizes, seen, even)
+            copied = _balance_channels(graph, node, sizes, seen, even, by_rows)
             note.changed("products balanced by channels" + (", a few of them copied" if copied else ""))
         else:
             searched = _balance_rows(graph, node, seen)
@@ -123,11 +129,13 @@ def _balance_channels(
     node: ir.Node,
     sizes: np.ndarray,
     seen: np.ndarray | None,
-    known: dict[tuple[ir.Value, bytes, bytes], ir.Value],
+    known: dict[tuple[ir.Value, bytes, bytes], tuple[ir.Value, ir.Value | None]],
+    by_rows: bool,
 ) -> bool:
     """Divide the channels by their sizes, and copy some; products that read the same by the same read one quotient.
 
-    Returns whether any were copied.
+    `known` holds what they read, and the sizes of its rows where it was divided by these besides. Returns whether any
+    were copied.
     """
     source, weight = node.inputs[:2]
     matrix = constant_of(weight)
@@ -141,12 +149,25 @@ def _balance_channels(
     if key not in known:
         factors = 1.0 / (sizes * np.bincount(order)).astype(np.float32)
         even = b.mul(source, b.constant(factors, f"{weight.name}.channels"))
-        known[key] = _with_copies(even, copied, str(weight.name), b)
+        rows = row_sizes(even, b) if by_rows else None
+        even = even if rows is None else b.binary("Div", even, rows)
+        known[key] = _with_copies(even, copied, str(weight.name), b), rows
     balanced = b.constant((matrix * sizes[:, None])[order], f"{weight.name}.balanced")
     insert_before(graph, node, b.nodes)
-    node.replace_input_with(0, known[key])
+    even, rows = known[key]
+    node.replace_input_with(0, even)
     node.replace_input_with(1, balanced)
+    if rows is not None:
+        multiply_users(graph, node, rows, _take_bias(node))
     return len(copied) > 0
+
+
+def _take_bias(node: ir.Node) -> ir.Value | None:
+    """Return a product's bias, which is no longer the product's own."""
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        node.resize_inputs(2)
+    return bias
 
 
 def copied_channels(sizes: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
@@ -187,10 +208,7 @@ def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> bo
     even = b.binary("Div", source, sizes)
     insert_before(graph, node, b.nodes)
     node.replace_input_with(0, even)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None:
-        node.resize_inputs(2)
-    multiply_users(graph, node, sizes, bias, apart)
+    multiply_users(graph, node, sizes, _take_bias(node), apart)
     return searched is not None
 
 

@@ -26,7 +26,7 @@ import onnx_ir as ir
 
 from edge_far.compile.graph.activations import one_sided
 from edge_far.compile.graph.builder import MICROSOFT, Builder, constant_of
-from edge_far.compile.graph.edits import insert_before, only_user, produced_by, remove_dead_nodes, replace_value
+from edge_far.compile.graph.edits import insert_before, produced_by, remove_dead_nodes, replace_value
 from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import dims_of
 from edge_far.compile.precision.stashed_gradients import integer_product, stashed_gradient
@@ -90,7 +90,7 @@ def quantize_frozen_products(model: ir.Model) -> PassNote:
             result, replaced = _dynamic_product(node, right, shared, b), node.outputs[0]
             note.changed("products in int8, one scale a tensor")
         else:
-            result, replaced = _product_of_rows(node, scaled, right, b)
+            result, replaced = _product_of_rows(node, scaled, right, shared, b)
             note.changed("products in int8, one scale a row")
         insert_before(graph, node, b.nodes)
         replace_value(replaced, result)
@@ -151,11 +151,7 @@ def _dynamic_product(
         assert once is not None
         outputs = [(dims_of(once), ir.DataType.UINT8), ((), ir.DataType.FLOAT), ((), ir.DataType.UINT8)]
         values, scale, zero = b.multi("DynamicQuantizeLinear", [once], outputs)
-        if copied is not None:
-            byte, again = ir.DataType.UINT8, dims_of(copied.outputs[0])
-            repeated = b.op("Gather", [values, copied.inputs[1]], again, dtype=byte, axis=1)
-            values = b.op("Concat", [values, repeated], dims_of(source), dtype=byte, axis=1)
-        shared[source] = [values, scale, zero]
+        shared[source] = [_with_copies(values, source, b), scale, zero]
     values, scale, zero = shared[source]
     inputs = [values, right[0], scale, right[1], zero, *optional]
     return b.op("MatMulIntegerToFloat", inputs, dims, domain=MICROSOFT)
@@ -178,31 +174,50 @@ def _frozen_readers(value: ir.Value) -> list[ir.Node]:
 
 
 def _divided_by_rows(value: ir.Value | None) -> ir.Node | None:
-    """Return the Div(x, sizes [rows, 1]) that makes the value, where nothing else reads it."""
-    node = produced_by(value, "Div")
-    if value is None or node is None or only_user(value) is None:
+    """Return the Div(x, sizes [rows, 1]) that makes the value, or all but its copied columns."""
+    copied = None if value is None else _copied_columns(value)
+    node = produced_by(value if copied is None else copied.inputs[0], "Div")
+    sizes = None if node is None else node.inputs[1]
+    if node is None or sizes is None:
         return None
-    sizes = node.inputs[1]
-    return node if sizes is not None and dims_of(sizes) == (dims_of(value)[0], 1) else None
+    return node if dims_of(sizes) == (dims_of(node.outputs[0])[0], 1) else None
 
 
 def _product_of_rows(
-    node: ir.Node, scaled: ir.Node, right: tuple[ir.Value, ir.Value], b: Builder
+    node: ir.Node,
+    scaled: ir.Node,
+    right: tuple[ir.Value, ir.Value],
+    shared: dict[ir.Value, list[ir.Value]],
+    b: Builder,
 ) -> tuple[ir.Value, ir.Value]:
-    """Quantise x / sizes with one scale a row, and multiply in integers; the Div is no longer needed."""
-    x, sizes = scaled.inputs
-    assert x is not None and sizes is not None
-    rows = dims_of(sizes)[0]
+    """Quantise x / sizes with one scale a row, and multiply in integers; the Div is no longer needed.
+
+    `shared` keeps the bytes of what more products are going to read.
+    """
+    (x, sizes), source = scaled.inputs, node.inputs[0]
+    assert x is not None and sizes is not None and source is not None
     zero = SYMMETRIC_ZERO if one_sided(x) is None else ONE_SIDED_ZERO
     step = 1.0 / (255 - zero)
-    steps = b.reshape_to(b.mul(sizes, b.scalar(step)), (rows,))
-    shape = b.op("Shape", [steps], (1,), dtype=ir.DataType.INT64)
-    zeros = b.op(
-        "ConstantOfShape", [shape], (rows,), dtype=ir.DataType.UINT8, value=ir.tensor(np.array([zero], np.uint8))
-    )
-    quantised = b.op("QuantizeLinear", [x, steps, zeros], dims_of(x), dtype=ir.DataType.UINT8, axis=0)
-    left = (quantised, step, b.constant(np.array(zero, np.uint8), f"zero.{zero}"))
+    if source not in shared:
+        rows = dims_of(sizes)[0]
+        steps = b.reshape_to(b.mul(sizes, b.scalar(step)), (rows,))
+        shape = b.op("Shape", [steps], (1,), dtype=ir.DataType.INT64)
+        byte = ir.DataType.UINT8
+        value = ir.tensor(np.array([zero], np.uint8))
+        zeros = b.op("ConstantOfShape", [shape], (rows,), dtype=byte, value=value)
+        quantised = b.op("QuantizeLinear", [x, steps, zeros], dims_of(x), dtype=byte, axis=0)
+        shared[source] = [_with_copies(quantised, source, b)]
+    left = (shared[source][0], step, b.constant(np.array(zero, np.uint8), f"zero.{zero}"))
     return integer_product(left, right, node.inputs[2] if len(node.inputs) > 2 else None, node.outputs[0], b)
+
+
+def _with_copies(values: ir.Value, source: ir.Value, b: Builder) -> ir.Value:
+    """Return the bytes `values` with the columns repeated that `source` repeats of what they are made of."""
+    copied = _copied_columns(source)
+    if copied is None:
+        return values
+    repeated = b.op("Gather", [values, copied.inputs[1]], dims_of(copied.outputs[0]), dtype=ir.DataType.UINT8, axis=1)
+    return b.op("Concat", [values, repeated], dims_of(source), dtype=ir.DataType.UINT8, axis=1)
 
 
 def quantize_frozen_tables(model: ir.Model) -> PassNote:

@@ -17,6 +17,7 @@ from edge_far.bundles.manifest import Prefix
 from edge_far.console import Console
 from edge_far.device.cache.database import RowDatabase
 from edge_far.device.cache.rows import decode, encode, row_bytes
+from edge_far.device.engine.backend import ALONE, FillWidth
 from edge_far.device.engine.prefix import PrefixRunner
 from edge_far.texts.batches import Batch
 from edge_far.texts.encode import Encoded
@@ -40,20 +41,20 @@ class Filled:
 class HiddenStates:
     """Gives batches their hidden states; `database` is None where nothing is kept.
 
-    `load` makes the prefix's runner when it is first needed, for so many texts side by side: `at_once` while the cache
-    is filled, one while training needs the memory. `close_prefix` lets it go again.
+    `load` makes the prefix's runner when it is first needed, of a width: `width` while the cache is filled, ALONE while
+    training needs the memory. `close_prefix` lets it go again.
     """
 
     def __init__(
         self,
         prefix: Prefix,
-        load: Callable[[int], PrefixRunner],
+        load: Callable[[FillWidth], PrefixRunner],
         database: RowDatabase | None,
         runtime: str,
-        at_once: int = 1,
+        width: FillWidth = ALONE,
     ) -> None:
         self.prefix = prefix
-        self._at_once = at_once
+        self._width = width
         self._load = load
         self._database = database
         self._runtime = runtime
@@ -75,6 +76,7 @@ class HiddenStates:
     ) -> Filled:
         """Compute and keep what the cache lacks of these texts, each once; `stop` may raise between two texts.
 
+        The longest come first, those of one length together, which may share a run (engine/prefix.py).
         Where there is no room, rows go that belong neither to these texts nor to those `needed` besides.
         """
         keys = row_keys(encoded, self.prefix, self._runtime)
@@ -83,13 +85,14 @@ class HiddenStates:
         if database is None:
             return Filled(len(places), 0, stored=False)
         known = database.known(list(places))
-        lacking = [key for key in places if key not in known]
+        lengths = encoded.lengths
+        lacking = sorted((key for key in places if key not in known), key=lambda key: -lengths[places[key]])
         kept = set(places).union(*(row_keys(each, self.prefix, self._runtime) for each in needed))
         with console.progress(len(lacking), "computing frozen activations") as progress:
             for start in range(0, len(lacking), TEXTS_AT_ONCE):
                 part = lacking[start : start + TEXTS_AT_ONCE]
                 rows = {}
-                computed = self._compute(encoded, [places[key] for key in part], self._at_once)
+                computed = self._compute(encoded, [places[key] for key in part], self._width)
                 for number, key in enumerate(part, start=start + 1):
                     stop()
                     rows[key] = next(computed)
@@ -127,9 +130,9 @@ class HiddenStates:
             return 0
         return self._database.keep_only(key for each in kept for key in row_keys(each, self.prefix, self._runtime))
 
-    def _compute(self, encoded: Encoded, indices: Sequence[int], at_once: int = 1) -> Iterator[bytes]:
+    def _compute(self, encoded: Encoded, indices: Sequence[int], width: FillWidth = ALONE) -> Iterator[bytes]:
         if self._runner is None:
-            self._runner = self._load(at_once)
+            self._runner = self._load(width)
         places = [slice(encoded.starts[index], encoded.starts[index + 1]) for index in indices]
         types = encoded.type_ids
         texts = [(encoded.tokens[place], None if types is None else types[place]) for place in places]

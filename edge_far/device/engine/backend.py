@@ -7,10 +7,10 @@ from typing import Protocol
 
 import numpy as np
 
-from edge_far.bundles.manifest import Portable
+from edge_far.bundles.manifest import Portable, Prefix
 from edge_far.texts.batches import Batch
 
-__all__ = ["ARENA_ROOM", "Backend", "DropoutKey", "packs_weights"]
+__all__ = ["ALONE", "ARENA_ROOM", "Backend", "DropoutKey", "FillWidth", "packs_weights", "texts_of_a_run"]
 
 # A backend's arena, in predicted activations: a region too small takes a second one, which costs more than room.
 ARENA_ROOM = 1.25
@@ -25,8 +25,25 @@ class DropoutKey:
     micro_batch: int
 
 
+@dataclass(frozen=True, slots=True)
+class FillWidth:
+    """How much a prefix computes at once: `threads` runs side by side, and in a run as many texts of one length as have
+    `tokens` together, at least one."""
+
+    threads: int = 1
+    tokens: int = 0
+
+
+ALONE = FillWidth()
+
+
+def texts_of_a_run(prefix: Prefix, length: int, tokens: int) -> int:
+    """Return how many texts of one length a run of at most so many tokens takes, at least one."""
+    return max(1, tokens // max(1, length)) if prefix.by_rows else 1
+
+
 def packs_weights(portable: Portable, at_once: int) -> bool:
-    """Say whether a prefix that computes so many texts side by side packs its weights: see prefix.py.
+    """Say whether a prefix that computes so many runs side by side packs its weights: see prefix.py.
 
     Products of integers give the same numbers then; float32 ones add in another order.
     """

@@ -1,13 +1,15 @@
-"""Runs the prefix of a bundle: the frozen blocks below the cut, each text by itself.
+"""Runs the prefix of a bundle: the frozen blocks below the cut, whose results are kept.
 
-A text's hidden states are made of that text alone, at its own length and without padding: 8-bit products scale by all
-that they read, so a batch would make them depend on their neighbours. Numbers that are kept must not. Where many texts
-are computed, each is one thread's work, as a text is too little for several to share, and weights of 8 bits are packed
-once for all: products of few rows take as long to pack their weights as to multiply. The numbers are the same.
+A text's hidden states are made of that text alone, at its own length and without padding: numbers that are kept must
+not depend on what happened to be computed beside them. Where many texts are computed, texts of one length share a run,
+as weights are read once for all of them then (only where products scale by rows, Prefix.by_rows); each run is one
+thread's work, as it is too little for several to share, and weights of 8 bits are packed once for all: products of few
+rows take as long to pack their weights as to multiply. The numbers are the same, bit for bit.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +19,7 @@ import onnxruntime as ort
 from edge_far.bundles.bundle import Bundle
 from edge_far.bundles.manifest import Prefix
 from edge_far.device.engine.arena import SHRINK
-from edge_far.device.engine.backend import packs_weights
+from edge_far.device.engine.backend import ALONE, FillWidth, packs_weights, texts_of_a_run
 from edge_far.device.engine.constants import MappedConstants
 from edge_far.device.engine.options import load_session, session_options
 from edge_far.texts.batches import Batch
@@ -28,7 +30,7 @@ Text = tuple[np.ndarray, np.ndarray | None]  # ids and types, each [tokens]
 
 
 class PrefixRunner:
-    """One session of portable/prefix.onnx, which computes `at_once` texts side by side."""
+    """One session of portable/prefix.onnx, which computes as much at once as `width` says."""
 
     def __init__(
         self,
@@ -36,14 +38,14 @@ class PrefixRunner:
         prefix: Prefix,
         threads: int,
         constants: MappedConstants | None = None,
-        at_once: int = 1,
+        width: FillWidth = ALONE,
     ) -> None:
-        """Load the graph; raises BundleError where this ONNX Runtime refuses it. Texts share the threads."""
-        self.prefix = prefix
+        """Load the graph; raises BundleError where this ONNX Runtime refuses it. Runs share the threads."""
+        self.prefix, self._tokens = prefix, width.tokens
         self._constants = constants or MappedConstants(bundle)
-        self._pool = ThreadPoolExecutor(at_once, "prefix") if at_once > 1 else None
-        packed = packs_weights(bundle.manifest.portable, at_once)
-        options = session_options(max(1, threads // at_once), packed=packed)
+        self._pool = ThreadPoolExecutor(width.threads, "prefix") if width.threads > 1 else None
+        packed = packs_weights(bundle.manifest.portable, width.threads)
+        options = session_options(max(1, threads // width.threads), packed=packed)
         self._constants.give_to(options, prefix.graph.name)
         self._session: ort.InferenceSession = load_session(bundle.path(f"portable/{prefix.graph.name}.onnx"), options)
         self._takes_types = any(value.name == "token_type_ids" for value in self._session.get_inputs())
@@ -51,15 +53,14 @@ class PrefixRunner:
 
     def text(self, ids: np.ndarray, types: np.ndarray | None) -> np.ndarray:
         """Return float32 [tokens, width], or [width] where pooled, of one text's ids (and types) [tokens]."""
-        return self._run(np.asarray(ids, np.int64)[None], types)
+        found: np.ndarray = self._run([(ids, types)])[0]
+        return found
 
     def texts(self, texts: Sequence[Text]) -> Iterator[np.ndarray]:
         """Yield what text() returns of each, in order; texts that nobody waits for any more are not begun."""
-        if self._pool is None:
-            for ids, types in texts:
-                yield self.text(ids, types)
-        else:
-            yield from self._pool.map(lambda text: self.text(*text), texts)
+        runs = list(self._runs(texts, self._tokens))
+        for found in map(self._run, runs) if self._pool is None else self._pool.map(self._run, runs):
+            yield from found
 
     def close(self) -> None:
         """Give the arena's memory back; the constants' pages go with the last who maps them."""
@@ -67,17 +68,27 @@ class PrefixRunner:
             self._pool.shutdown(cancel_futures=True)
         self._shrink_arena()
 
-    def _run(self, row: np.ndarray, types: np.ndarray | None, options: ort.RunOptions | None = None) -> np.ndarray:
-        feeds = {"input_ids": row, "attention_mask": np.ones_like(row)}
+    def _runs(self, texts: Sequence[Text], tokens: int) -> Iterator[Sequence[Text]]:
+        """Yield the texts of each run: neighbours of one length, of at most so many tokens together."""
+        for length, group in itertools.groupby(texts, lambda text: len(text[0])):
+            neighbours, most = list(group), texts_of_a_run(self.prefix, length, tokens)
+            for start in range(0, len(neighbours), most):
+                yield neighbours[start : start + most]
+
+    def _run(self, texts: Sequence[Text], options: ort.RunOptions | None = None) -> np.ndarray:
+        """Return float32 [texts, tokens, width], or [texts, width] where pooled, of texts of one length."""
+        rows = np.stack([ids for ids, _ in texts]).astype(np.int64)
+        feeds = {"input_ids": rows, "attention_mask": np.ones_like(rows)}
         if self._takes_types:
-            feeds["token_type_ids"] = np.zeros_like(row) if types is None else np.asarray(types, np.int64)[None]
+            given = [np.zeros_like(ids) if types is None else types for ids, types in texts]
+            feeds["token_type_ids"] = np.stack(given).astype(np.int64)
         (hidden,) = self._session.run(None, feeds, options)
-        result: np.ndarray = hidden[0]
-        return result
+        found: np.ndarray = hidden
+        return found
 
     def _shrink_arena(self) -> None:
         """Run the shortest text there is: the arena heeds the size of its region only after that (arena.py)."""
-        self._run(np.zeros((1, 1), np.int64), None, SHRINK)
+        self._run([(np.zeros(1, np.int64), None)], SHRINK)
 
     def batch(self, batch: Batch) -> np.ndarray:
         """Return float32 [B, S, width], zeros behind a text's end, or [B, width] where pooled."""
@@ -86,11 +97,15 @@ class PrefixRunner:
             found = np.zeros((rows, self.prefix.width), np.float32)
         else:
             found = np.zeros((rows, length, self.prefix.width), np.float32)
-        for row, count in enumerate(batch.attention_mask.sum(axis=1)):
-            types = None if batch.token_type_ids is None else batch.token_type_ids[row, :count]
-            hidden = self.text(batch.input_ids[row, :count], types)
+        counts, types = batch.attention_mask.sum(axis=1), batch.token_type_ids
+        order = np.argsort(counts, kind="stable")
+        texts = [
+            (batch.input_ids[row, : counts[row]], None if types is None else types[row, : counts[row]]) for row in order
+        ]
+        computed = itertools.chain.from_iterable(map(self._run, self._runs(texts, length)))
+        for row, hidden in zip(order, computed, strict=True):
             if self.prefix.pooled:
                 found[row] = hidden
             else:
-                found[row, :count] = hidden
+                found[row, : counts[row]] = hidden
         return found

@@ -5,26 +5,29 @@ peak = runtime + parameters + gradients + optimiser + constants + embeddings + a
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
 from edge_far.bundles.manifest import GraphInfo, Manifest, Portable, Prefix
 from edge_far.device.board.memory import MIB
-from edge_far.device.engine.backend import ARENA_ROOM, packs_weights
+from edge_far.device.engine.backend import ALONE, ARENA_ROOM, FillWidth, packs_weights
 from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes
 
 __all__ = [
     "ARENA_TABLE",
+    "FILL_TOKENS",
     "RUNTIME_MIB",
     "SESSION_MIB",
     "activations_mib",
     "evaluation_mib",
-    "fill_mib",
+    "fill_activations_mib",
     "fixed_parts",
     "prefix_mib",
     "saved_mib",
     "state_mib",
     "value_at",
+    "widest_fill",
 ]
 
 # What Python, NumPy and ONNX Runtime hold before a run, where it cannot be measured: 80 to 85 MiB in the device's
@@ -34,6 +37,8 @@ RUNTIME_MIB = 85.0
 SESSION_MIB = 20.0
 # The arena's table of blocks takes a 32nd of its region at once.
 ARENA_TABLE = 1 + ARENA_ROOM / 32
+# Tokens of a run while the cache is filled: with more, a text takes hardly less (docs/lab/ladder.md).
+FILL_TOKENS = 128
 
 
 def saved_mib(manifest: Manifest, optimizer: str) -> dict[str, float]:
@@ -84,13 +89,31 @@ def prefix_mib(prefix: Prefix, longest: int) -> dict[str, float]:
     }
 
 
-def fill_mib(portable: Portable, longest: int, threads: int) -> float:
-    """Return the MiB that the prefix takes more where each of several threads computes a text: see engine/prefix.py."""
-    prefix = portable.prefix
-    if prefix is None:
-        return 0.0
-    packed = prefix.constant_bytes / MIB if packs_weights(portable, threads) else 0.0
-    return packed + (threads - 1) * prefix_mib(prefix, longest)["activations"]
+def widest_fill(
+    portable: Portable, prefix: Prefix, longest: int, threads: int, room_mib: float
+) -> tuple[FillWidth, float]:
+    """Return how much of the prefix to compute at once, the quickest that has room, and the MiB it takes beyond ALONE.
+
+    With one thread and runs of `longest` tokens it takes none: a text of that length must have its room anyway.
+    """
+    most = max(longest, FILL_TOKENS) if prefix.by_rows else longest
+    for width in (FillWidth(count, tokens) for count in (threads, 1) for tokens in (most, longest)):
+        more = _fill_mib(portable, prefix, longest, width)
+        if more <= room_mib:
+            return width, more
+    return FillWidth(1, longest), 0.0
+
+
+def fill_activations_mib(prefix: Prefix, longest: int, width: FillWidth) -> float:
+    """Return what the arena holds at its highest while texts of up to `longest` tokens are computed."""
+    rows = max(1, math.ceil(width.tokens / longest))  # of shorter texts no run has more tokens
+    return width.threads * activations_mib(prefix.graph, rows, longest)
+
+
+def _fill_mib(portable: Portable, prefix: Prefix, longest: int, width: FillWidth) -> float:
+    packed = prefix.constant_bytes / MIB if packs_weights(portable, width.threads) else 0.0
+    activations = fill_activations_mib(prefix, longest, width) - fill_activations_mib(prefix, longest, ALONE)
+    return packed + activations
 
 
 def value_at(size: Sequence[Sequence[float]], batch: int, sequence: int) -> float:

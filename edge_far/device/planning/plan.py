@@ -23,9 +23,10 @@ import numpy as np
 
 from edge_far.bundles.manifest import GraphInfo, Manifest
 from edge_far.device.board.memory import MIB
+from edge_far.device.engine.backend import ALONE, FillWidth
 from edge_far.device.evaluation import TOKENS_PER_BATCH
 from edge_far.device.optimizers.registry import DEFAULT_OPTIMIZER
-from edge_far.device.planning.parts import activations_mib, evaluation_mib, fill_mib, fixed_parts, prefix_mib, saved_mib
+from edge_far.device.planning import parts
 from edge_far.errors import BudgetError, BundleError
 from edge_far.texts.batches import padded_length
 from edge_far.texts.encode import Encoded
@@ -82,8 +83,8 @@ class Plan:
     to the step graph's name; `leanest` is the graph of the smallest peak, for a step-down.
 
     `fill_peak_mib` is that of the phase before training, where there is one, that computes the frozen blocks'
-    activations of `fill_texts` texts side by side: the predicted peak is the larger of the two. `step_seconds` is the
-    predicted time of a whole batch by padded length, None without a cost model.
+    activations with the width `fill`: the predicted peak is the larger of the two. `step_seconds` is the predicted time
+    of a whole batch by padded length, None without a cost model.
     """
 
     rows: Mapping[int, int]
@@ -99,7 +100,7 @@ class Plan:
     optimizer: str
     parts_mib: Mapping[str, float]
     fill_peak_mib: float | None
-    fill_texts: int
+    fill: FillWidth
     step_seconds: Mapping[int, float] | None
 
     @property
@@ -164,10 +165,10 @@ def make_plan(
     steps = {step.name: step for step in graphs}
     if loaded:
         runtime_mib -= manifest.trained_parameters * 4 / MIB
-    fixed = fixed_parts(manifest, runtime_mib, optimizer)
-    prefix, fill_peak, fill_texts = manifest.portable.prefix, None, 1
+    fixed = parts.fixed_parts(manifest, runtime_mib, optimizer)
+    prefix, fill_peak, fill = manifest.portable.prefix, None, ALONE
     if prefix is not None:
-        needed = prefix_mib(prefix, shapes.longest)
+        needed = parts.prefix_mib(prefix, shapes.longest)
         fill_peak = fixed["runtime"] + sum(needed.values())
         if not cached:
             fixed["prefix"] = sum(needed.values())
@@ -176,20 +177,20 @@ def make_plan(
         limit = min(largest_micro_batch or shapes.batch_size, shapes.batch_size)
         keep = _choose(manifest, graphs, shapes, limit, budget_mib * (1 - RESERVE) - base, seconds)
         if keep is None:
-            saved = saved_mib(manifest, optimizer)
+            saved = parts.saved_mib(manifest, optimizer)
             raise _no_plan(manifest, graphs, shapes, budget_mib, base, saved)
         if fill_peak is not None and fill_peak > budget_mib * (1 - RESERVE):
             raise _no_fill(budget_mib, fill_peak, shapes.longest)
-    if fill_peak is not None and cached:
-        more = fill_mib(manifest.portable, shapes.longest, threads)
-        if fill_peak + more <= budget_mib * (1 - RESERVE):
-            fill_peak, fill_texts = fill_peak + more, threads
+    if prefix is not None and fill_peak is not None and cached:
+        room = budget_mib * (1 - RESERVE) - fill_peak
+        fill, more = parts.widest_fill(manifest.portable, prefix, shapes.longest, threads, room)
+        fill_peak += more
     variants = {length: keep.variants.get(length, PLAIN) for length in keep.rows}
     longest = max(shapes.lengths)
     tokens = keep.evaluation_tokens
     worst = max(
-        *(activations_mib(_named(steps, variants[length]), rows, length) for length, rows in keep.rows.items()),
-        *(evaluation_mib(manifest, tokens, length) for length in shapes.evaluation_lengths),
+        *(parts.activations_mib(_named(steps, variants[length]), rows, length) for length, rows in keep.rows.items()),
+        *(parts.evaluation_mib(manifest, tokens, length) for length in shapes.evaluation_lengths),
         0.0,
     )
     micro_batch = keep.rows.get(longest) or min(keep.rows.values())
@@ -207,7 +208,7 @@ def make_plan(
         optimizer=optimizer,
         parts_mib={**fixed, "activations": worst},
         fill_peak_mib=fill_peak,
-        fill_texts=fill_texts,
+        fill=fill,
         step_seconds=None
         if seconds is None
         else {
@@ -234,7 +235,7 @@ def _choose(
             return None
         variants[length], rows[length] = _quickest(options, shapes.batch_size, length, seconds)
     tokens = TOKENS_PER_BATCH
-    while any(evaluation_mib(manifest, tokens, length) > room for length in shapes.evaluation_lengths):
+    while any(parts.evaluation_mib(manifest, tokens, length) > room for length in shapes.evaluation_lengths):
         if tokens <= min(shapes.evaluation_lengths):
             return None
         tokens //= 2
@@ -243,7 +244,7 @@ def _choose(
 
 def _fitting(step: GraphInfo, length: int, limit: int, room: float, batch_size: int) -> list[tuple[str, int]]:
     """Return the even micro-batches of a step graph that fit, largest first."""
-    most = bisect_right(range(1, limit + 1), room, key=partial(activations_mib, step, length=length))
+    most = bisect_right(range(1, limit + 1), room, key=partial(parts.activations_mib, step, length=length))
     even = {_even(rows, batch_size) for rows in range(1, most + 1)}
     return [(step.name, rows) for rows in sorted(even, reverse=True)]
 
@@ -265,7 +266,7 @@ def _batch_seconds(seconds: StepSeconds, variant: str, rows: int, batch_size: in
 
 
 def _leanest(steps: Sequence[GraphInfo], length: int) -> GraphInfo:
-    return min(steps, key=lambda step: activations_mib(step, 1, length))
+    return min(steps, key=lambda step: parts.activations_mib(step, 1, length))
 
 
 def _named(steps: Mapping[str, GraphInfo], name: str) -> GraphInfo:
@@ -284,8 +285,8 @@ def _no_plan(
 ) -> BudgetError:
     longest = max(shapes.lengths)
     smallest = max(
-        *(activations_mib(_leanest(steps, length), 1, length) for length in shapes.lengths),
-        *(evaluation_mib(manifest, 1, length) for length in shapes.evaluation_lengths),
+        *(parts.activations_mib(_leanest(steps, length), 1, length) for length in shapes.lengths),
+        *(parts.evaluation_mib(manifest, 1, length) for length in shapes.evaluation_lengths),
         0.0,
     )
     needed = _budget_for(base + smallest)

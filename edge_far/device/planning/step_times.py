@@ -52,15 +52,18 @@ class StepTimes:
             self._known[key] = self._graph(self._portable.infer.costs, rows, length, self._speeds)
         return self._known[key]
 
-    def prefix(self, tokens: int, at_once: int = 1) -> float:
-        """Return the seconds that one text takes the prefix of so many side by side; 0 where the bundle has none."""
-        key = ("prefix", at_once, tokens)
+    def prefix(self, tokens: int, threads: int = 1, texts: int = 1) -> float:
+        """Return the seconds that a run of some texts of one length takes the prefix, of so many side by side.
+
+        0 where the bundle has none.
+        """
+        key = (f"prefix beside {threads}", texts, tokens)
         prefix = self._portable.prefix
         if prefix is not None and key not in self._known:
-            # Where nothing was measured side by side, as much time as with all threads on each text.
-            beside = at_once > 1 and bool(self._speeds_beside)
-            speeds, share = (self._speeds_beside, at_once) if beside else (self._speeds, 1)
-            self._known[key] = self._graph(prefix.graph.costs, 1, tokens, speeds) / share
+            # Where nothing was measured side by side, as much time as with all threads on each run.
+            beside = threads > 1 and bool(self._speeds_beside)
+            speeds, share = (self._speeds_beside, threads) if beside else (self._speeds, 1)
+            self._known[key] = self._graph(prefix.graph.costs, texts, tokens, speeds) / share
         return self._known.get(key, 0.0)
 
     def _graph(self, costs: Sequence[OperatorCost], rows: int, length: int, speeds: Mapping[str, _Speed]) -> float:

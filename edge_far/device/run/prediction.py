@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_far.bundles.manifest import Prefix
+from edge_far.device.engine.backend import FillWidth, texts_of_a_run
 from edge_far.device.evaluation import rows_by_length
 from edge_far.device.planning.plan import Plan
 from edge_far.device.planning.step_times import StepTimes
@@ -14,7 +16,7 @@ from edge_far.device.run.settings import TrainSettings
 from edge_far.texts.batches import padded_length, plan_epoch, split_batch
 from edge_far.texts.encode import Encoded
 
-__all__ = ["Prediction", "predict_fill", "predict_run"]
+__all__ = ["Prediction", "predict_fill", "predict_run", "predict_texts"]
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,17 @@ def predict_run(
     return Prediction(mean, total)
 
 
-def predict_fill(times: StepTimes, at_once: int, *sets: Encoded) -> float:
-    """Return the seconds in which the prefix computes all of these texts, none of which is in the cache.
+def predict_fill(times: StepTimes, prefix: Prefix, width: FillWidth, *sets: Encoded) -> float:
+    """Return the seconds in which the prefix computes all of these texts, none of which is in the cache."""
+    lengths, counts = np.unique(np.concatenate([each.lengths for each in sets]), return_counts=True)
+    groups = zip(lengths.tolist(), counts.tolist(), strict=True)
+    return sum(predict_texts(times, prefix, width, length, count) for length, count in groups)
 
-    `at_once` texts are computed side by side.
-    """
-    return sum(times.prefix(int(tokens), at_once) for each in sets for tokens in each.lengths)
+
+def predict_texts(times: StepTimes, prefix: Prefix, width: FillWidth, length: int, count: int) -> float:
+    """Return the same of so many texts of one length."""
+    together = min(texts_of_a_run(prefix, length, width.tokens), count)
+    return count / together * times.prefix(length, width.threads, together)
 
 
 def _length(encoded: Encoded, indices: np.ndarray) -> int:

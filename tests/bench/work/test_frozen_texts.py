@@ -12,6 +12,7 @@ import pytest
 from edge_far.bench.work.frozen_texts import FrozenTexts
 from edge_far.bench.work.task import batches, micro_batches
 from edge_far.bundles.bundle import Bundle
+from edge_far.device.engine.backend import FillWidth
 from edge_far.device.engine.prefix import PrefixRunner
 from tests.bench.work.test_task import TASK
 
@@ -25,7 +26,7 @@ def test_a_batch_has_the_hidden_states_that_the_prefix_makes(tiny_bundle: Callab
     assert prefix is not None and prefix.cache == "fp32"
     data = batches(replace(TASK, length=16), 100, 5)
     runner = PrefixRunner(bundle, prefix, 1)
-    with FrozenTexts(bundle, data, 2, 2, 1.0) as texts:
+    with FrozenTexts(bundle, data, 2, FillWidth(2), 1.0) as texts:
         folder = Path(texts._folder.name)
         for number in range(len(data)):
             texts.fill(number)

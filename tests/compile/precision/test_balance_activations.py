@@ -84,6 +84,38 @@ def test_products_that_read_the_same_read_one_quotient_and_one_quantisation() ->
         assert relative_error(found, expected) < 0.02
 
 
+def test_by_rows_no_number_depends_on_another_row() -> None:
+    """Channels, copies and bias as before, one quantisation for two products, and the same bits for a row alone."""
+
+    def graph() -> ir.Model:
+        def build(b, x, gamma, beta):
+            outputs = [((TOKENS, 32), FLOAT), ((TOKENS, 1), FLOAT), ((TOKENS, 1), FLOAT)]
+            y = b.multi("LayerNormalization", [x, gamma, beta], outputs, axis=-1)[0]
+            return [
+                b.unary("Neg", b.gemm(y, b.constant(W * factor, f"w{factor}"), b.constant(BIAS, "c")))
+                for factor in (1, 2)
+            ]
+
+        return make_graph({"x": (TOKENS, 32), "gamma": (32,), "beta": (32,)}, build)
+
+    exact = run_graph(graph(), ROWS, GAMMA, BETA)
+    seen = np.full(32, 0.1, np.float32)
+    seen[3] = 50.0
+    model = graph()
+    balance_activations(model, PARAMETERS, dict.fromkeys(("w1", "w2"), seen), by_rows=True)
+    for found, expected in zip(run_graph(model, ROWS, GAMMA, BETA), exact, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+    quantize_frozen_products(model)
+    found = operators(model)
+    assert found.count("QuantizeLinear") == 1 and "DynamicQuantizeLinear" not in found and "Div" not in found
+    whole = run_graph(model, ROWS, GAMMA, BETA)
+    for result, expected in zip(whole, exact, strict=True):
+        assert relative_error(result, expected) < 0.02
+    for row in (0, 17):
+        alone = run_graph(model, ROWS[row : row + 1], GAMMA, BETA)
+        assert [each[0].tobytes() for each in alone] == [each[row].tobytes() for each in whole]
+
+
 def test_channels_are_copied_as_often_as_they_exceed_their_size() -> None:
     sizes = np.full(128, 0.5, np.float32)
     seen = np.full(128, 0.6, np.float32)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from edge_far.bundles.bundle import Bundle
@@ -14,8 +15,9 @@ from edge_far.bundles.manifest import Prefix
 from edge_far.console import Console
 from edge_far.device.cache.database import RowDatabase
 from edge_far.device.cache.hidden import TEXTS_AT_ONCE, HiddenStates, cache_bytes, row_keys
-from edge_far.device.engine.prefix import PrefixRunner
-from edge_far.texts.batches import collate
+from edge_far.device.engine.backend import ALONE, FillWidth
+from edge_far.device.engine.prefix import PrefixRunner, Text
+from edge_far.texts.batches import Batch, collate
 from edge_far.texts.data import read_examples
 from edge_far.texts.encode import Encoded, Encoder
 from tests.tiny_cases import CASES as TINY
@@ -35,19 +37,21 @@ class Counting:
     """Makes runners, and counts the texts that they compute."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.bundle, self.texts = bundle, 0
-        self.at_once: list[int] = []
+        self.bundle, self.texts, self.runs = bundle, 0, 0
+        self.widths: list[FillWidth] = []
 
-    def __call__(self, at_once: int) -> PrefixRunner:
-        self.at_once.append(at_once)
-        runner = PrefixRunner(self.bundle, prefix_of(self.bundle), at_once, at_once=at_once)
-        text = runner.text
+    def __call__(self, width: FillWidth) -> PrefixRunner:
+        self.widths.append(width)
+        runner = PrefixRunner(self.bundle, prefix_of(self.bundle), width.threads, width=width)
+        run = runner._run
 
-        def counted(ids: np.ndarray, types: np.ndarray | None) -> np.ndarray:
-            self.texts += 1
-            return text(ids, types)
+        def counted(texts: Sequence[Text], options: ort.RunOptions | None = None) -> np.ndarray:
+            if options is None:  # else it only gives memory back
+                self.texts += len(texts)
+                self.runs += 1
+            return run(texts, options)
 
-        runner.text = counted  # type: ignore[method-assign]
+        runner._run = counted  # type: ignore[method-assign]
         return runner
 
 
@@ -80,8 +84,9 @@ def test_with_and_without_a_cache_the_same_bits(bundle: Bundle, tiny_data: Path,
     bare = everything(HiddenStates(prefix, Counting(bundle), None, "r"), encoded)
     assert np.abs(bare).max() > 0
     load = Counting(bundle)
-    hidden = HiddenStates(prefix, load, RowDatabase(path, 1 << 26), "r")
+    hidden = HiddenStates(prefix, load, RowDatabase(path, 1 << 26), "r", FillWidth(1, 48))
     filled = hidden.fill(encoded, QUIET)
+    assert load.runs < load.texts if prefix.by_rows else load.runs == load.texts, "texts of one length share a run"
     assert filled.stored and filled.computed == load.texts == len(set(row_keys(encoded, prefix, "r")))
     hidden.close_prefix()
     np.testing.assert_array_equal(everything(hidden, encoded), bare)
@@ -111,15 +116,27 @@ def test_rows_do_not_depend_on_the_batch_and_padding_is_zero(bundle: Bundle, tin
     "name", [*CASES[:2], *(case.name for case in TINY if case.has_prefix and case.precision == "int8")]
 )
 def test_side_by_side_the_same_bits_in_order(name: str, tiny_bundle: OpenBundle) -> None:
-    """Threads with a text each share weights, which are packed where they have 8 bits, and the arena."""
+    """Threads with a run each share weights, which are packed where they have 8 bits, and the arena; so do the texts of
+    one length, of which runs take several where products scale by rows."""
     found, random = tiny_bundle(name), np.random.default_rng(0)
-    alone, beside = (PrefixRunner(found, prefix_of(found), 3, at_once=count) for count in (1, 3))
-    texts = [(random.integers(5, 90, count), None) for count in random.integers(2, 30, 24)]
-    expected = list(alone.texts(texts))
+    prefix, lengths = prefix_of(found), np.sort(random.integers(2, 30, 24))[::-1]
+    assert prefix.by_rows == (found.manifest.portable.frozen_precision == "int8")
+    texts = [(random.integers(5, 90, count), None) for count in lengths]
+    expected = list(PrefixRunner(found, prefix, 3).texts(texts))
     assert len({row.tobytes() for row in expected}) > 1
-    for row, other in zip(expected, beside.texts(texts), strict=True):
-        np.testing.assert_array_equal(row, other)
-    beside.close()
+    for width in (FillWidth(3), FillWidth(1, 64), FillWidth(3, 64)):
+        beside = PrefixRunner(found, prefix, 3, width=width)
+        for row, other in zip(expected, beside.texts(texts), strict=True):
+            np.testing.assert_array_equal(row, other)
+        beside.close()
+    ids, mask = np.zeros((24, 30), np.int64), np.arange(30) < lengths[:, None]
+    ids[mask] = np.concatenate([text for text, _ in texts])
+    order = random.permutation(24)
+    batch = Batch(ids[order], mask[order].astype(np.int64), None, np.zeros(24, np.int64))
+    rows = PrefixRunner(found, prefix, 3).batch(batch)
+    for place, number in enumerate(order):
+        own = rows[place] if prefix.pooled else rows[place, : lengths[number]]
+        np.testing.assert_array_equal(own, expected[number])
 
 
 def test_a_stop_between_texts_keeps_what_was_written(bundle: Bundle, tiny_data: Path, path: Path) -> None:
@@ -129,7 +146,7 @@ def test_a_stop_between_texts_keeps_what_was_written(bundle: Bundle, tiny_data: 
     several = replace(
         encoded_by(bundle, tiny_data), tokens=tokens, starts=starts, type_ids=None, labels=np.zeros(count, np.int64)
     )
-    hidden = HiddenStates(prefix, Counting(bundle), RowDatabase(path, 1 << 26), "r", 2)
+    hidden = HiddenStates(prefix, Counting(bundle), RowDatabase(path, 1 << 26), "r", FillWidth(2))
     asked = 0
 
     def stop() -> None:
@@ -148,7 +165,7 @@ def test_damaged_rows_are_computed_again(bundle: Bundle, tiny_data: Path, path: 
     prefix, encoded = prefix_of(bundle), encoded_by(bundle, tiny_data)
     database = RowDatabase(path, 1 << 26)
     load = Counting(bundle)
-    hidden = HiddenStates(prefix, load, database, "r", 2)
+    hidden = HiddenStates(prefix, load, database, "r", FillWidth(2))
     hidden.fill(encoded, QUIET)
     hidden.close_prefix()
     wanted, before = everything(hidden, encoded), load.texts
@@ -159,7 +176,7 @@ def test_damaged_rows_are_computed_again(bundle: Bundle, tiny_data: Path, path: 
     assert load.texts == before + 1
     np.testing.assert_array_equal(everything(hidden, encoded), wanted)
     assert load.texts == before + 1, "and kept again"
-    assert load.at_once == [2, 1], "side by side while nothing else takes memory"
+    assert load.widths == [FillWidth(2), ALONE], "side by side while nothing else takes memory"
 
 
 def test_a_bound_that_is_too_small_costs_time_alone(bundle: Bundle, tiny_data: Path, path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 from edge_far.bundles.bundle import Bundle
 from edge_far.bundles.manifest import Manifest, Parameter
 from edge_far.device.board.memory import MIB
+from edge_far.device.engine.backend import ALONE, FillWidth
 from edge_far.device.evaluation import TOKENS_PER_BATCH
 from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes
-from edge_far.device.planning.parts import ARENA_TABLE, prefix_mib, value_at
+from edge_far.device.planning.parts import ARENA_TABLE, FILL_TOKENS, activations_mib, prefix_mib, value_at
 from edge_far.device.planning.plan import NEARLY_EQUAL, RESERVE, Choice, Shapes, make_plan, shapes_of
 from edge_far.errors import BudgetError, BundleError
 from edge_far.texts.batches import split_batch
@@ -165,7 +166,7 @@ def test_a_refusal_names_the_optimiser_that_would_fit_and_does_not_choose_it(man
 
 
 def test_texts_are_computed_side_by_side_where_there_is_room(tiny_bundle: Callable[[str], Bundle]) -> None:
-    """Each thread a text, with weights packed once: megabytes of a real model's prefix."""
+    """Each thread a text, with weights packed once: megabytes of a real model's prefix; and several texts in a run."""
     manifest = tiny_bundle("bert-top1-5").manifest
     prefix = manifest.portable.prefix
     assert prefix is not None
@@ -174,14 +175,25 @@ def test_texts_are_computed_side_by_side_where_there_is_room(tiny_bundle: Callab
     besides = 80 + 3 * prefix_mib(large, max(SHAPES.lengths))["activations"]
     assert besides > 95
     alone = make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB)
-    assert alone.fill_texts == 1 and alone.fill_peak_mib is not None
+    assert alone.fill == FillWidth(1, SHAPES.longest) and alone.fill_peak_mib is not None
     wide = make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB, threads=4)
-    assert wide.fill_texts == 4 and wide.fill_peak_mib == pytest.approx(alone.fill_peak_mib + besides)
+    assert wide.fill == FillWidth(4, SHAPES.longest) and wide.fill_peak_mib == pytest.approx(
+        alone.fill_peak_mib + besides
+    )
     assert wide.predicted_peak_mib == wide.fill_peak_mib
     for more, texts in ((-1.0, 1), (1.0, 4)):
         budget = (alone.fill_peak_mib + besides + more) / (1 - RESERVE)
-        assert make_plan(manifest, SHAPES, budget, RUNTIME_MIB, threads=4).fill_texts == texts
-    assert make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB, threads=4, cached=False).fill_texts == 1
+        assert make_plan(manifest, SHAPES, budget, RUNTIME_MIB, threads=4).fill.threads == texts
+    assert make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB, threads=4, cached=False).fill == ALONE
+    together = replace(manifest, portable=replace(manifest.portable, prefix=replace(large, by_rows=True)))
+    rows = -(-FILL_TOKENS // SHAPES.longest)
+    run = activations_mib(large.graph, rows, SHAPES.longest)
+    most = make_plan(together, SHAPES, 4096.0, RUNTIME_MIB, threads=4)
+    single = alone.fill_peak_mib - activations_mib(large.graph, 1, SHAPES.longest)
+    assert rows > 1 and most.fill == FillWidth(4, FILL_TOKENS)
+    assert most.fill_peak_mib == pytest.approx(single + 80 + 4 * run)
+    narrow = make_plan(together, SHAPES, (single + run + 0.5) / (1 - RESERVE), RUNTIME_MIB, threads=4)
+    assert narrow.fill == FillWidth(1, FILL_TOKENS), "one thread has room for several texts"
 
 
 def test_a_refusal_gives_no_advice_that_does_not_help(manifest: Manifest) -> None:

@@ -67,6 +67,7 @@ def test_a_text_of_several_side_by_side_takes_a_share_of_their_time(tiny_bundle:
     assert beside.prefix(8) == times.prefix(8)
     nodes = sum(cost.count for cost in manifest.portable.prefix.graph.costs) * NODE  # type: ignore[union-attr]
     assert beside.prefix(8, 2) == pytest.approx((3 * (times.prefix(8) - nodes) + nodes) / 2, rel=1e-9)
+    assert times.prefix(8) < times.prefix(8, texts=3) < 3 * times.prefix(8), "operators are begun once"
 
 
 def test_speeds_lie_on_a_line_between_measured_sizes_and_keep_still_beyond(bundle: Bundle) -> None:
