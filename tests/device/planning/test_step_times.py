@@ -11,11 +11,12 @@ import pytest
 
 from edge_far.bundles.bundle import Bundle
 from edge_far.bundles.manifest import Manifest, OperatorCost
+from edge_far.device.engine.backend import FillWidth
 from edge_far.device.evaluation import rows_by_length
 from edge_far.device.planning.machine_speed import Calibration
 from edge_far.device.planning.plan import Choice, Shapes, make_plan
 from edge_far.device.planning.step_times import StepTimes
-from edge_far.device.run.prediction import predict_run
+from edge_far.device.run.prediction import predict_fill, predict_run
 from edge_far.device.run.settings import resolve_settings
 from edge_far.texts.batches import collate, plan_epoch, split_batch
 from edge_far.texts.encode import Encoded
@@ -68,6 +69,23 @@ def test_a_text_of_several_side_by_side_takes_a_share_of_their_time(tiny_bundle:
     nodes = sum(cost.count for cost in manifest.portable.prefix.graph.costs) * NODE  # type: ignore[union-attr]
     assert beside.prefix(8, 2) == pytest.approx((3 * (times.prefix(8) - nodes) + nodes) / 2, rel=1e-9)
     assert times.prefix(8) < times.prefix(8, texts=3) < 3 * times.prefix(8), "operators are begun once"
+
+
+def test_a_fill_is_the_sum_of_its_runs(tiny_bundle: Callable[[str], Bundle]) -> None:
+    """Of texts of 8 tokens two share a run of 20, of texts of 12 none."""
+    bundle = tiny_bundle("distilbert-top1-5-int8")
+    manifest = bundle.manifest
+    prefix = manifest.portable.prefix
+    assert prefix is not None and prefix.by_rows
+    times = StepTimes(manifest, flat(manifest, 1e-9), dropout=False)
+    lengths = [8, 12, 8, 8, 8]
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    texts = Encoded(np.zeros(starts[-1], np.int32), starts, None, np.zeros(5, np.int64), 0, 0, 16)
+    width = FillWidth(1, 20)
+    expected = 2 * times.prefix(8, texts=2) + times.prefix(12)
+    assert predict_fill(times, prefix, width, texts) == pytest.approx(expected, rel=1e-12)
+    alone = replace(prefix, by_rows=False)
+    assert predict_fill(times, alone, width, texts) == pytest.approx(4 * times.prefix(8) + times.prefix(12), rel=1e-12)
 
 
 def test_speeds_lie_on_a_line_between_measured_sizes_and_keep_still_beyond(bundle: Bundle) -> None:
