@@ -98,6 +98,7 @@ CASES = (
     Case("roberta-top1-5-dropout", "roberta", 0.1, 5, dropout=True, method="top-1"),
     Case("distilbert-head-5-dropout", "distilbert", 0.1, 5, dropout=True, method="head"),
     Case("distilbert-top1-5-int8", "distilbert", 0.4, 5, precision="int8", method="top-1"),
+    Case("bert-head-5-int8", "bert", 0.1, 5, precision="int8", method="head"),
     Case("bert-r10-5-heads", "bert", 0.1, 5, attention_retention=0.25),
     Case("roberta-r0-5-heads", "roberta", 0.0, 5, attention_retention=0.75),
     Case("distilbert-top1-5-heads", "distilbert", 1.0, 5, method="top-1", attention_retention=0.25),

@@ -37,7 +37,7 @@ __all__ = [
     "is_product",
 ]
 
-FORMAT = 6
+FORMAT = 7
 ATTENTION = {"MultiHeadAttention", "Attention"}
 _END_OF_OPERATOR = re.compile(r"[\[(]")  # a kernel is written Operator[attributes](inputs)
 Share = Annotated[float, Within(0, 1)]
@@ -246,7 +246,7 @@ class Prefix:
     pooled: bool
     constant_bytes: Count
     embedding_bytes: Count
-    by_rows: bool = False
+    by_rows: bool
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 1. Floating-point operations are those of products and attentions, whatever their precision (device/planning/work.py).
 2. Bytes are what operators read and write, and the optimiser's; for these a graph library is needed (traffic.py).
-3. A step is its micro-batches and one update. A fill is the prefix once a text: a text is computed alone.
+3. A step is its micro-batches and one update. A fill is the prefix once a text, in runs of as many texts as share
+   one where there is room (device/engine/prefix.py).
 
 The same on every machine; no time follows from them alone.
 """
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 
 from edge_far.bench.environments import can_count
 from edge_far.bundles.bundle import Bundle
+from edge_far.device.engine.backend import texts_of_a_run
 from edge_far.device.optimizers.registry import state_bytes
+from edge_far.device.planning.parts import FILL_TOKENS
 from edge_far.device.planning.work import batch_flops, graph_flops
 
 __all__ = ["Counts", "Work", "count_fill", "count_step"]
@@ -61,4 +64,5 @@ def count_fill(bundle: Bundle, work: Work) -> Counts:
     from edge_far.bench.work.traffic import file_bytes
 
     path = bundle.path(f"portable/{prefix.graph.name}.onnx")
-    return Counts(flops, work.batch * file_bytes(path, 1, work.length))
+    together = min(texts_of_a_run(prefix, work.length, FILL_TOKENS), work.batch)
+    return Counts(flops, work.batch / together * file_bytes(path, together, work.length))

@@ -318,5 +318,5 @@ def _frozen_phase(document: dict[str, Any]) -> list[str]:
     told += [] if kept is None else [f"{kept:.0f} MiB of disk"]
     told += [] if seconds is None else [f"about {seconds:.0f} s"]
     threads = document["fill"]["threads"]
-    told += [f"{threads} texts side by side"] if threads > 1 else []
+    told += [f"{threads} runs side by side"] if threads > 1 else []
     return ["", f"first       frozen blocks, each text once: {', '.join(told)}"]

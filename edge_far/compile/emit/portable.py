@@ -105,13 +105,16 @@ def _prefix(model: ir.Model, directory: Path, constants: Mapping[str, Any], froz
         pooled=len(dims) == 2,
         constant_bytes=_constant_bytes(model, embeddings=False),
         embedding_bytes=_constant_bytes(model, embeddings=True),
-        by_rows=frozen_precision == "int8" and not _scales_tensors(model.graph),
+        by_rows=frozen_precision == "int8" and not _knows_neighbours(model.graph),
     )
 
 
-def _scales_tensors(graph: ir.Graph) -> bool:
-    """Say whether a product's scale depends on all of its rows."""
-    return any(node.op_type.startswith("DynamicQuantize") for node in graph)
+def _knows_neighbours(graph: ir.Graph) -> bool:
+    """Say whether a row's numbers may depend on the others: one scale for all, or a product in float32.
+
+    Kernels of float32 round otherwise for one row than for several.
+    """
+    return any(node.op_type == "Gemm" or node.op_type.startswith("DynamicQuantize") for node in graph)
 
 
 def _fingerprint(directory: Path, constants: Mapping[str, Any]) -> str:

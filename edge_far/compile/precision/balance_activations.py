@@ -81,7 +81,7 @@ def balance_activations(
             copied = _balance_channels(graph, node, sizes, seen, even, by_rows)
             note.changed("products balanced by channels" + (", a few of them copied" if copied else ""))
         else:
-            searched = _balance_rows(graph, node, seen)
+            searched = _balance_rows(graph, node, seen, by_rows)
             note.changed("products balanced by rows" + (", by their few largest nodes" if searched else ""))
     return note
 
@@ -193,7 +193,7 @@ def _with_copies(source: ir.Value, copied: np.ndarray, name: str, b: Builder) ->
     return b.op("Concat", [source, again], (rows, int(width) + len(copied)), axis=1)
 
 
-def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> bool:
+def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None, by_rows: bool) -> bool:
     """Divide the rows by their sizes; return whether these were looked for among a few nodes."""
     source = node.inputs[0]
     assert source is not None
@@ -208,7 +208,7 @@ def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None) -> bo
     even = b.binary("Div", source, sizes)
     insert_before(graph, node, b.nodes)
     node.replace_input_with(0, even)
-    multiply_users(graph, node, sizes, _take_bias(node), apart)
+    multiply_users(graph, node, sizes, _take_bias(node), apart, by_rows=by_rows)
     return searched is not None
 
 

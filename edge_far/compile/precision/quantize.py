@@ -7,8 +7,9 @@
    by their sizes, that division and the quantisation become one QuantizeLinear with a scale a row, followed by
    com.microsoft MatMulIntegerToFloat; a gradient that a stash multiplies before its product stays in bytes between the
    two (stashed_gradients.py); elsewhere DynamicQuantizeMatMul finds one scale for the whole, or, where several products
-   read the same (queries, keys and values), one DynamicQuantizeLinear for all of them. Columns that
-   balance_activations repeats are repeated as bytes.
+   read the same (queries, keys and values), one DynamicQuantizeLinear for all of them. In a prefix, whose rows are all
+   divided by their sizes, they share one QuantizeLinear. Columns that balance_activations repeats are repeated as
+   bytes.
 
 `store_frozen_weights` is for cores without integer dot products: 8 bits with one scale for MATRIX_BLOCK numbers, stored
 once for both directions, become fp32 for each product (DequantizeLinear), and activations are not rounded.

@@ -89,11 +89,10 @@ class HiddenStates:
         lacking = sorted((key for key in places if key not in known), key=lambda key: -lengths[places[key]])
         kept = set(places).union(*(row_keys(each, self.prefix, self._runtime) for each in needed))
         with console.progress(len(lacking), "computing frozen activations") as progress:
+            computed = self._compute(encoded, [places[key] for key in lacking], self._width)
             for start in range(0, len(lacking), TEXTS_AT_ONCE):
-                part = lacking[start : start + TEXTS_AT_ONCE]
                 rows = {}
-                computed = self._compute(encoded, [places[key] for key in part], self._width)
-                for number, key in enumerate(part, start=start + 1):
+                for number, key in enumerate(lacking[start : start + TEXTS_AT_ONCE], start=start + 1):
                     stop()
                     rows[key] = next(computed)
                     progress.update(number)
@@ -135,7 +134,7 @@ class HiddenStates:
             self._runner = self._load(width)
         places = [slice(encoded.starts[index], encoded.starts[index + 1]) for index in indices]
         types = encoded.type_ids
-        texts = [(encoded.tokens[place], None if types is None else types[place]) for place in places]
+        texts = ((encoded.tokens[place], None if types is None else types[place]) for place in places)
         for hidden in self._runner.texts(texts):
             yield encode(np.atleast_2d(hidden), self.prefix.cache)
 

@@ -10,7 +10,8 @@ rows take as long to pack their weights as to multiply. The numbers are the same
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -41,7 +42,7 @@ class PrefixRunner:
         width: FillWidth = ALONE,
     ) -> None:
         """Load the graph; raises BundleError where this ONNX Runtime refuses it. Runs share the threads."""
-        self.prefix, self._tokens = prefix, width.tokens
+        self.prefix, self._tokens, self._ahead = prefix, width.tokens, 2 * width.threads
         self._constants = constants or MappedConstants(bundle)
         self._pool = ThreadPoolExecutor(width.threads, "prefix") if width.threads > 1 else None
         packed = packs_weights(bundle.manifest.portable, width.threads)
@@ -51,16 +52,24 @@ class PrefixRunner:
         self._takes_types = any(value.name == "token_type_ids" for value in self._session.get_inputs())
         self._shrink_arena()
 
-    def text(self, ids: np.ndarray, types: np.ndarray | None) -> np.ndarray:
-        """Return float32 [tokens, width], or [width] where pooled, of one text's ids (and types) [tokens]."""
-        found: np.ndarray = self._run([(ids, types)])[0]
-        return found
+    def texts(self, texts: Iterable[Text]) -> Iterator[np.ndarray]:
+        """Yield float32 [tokens, width], or [width] where pooled, of each text, in order.
 
-    def texts(self, texts: Sequence[Text]) -> Iterator[np.ndarray]:
-        """Yield what text() returns of each, in order; texts that nobody waits for any more are not begun."""
-        runs = list(self._runs(texts, self._tokens))
-        for found in map(self._run, runs) if self._pool is None else self._pool.map(self._run, runs):
-            yield from found
+        A few runs are computed ahead; what nobody waits for any more is not begun.
+        """
+        runs = self._runs(texts, self._tokens)
+        if self._pool is None:
+            yield from itertools.chain.from_iterable(map(self._run, runs))
+            return
+        ahead = deque(self._pool.submit(self._run, run) for run in itertools.islice(runs, self._ahead))
+        try:
+            while ahead:
+                found = ahead.popleft().result()
+                ahead.extend(self._pool.submit(self._run, run) for run in itertools.islice(runs, 1))
+                yield from found
+        finally:
+            for future in ahead:
+                future.cancel()
 
     def close(self) -> None:
         """Give the arena's memory back; the constants' pages go with the last who maps them."""
@@ -68,7 +77,7 @@ class PrefixRunner:
             self._pool.shutdown(cancel_futures=True)
         self._shrink_arena()
 
-    def _runs(self, texts: Sequence[Text], tokens: int) -> Iterator[Sequence[Text]]:
+    def _runs(self, texts: Iterable[Text], tokens: int) -> Iterator[Sequence[Text]]:
         """Yield the texts of each run: neighbours of one length, of at most so many tokens together."""
         for length, group in itertools.groupby(texts, lambda text: len(text[0])):
             neighbours, most = list(group), texts_of_a_run(self.prefix, length, tokens)

@@ -5,14 +5,14 @@ peak = runtime + parameters + gradients + optimiser + constants + embeddings + a
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
 from edge_far.bundles.manifest import GraphInfo, Manifest, Portable, Prefix
 from edge_far.device.board.memory import MIB
-from edge_far.device.engine.backend import ALONE, ARENA_ROOM, FillWidth, packs_weights
+from edge_far.device.engine.backend import ALONE, ARENA_ROOM, FillWidth, packs_weights, texts_of_a_run
 from edge_far.device.optimizers.registry import OPTIMIZERS, state_bytes
+from edge_far.texts.batches import padded_length
 
 __all__ = [
     "ARENA_TABLE",
@@ -96,18 +96,20 @@ def widest_fill(
 
     With one thread and runs of `longest` tokens it takes none: a text of that length must have its room anyway.
     """
-    most = max(longest, FILL_TOKENS) if prefix.by_rows else longest
-    for width in (FillWidth(count, tokens) for count in (threads, 1) for tokens in (most, longest)):
+    most = FILL_TOKENS if prefix.by_rows else longest
+    for width in (FillWidth(count, tokens) for count in (threads, 1) for tokens in (most, min(most, longest))):
         more = _fill_mib(portable, prefix, longest, width)
         if more <= room_mib:
             return width, more
-    return FillWidth(1, longest), 0.0
+    return ALONE, 0.0
 
 
 def fill_activations_mib(prefix: Prefix, longest: int, width: FillWidth) -> float:
     """Return what the arena holds at its highest while texts of up to `longest` tokens are computed."""
-    rows = max(1, math.ceil(width.tokens / longest))  # of shorter texts no run has more tokens
-    return width.threads * activations_mib(prefix.graph, rows, longest)
+    least = padded_length(1)
+    lengths = (*range(least, longest, least), longest)
+    runs = ((texts_of_a_run(prefix, length, width.tokens), length) for length in lengths)
+    return width.threads * max(activations_mib(prefix.graph, texts, length) for texts, length in runs)
 
 
 def _fill_mib(portable: Portable, prefix: Prefix, longest: int, width: FillWidth) -> float:

@@ -46,6 +46,7 @@ INPUTS_MIB = 128.0
 INPUTS_SHARE = 0.5
 # Batch and sequence: tokens for products, positions for attention, sizes from a core's cache to main memory.
 SHAPES = ((1, 16), (2, 16), (4, 16), (1, 64), (2, 128), (1, 256), (8, 128), (2, 512), (16, 128))
+SHAPES_BESIDE = ((1, 16), (1, 64), (8, 16), (1, 256))
 REPEATS = 9  # the first of which warms up
 LARGEST_CACHE_MIB = 32.0
 MASK_BYTES = 32 * 1024
@@ -63,7 +64,7 @@ def measure(bundle: Bundle, threads: int, room_mib: float, seconds: float = SECO
     kernels, node_seconds = _time_operators(bundle, threads, room_mib, seconds)
     beside: dict[str, list[list[float]]] = {}
     if threads > 1 and bundle.manifest.portable.prefix is not None:
-        with suppress(BudgetError):  # no room for a text a thread: then the plan will hardly have any
+        with suppress(BudgetError):  # no room for a run a thread: then the plan will hardly have any
             beside, _ = _time_operators(bundle, 1, room_mib, seconds / 4, at_once=threads)
     return {
         "kernels": kernels,
@@ -79,11 +80,11 @@ def _time_operators(
 ) -> tuple[dict[str, list[list[float]]], float]:
     """Return the points of each kernel, and a node's seconds; with `at_once`, of so many runs side by side.
 
-    Those are of one text each, as the prefix computes them then.
+    Those are of one text each or of a few short ones, as the prefix computes them then.
     """
     operators = bundle.manifest.portable.probe
     longest = bundle.manifest.defaults.max_seq_len
-    asked = SHAPES if at_once == 1 else tuple(shape for shape in SHAPES if shape[0] == 1)
+    asked = SHAPES if at_once == 1 else SHAPES_BESIDE
     shapes = list(dict.fromkeys((batch, min(sequence, longest)) for batch, sequence in asked))
     with (
         tempfile.TemporaryDirectory(prefix="edge-far-profile-") as folder,

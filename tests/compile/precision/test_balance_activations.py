@@ -269,6 +269,23 @@ def test_a_massive_node_is_left_to_fp32() -> None:
     assert np.abs(run_graph(ordinary, x)[0] - exact)[0].max() > 3 * error[0].max(), "one scale for the row"
 
 
+def test_by_rows_massive_nodes_need_no_gemm_whose_bits_depend_on_the_number_of_rows() -> None:
+    seen = np.array([30.0, 25.0, *[3.0] * 3, *[2.0] * 95], np.float32)
+    x = random_array(5, 40, 100).clip(-2.4, 2.4)
+    x[0, :2] = 30.0, 25.0
+    exact = run_graph(behind_sorted_nodes(), x)[0]
+    model = behind_sorted_nodes()
+    balance_activations(model, {}, {"w": seen}, by_rows=True)
+    np.testing.assert_allclose(run_graph(model, x)[0], exact, rtol=1e-4, atol=1e-4)
+    quantize_frozen_products(model)
+    assert "Gemm" not in operators(model)
+    whole = run_graph(model, x)[0]
+    assert [run_graph(model, x[row : row + 1])[0][0].tobytes() for row in (0, 9)] == [
+        whole[0].tobytes(),
+        whole[9].tobytes(),
+    ]
+
+
 def test_what_exceeds_every_expectation_is_clipped_and_nothing_else() -> None:
     seen = np.full(100, 2.5, np.float32)
     x = random_array(6, 40, 100).clip(-2.4, 2.4)

@@ -120,15 +120,17 @@ def test_side_by_side_the_same_bits_in_order(name: str, tiny_bundle: OpenBundle)
     one length, of which runs take several where products scale by rows."""
     found, random = tiny_bundle(name), np.random.default_rng(0)
     prefix, lengths = prefix_of(found), np.sort(random.integers(2, 30, 24))[::-1]
-    assert prefix.by_rows == (found.manifest.portable.frozen_precision == "int8")
+    narrow = name.startswith(("albert", "electra"))  # whose tiny embeddings' product is left in float32
+    assert prefix.by_rows == (found.manifest.portable.frozen_precision == "int8" and not narrow)
     texts = [(random.integers(5, 90, count), None) for count in lengths]
     expected = list(PrefixRunner(found, prefix, 3).texts(texts))
     assert len({row.tobytes() for row in expected}) > 1
     for width in (FillWidth(3), FillWidth(1, 64), FillWidth(3, 64)):
-        beside = PrefixRunner(found, prefix, 3, width=width)
-        for row, other in zip(expected, beside.texts(texts), strict=True):
-            np.testing.assert_array_equal(row, other)
-        beside.close()
+        for kind in {prefix.by_rows: prefix, False: replace(prefix, by_rows=False)}.values():
+            beside = PrefixRunner(found, kind, 3, width=width)
+            for row, other in zip(expected, beside.texts(texts), strict=True):
+                np.testing.assert_array_equal(row, other)
+            beside.close()
     ids, mask = np.zeros((24, 30), np.int64), np.arange(30) < lengths[:, None]
     ids[mask] = np.concatenate([text for text, _ in texts])
     order = random.permutation(24)

@@ -16,7 +16,7 @@ from edge_far.device.optimizers.registry import OPTIMIZERS
 from edge_far.device.planning import machine_speed
 from edge_far.device.planning.machine_speed import Calibration, calibrate, machine_name
 from edge_far.device.planning.parts import value_at
-from edge_far.device.planning.probe import SHAPES, _time_operators
+from edge_far.device.planning.probe import SHAPES, SHAPES_BESIDE, _time_operators
 from tests.tiny_cases import CASES
 
 pytestmark = pytest.mark.device  # the probe holds operators that the workstation's ONNX Runtime does not know
@@ -61,9 +61,7 @@ def test_of_a_prefix_the_kernels_are_measured_side_by_side_too(
     frozen = tiny_bundle("bert-top1-5")
     one, two = measured(frozen), measured(frozen, threads=2)
     assert not one.kernels_beside and set(two.kernels_beside) == set(two.kernels)
-    texts = [
-        shape for shape in dict.fromkeys((batch, min(sequence, 64)) for batch, sequence in SHAPES) if shape[0] == 1
-    ]
+    texts = list(dict.fromkeys((batch, min(sequence, 64)) for batch, sequence in SHAPES_BESIDE))
     for operator in frozen.manifest.portable.probe:
         points = two.kernels_beside[operator.kernel]
         assert sorted(work for _, work, _ in points) == sorted(value_at(operator.work, *shape) for shape in texts)

@@ -186,14 +186,15 @@ def test_texts_are_computed_side_by_side_where_there_is_room(tiny_bundle: Callab
         assert make_plan(manifest, SHAPES, budget, RUNTIME_MIB, threads=4).fill.threads == texts
     assert make_plan(manifest, SHAPES, 4096.0, RUNTIME_MIB, threads=4, cached=False).fill == ALONE
     together = replace(manifest, portable=replace(manifest.portable, prefix=replace(large, by_rows=True)))
-    rows = -(-FILL_TOKENS // SHAPES.longest)
-    run = activations_mib(large.graph, rows, SHAPES.longest)
+    run = max(activations_mib(large.graph, FILL_TOKENS // length, length) for length in range(8, SHAPES.longest + 1, 8))
     most = make_plan(together, SHAPES, 4096.0, RUNTIME_MIB, threads=4)
     single = alone.fill_peak_mib - activations_mib(large.graph, 1, SHAPES.longest)
-    assert rows > 1 and most.fill == FillWidth(4, FILL_TOKENS)
+    assert most.fill == FillWidth(4, FILL_TOKENS)
     assert most.fill_peak_mib == pytest.approx(single + 80 + 4 * run)
     narrow = make_plan(together, SHAPES, (single + run + 0.5) / (1 - RESERVE), RUNTIME_MIB, threads=4)
     assert narrow.fill == FillWidth(1, FILL_TOKENS), "one thread has room for several texts"
+    long = replace(SHAPES, lengths=(*SHAPES.lengths, 256))
+    assert make_plan(together, long, 4096.0, RUNTIME_MIB, threads=4).fill == FillWidth(4, FILL_TOKENS)
 
 
 def test_a_refusal_gives_no_advice_that_does_not_help(manifest: Manifest) -> None:
