@@ -105,7 +105,7 @@ def test_a_format_that_is_no_version_is_refused(version: object, copy: Path) -> 
 
 
 def test_a_newer_format_is_recognised_whatever_else_it_holds(copy: Path) -> None:
-    (copy / "manifest.json").write_text(json.dumps({"format": 7, "everything": "else"}))
+    (copy / "manifest.json").write_text(json.dumps({"format": FORMAT + 1, "everything": "else"}))
     assert "newer" in refusal(copy).message
 
 
