@@ -29,7 +29,7 @@ On real weights this is the difference between a worst learner gradient's cosine
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,7 @@ from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import dims_of
 from edge_far.compile.precision.scale_gradient_rows import SMALLEST_ROW, multiply_users
 
-__all__ = ["balance_activations", "copied_channels", "row_sizes"]
+__all__ = ["balance_activations", "copied_channels", "repeat_columns", "row_sizes"]
 
 # The share of a branch's nodes that the largest value of a row is looked for among.
 SEARCHED_SHARE = 0.05
@@ -151,7 +151,9 @@ def _balance_channels(
         even = b.mul(source, b.constant(factors, f"{weight.name}.channels"))
         rows = row_sizes(even, b) if by_rows else None
         even = even if rows is None else b.binary("Div", even, rows)
-        known[key] = _with_copies(even, copied, str(weight.name), b), rows
+        if len(copied):
+            even = repeat_columns(even, b.constant(copied, f"{weight.name}.copied"), b)
+        known[key] = even, rows
     balanced = b.constant((matrix * sizes[:, None])[order], f"{weight.name}.balanced")
     insert_before(graph, node, b.nodes)
     even, rows = known[key]
@@ -185,12 +187,11 @@ def copied_channels(sizes: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
     return np.array(sorted(found), np.int64)
 
 
-def _with_copies(source: ir.Value, copied: np.ndarray, name: str, b: Builder) -> ir.Value:
-    if not len(copied):
-        return source
-    rows, width = dims_of(source)
-    again = b.op("Gather", [source, b.constant(copied, f"{name}.copied")], (rows, len(copied)), axis=1)
-    return b.op("Concat", [source, again], (rows, int(width) + len(copied)), axis=1)
+def repeat_columns(value: ir.Value, which: ir.Value, b: Builder, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+    """Return a value [rows, width] with the columns `which`, int64 [count], once more behind the others."""
+    (rows, width), (count,) = dims_of(value), dims_of(which)
+    again = b.op("Gather", [value, which], (rows, count), dtype=dtype, axis=1)
+    return b.op("Concat", [value, again], (rows, int(width) + int(count)), dtype=dtype, axis=1)
 
 
 def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None, by_rows: bool) -> bool:
@@ -200,7 +201,7 @@ def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None, by_ro
     b = Builder(graph, "balance")
     active = one_sided(source)
     searched = _Searched.of(seen, ONE_SIDED[active.op_type]) if active is not None and seen is not None else None
-    apart = _take_massive(node, searched, b) if searched is not None and searched.first else None
+    add_massive = _take_massive(node, searched, by_rows, b) if searched is not None and searched.first else None
     if active is None:
         sizes = row_sizes(source, b)
     else:
@@ -208,7 +209,7 @@ def _balance_rows(graph: ir.Graph, node: ir.Node, seen: np.ndarray | None, by_ro
     even = b.binary("Div", source, sizes)
     insert_before(graph, node, b.nodes)
     node.replace_input_with(0, even)
-    multiply_users(graph, node, sizes, _take_bias(node), apart, by_rows=by_rows)
+    multiply_users(graph, node, sizes, _take_bias(node), add_massive)
     return searched is not None
 
 
@@ -232,15 +233,31 @@ class _Searched:
         return cls(min(massive, MOST_MASSIVE, end - 1), end, least)
 
 
-def _take_massive(node: ir.Node, searched: _Searched, b: Builder) -> tuple[ir.Value, ir.Value]:
-    """Take the massive nodes out of a product; return them and their rows of the matrix, for a product of their own."""
+def _take_massive(
+    node: ir.Node, searched: _Searched, by_rows: bool, b: Builder
+) -> Callable[[ir.Value, Builder], ir.Value]:
+    """Take the massive nodes out of a product; return what adds theirs, of their columns and their rows of the matrix.
+
+    With `by_rows` these are multiplied node by node: a Gemm of one row may round otherwise than one of several.
+    """
     source, weight = node.inputs[:2]
     matrix = constant_of(weight)
     assert source is not None and weight is not None and matrix is not None
     rest = matrix.copy()
     rest[: searched.first] = 0
     node.replace_input_with(1, b.constant(rest, f"{weight.name}.rest"))
-    return _columns(source, 0, searched.first, b), b.constant(matrix[: searched.first], f"{weight.name}.massive")
+    name, massive = f"{weight.name}.massive", matrix[: searched.first]
+    if not by_rows:
+        columns, rows = _columns(source, 0, searched.first, b), b.constant(massive, name)
+        return lambda total, b: b.gemm(columns, rows, total)
+    each = [(_columns(source, i, i + 1, b), b.constant(row[None], f"{name}.{i}")) for i, row in enumerate(massive)]
+
+    def add(total: ir.Value, b: Builder) -> ir.Value:
+        for column, row in each:
+            total = b.add(total, b.op("Mul", [column, row], dims_of(total)))
+        return total
+
+    return add
 
 
 def _columns(value: ir.Value, start: int, end: int, b: Builder) -> ir.Value:

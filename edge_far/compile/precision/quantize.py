@@ -30,6 +30,7 @@ from edge_far.compile.graph.builder import MICROSOFT, Builder, constant_of
 from edge_far.compile.graph.edits import insert_before, produced_by, remove_dead_nodes, replace_value
 from edge_far.compile.graph.notes import PassNote
 from edge_far.compile.graph.sizes import dims_of
+from edge_far.compile.precision.balance_activations import repeat_columns
 from edge_far.compile.precision.stashed_gradients import integer_product, stashed_gradient
 
 __all__ = ["quantize_columns", "quantize_frozen_products", "quantize_frozen_tables", "store_frozen_weights"]
@@ -215,10 +216,8 @@ def _product_of_rows(
 def _with_copies(values: ir.Value, source: ir.Value, b: Builder) -> ir.Value:
     """Return the bytes `values` with the columns repeated that `source` repeats of what they are made of."""
     copied = _copied_columns(source)
-    if copied is None:
-        return values
-    repeated = b.op("Gather", [values, copied.inputs[1]], dims_of(copied.outputs[0]), dtype=ir.DataType.UINT8, axis=1)
-    return b.op("Concat", [values, repeated], dims_of(source), dtype=ir.DataType.UINT8, axis=1)
+    which = None if copied is None else copied.inputs[1]
+    return values if which is None else repeat_columns(values, which, b, ir.DataType.UINT8)
 
 
 def quantize_frozen_tables(model: ir.Model) -> PassNote:

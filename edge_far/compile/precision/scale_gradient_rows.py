@@ -13,7 +13,8 @@ with one gamma more than about eight times the others makes such rows.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+
 import onnx_ir as ir
 
 from edge_far.compile.graph.builder import Builder, constant_of
@@ -66,38 +67,20 @@ def multiply_users(
     node: ir.Node,
     sizes: ir.Value,
     bias: ir.Value | None = None,
-    apart: tuple[ir.Value, ir.Value] | None = None,
-    *,
-    by_rows: bool = False,
+    add_more: Callable[[ir.Value, Builder], ir.Value] | None = None,
 ) -> None:
-    """Make the users of a node's output read it times `sizes`, plus `bias`, plus the product of two matrices.
-
-    `by_rows` adds that product column by column: a Gemm of one row may round otherwise than one of several.
-    """
+    """Make the users of a node's output read it times `sizes`, plus `bias`, plus what `add_more` adds."""
     output = node.outputs[0]
     users = list(output.uses())
     b = Builder(graph, "rowscale")
     restored = b.mul(output, sizes)
     if bias is not None:
         restored = b.add(restored, bias)
-    if apart is not None and by_rows:
-        restored = _add_outer_products(restored, *apart, b)
-    elif apart is not None:
-        restored = b.gemm(*apart, restored)
+    if add_more is not None:
+        restored = add_more(restored, b)
     graph.insert_after(node, b.nodes)
     for user, index in users:
         user.replace_input_with(index, restored)
-
-
-def _add_outer_products(total: ir.Value, columns: ir.Value, matrix: ir.Value, b: Builder) -> ir.Value:
-    numbers, dims = constant_of(matrix), dims_of(total)
-    assert numbers is not None
-    for place, row in enumerate(numbers):
-        index = b.constant(np.array([place], np.int64), f"column.{place}")
-        column = b.op("Gather", [columns, index], (dims[0], 1), axis=1)
-        product = b.op("Mul", [column, b.constant(row[None], f"{matrix.name}.{place}")], dims)
-        total = b.add(total, product)
-    return total
 
 
 def _is_backward_product(node: ir.Node) -> bool:
